@@ -1,0 +1,37 @@
+"""colipri: self-configuring vision-language pre-training on 3D medical images.
+
+The public names are imported when first used, so that ``import colipri`` and every ``--help`` stay
+fast (torch alone takes seconds to import).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.2.0"
+
+_PUBLIC = {
+    "ColipriError": "colipri.common.errors",
+    "load_raw_dataset": "colipri.raw_dataset.dataset",
+    "verify_dataset": "colipri.raw_dataset.verification",
+    "extract_fingerprint": "colipri.experiment_planning.fingerprint",
+    "ColipriPlanner": "colipri.experiment_planning.planner",
+    "load_plans": "colipri.experiment_planning.plans",
+    "preprocess_dataset": "colipri.preprocessing.preprocessor",
+    "ColipriModel": "colipri.architectures.model",
+    "ColipriTrainer": "colipri.training.trainer",
+    "ColipriPredictor": "colipri.inference.predictor",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'colipri' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,17 @@
+"""The one exception for mistakes that a user can mend, and the exit codes of the commands."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_PROBLEM = 1  # bad input, or problems were found (colipri_verify_dataset)
+EXIT_USAGE = 2  # argparse's own
+EXIT_UNEXPECTED = 70  # a defect in colipri: please report it (sysexits' EX_SOFTWARE)
+EXIT_INTERRUPTED = 130  # Ctrl-C (128 + SIGINT)
+
+
+class ColipriError(Exception):
+    """Something is wrong with the input, and the user can do something about it.
+
+    The message is one line: which case, which file, what is wrong, what to do. Commands print it
+    without a traceback (``--verbose`` shows the traceback) and leave with exit code 1.
+    """

