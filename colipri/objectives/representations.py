@@ -1,0 +1,35 @@
+"""What the objectives that compare cases of a whole batch look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Representations:
+    """Embeddings of one contrastive batch; B paired cases, E the width of the shared space.
+
+    Attributes:
+        image: (B, E) float32, L2-normalised.
+        text: (B, E) float32, L2-normalised.
+        positives: (B, B) bool; ``positives[i, j]`` is True where image i and text j belong together
+            or must not be pushed apart (:func:`colipri.objectives.positives.positive_pairs`).
+        logit_scale: scalar, the inverse temperature (already exponentiated).
+        logit_bias: scalar, used by the sigmoid loss.
+    """
+
+    image: Tensor
+    text: Tensor
+    positives: Tensor
+    logit_scale: Tensor
+    logit_bias: Tensor
+
+    def __post_init__(self) -> None:
+        if self.image.shape != self.text.shape:
+            raise ValueError(f"images {self.image.shape} and texts {self.text.shape} do not pair up")
+        batch = self.image.shape[0]
+        if self.positives.shape != (batch, batch) or self.positives.dtype != torch.bool:
+            raise ValueError(f"positives must be ({batch}, {batch}) bool")

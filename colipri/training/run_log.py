@@ -1,0 +1,77 @@
+"""Where a run writes what happens: text log, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from colipri.common.atomic import atomic_write_text
+
+logger = logging.getLogger(__name__)
+
+
+class RunLog:
+    """The records of one run folder.
+
+    ``metrics.jsonl`` has one JSON object per epoch and is rewritten from the checkpoint's history
+    on resume, so that an epoch which was logged but lost in a crash does not appear twice.
+    """
+
+    def __init__(self, folder: Path, history: list[dict[str, Any]]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.folder = folder
+        self.history = history
+        stamp = datetime.now().strftime("%Y_%m_%d_%H_%M_%S")
+        self._handler = logging.FileHandler(
+            folder / f"training_log_{stamp}.txt", encoding="utf-8", delay=True
+        )
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logging.getLogger("colipri").addHandler(self._handler)
+        self._write_metrics()
+        self._board = SummaryWriter(str(folder), purge_step=len(history))
+
+    def epoch(self, values: dict[str, Any]) -> None:
+        """Record one finished epoch (numbers, or nested dicts of numbers; NaN becomes null)."""
+        self.history.append(_plain(values))
+        self._write_metrics()
+        for name, value in _flat(self.history[-1]):
+            self._board.add_scalar(name, value, values["epoch"])
+        self._board.flush()
+
+    def close(self) -> None:
+        """Release the files."""
+        self._board.close()
+        logging.getLogger("colipri").removeHandler(self._handler)
+        self._handler.close()
+
+    def _write_metrics(self) -> None:
+        lines = "".join(json.dumps(entry) + "\n" for entry in self.history)
+        atomic_write_text(self.folder / "metrics.jsonl", lines)
+
+
+def _plain(value: Any) -> Any:
+    """Tensors and NaN to what JSON knows."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found += _flat(value, f"{prefix}{key}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found.append((prefix + key, float(value)))
+    return found
