@@ -1,0 +1,80 @@
+"""What a training command may override: data, not subclasses."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from colipri.common.errors import ColipriError
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Choices of one run that are not the plan's.
+
+    Attributes:
+        epochs, iterations_per_epoch: replace the plan's numbers (short runs).
+        batch_size, micro_batch_size, learning_rate, contrastive_kind: replace the plan's numbers.
+        seed: everything random in the run derives from it.
+        num_workers: loader processes; None lets the loader decide; 0 loads in this process.
+        precision: "auto" (bf16 where the accelerator has it, else fp32), "fp32" or "bf16".
+        keep_ratio: share of the body tokens that the encoder sees in training (FLIP-style dropping).
+        validate_every: epochs between validations (the last epoch is always validated).
+    """
+
+    epochs: int | None = None
+    iterations_per_epoch: int | None = None
+    batch_size: int | None = None
+    micro_batch_size: int | None = None
+    learning_rate: float | None = None
+    contrastive_kind: str | None = None
+    seed: int = 12345
+    num_workers: int | None = None
+    precision: str = "auto"
+    keep_ratio: float | None = None
+    validate_every: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "iterations_per_epoch", "batch_size", "micro_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ColipriError(f"--{name} must be at least 1, not {value}")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise ColipriError(f"-precision must be auto, fp32 or bf16, not {self.precision}")
+        if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
+            raise ColipriError(f"--keep_ratio must be in (0, 1], not {self.keep_ratio}")
+
+    def training_settings(self, configuration: dict[str, Any]) -> dict[str, Any]:
+        """The plan's ``training`` numbers with these options applied.
+
+        The warm-up is shortened with the run, so that a short run still reaches its peak rate.
+        """
+        settings = {**configuration["training"]}
+        settings["batch_size"] = self.batch_size or configuration["batch_size"]
+        micro = self.micro_batch_size or configuration["micro_batch_size"]
+        settings["micro_batch_size"] = min(micro, settings["batch_size"])
+        planned = settings["num_epochs"] * settings["num_iterations_per_epoch"]
+        settings["num_epochs"] = self.epochs or settings["num_epochs"]
+        settings["num_iterations_per_epoch"] = (
+            self.iterations_per_epoch or settings["num_iterations_per_epoch"]
+        )
+        total = settings["num_epochs"] * settings["num_iterations_per_epoch"]
+        settings["warmup_iterations"] = min(
+            settings["warmup_iterations"], max(1, settings["warmup_iterations"] * total // planned)
+        )
+        if self.learning_rate is not None:
+            settings["learning_rate"] = self.learning_rate
+        if self.keep_ratio is not None:
+            settings["keep_ratio"] = self.keep_ratio
+        if self.contrastive_kind is not None:
+            objectives = dict(settings["objectives"])
+            objectives["contrastive"] = {
+                **objectives.get("contrastive", {"weight": 1.0}),
+                "kind": self.contrastive_kind,
+            }
+            settings["objectives"] = objectives
+        return settings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for debug.json and checkpoints."""
+        return asdict(self)

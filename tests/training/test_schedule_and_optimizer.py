@@ -1,0 +1,76 @@
+import pytest
+import torch
+from torch import nn
+
+from colipri.training.optimizer import build_optimizer, parameter_groups, set_learning_rate
+from colipri.training.options import RunOptions
+from colipri.training.schedule import learning_rate
+from colipri.training.throughput import format_duration
+
+
+def test_warm_up_rises_linearly_and_the_cosine_falls_to_its_end():
+    rates = [learning_rate(i, 1e-3, 10, 110) for i in range(111)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert rates[9] == pytest.approx(1e-3)
+    assert max(rates) == pytest.approx(1e-3)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[110] == pytest.approx(1e-5)
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.image_encoder = nn.Linear(3, 3)
+        self.text_encoder = nn.ModuleDict(
+            {"embeddings": nn.Embedding(4, 3), "norm": nn.LayerNorm(3), "dense": nn.Linear(3, 3)}
+        )
+        self.logit_scale = nn.Parameter(torch.zeros(()))
+        self.frozen = nn.Parameter(torch.zeros(3, 3), requires_grad=False)
+
+
+def test_only_matrices_are_decayed_and_every_trainable_parameter_is_in_one_group():
+    model = Model()
+    groups = parameter_groups(model, 0.1, 0.25)
+    sizes = {
+        (group["lr_factor"], group["weight_decay"]): sum(p.numel() for p in group["params"])
+        for group in groups
+    }
+    assert sizes == {(1.0, 0.1): 9, (1.0, 0.0): 4, (0.25, 0.1): 9, (0.25, 0.0): 12 + 6 + 3}
+    assert sum(sizes.values()) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_each_tower_gets_its_share_of_the_rate():
+    settings = {
+        "learning_rate": 1.0,
+        "weight_decay": 0.1,
+        "betas": [0.9, 0.98],
+        "text_learning_rate_factor": 0.5,
+    }
+    optimizer = build_optimizer(Model(), settings)
+    set_learning_rate(optimizer, 0.2)
+    assert sorted({group["lr"] for group in optimizer.param_groups}) == [0.1, 0.2]
+
+
+def test_a_short_run_shortens_the_warm_up_with_it():
+    plan = {
+        "batch_size": 64,
+        "micro_batch_size": 16,
+        "training": {
+            "num_epochs": 100,
+            "num_iterations_per_epoch": 250,
+            "warmup_iterations": 1000,
+            "learning_rate": 1e-3,
+            "objectives": {"contrastive": {"weight": 1.0, "kind": "infonce"}},
+        },
+    }
+    short = RunOptions(epochs=1, iterations_per_epoch=25, contrastive_kind="siglip")
+    settings = short.training_settings(plan)
+    assert settings["warmup_iterations"] == 1
+    assert settings["objectives"]["contrastive"] == {"weight": 1.0, "kind": "siglip"}
+    assert plan["training"]["objectives"]["contrastive"]["kind"] == "infonce"
+    assert RunOptions().training_settings(plan)["warmup_iterations"] == 1000
+
+
+def test_durations_read_like_speech():
+    assert format_duration(75) == "1 min 15 s"
+    assert format_duration(90061) == "1 d 1 h 1 min"
