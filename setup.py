@@ -30,7 +30,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["colipri", "colipri.*", "dataset_conversion", "dataset_conversion.*"]),
+    packages=find_packages(
+        include=["colipri", "colipri.*", "dataset_conversion", "dataset_conversion.*"]
+    ),
     include_package_data=True,
     package_data={
         "colipri": ["py.typed", "inference/*.json", "evaluation/*.json", "text/*.json"],
@@ -66,6 +68,8 @@ setup(
         "dev": ["ruff", "mypy", "pandas-stubs"],
     },
     entry_points={
-        "console_scripts": [f"{name} = colipri.run.{module}:main" for name, module in COMMANDS.items()]
+        "console_scripts": [
+            f"{name} = colipri.run.{module}:main" for name, module in COMMANDS.items()
+        ]
     },
 )

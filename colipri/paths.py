@@ -73,7 +73,9 @@ def find_dataset_name(id_or_name: int | str) -> str:
             raise ColipriError(f"no data set {text}; known: {_listing(known)}")
         return text
     if not text.isdigit():
-        raise ColipriError(f"'{text}' is neither a data set number nor a name like Dataset101_Chest")
+        raise ColipriError(
+            f"'{text}' is neither a data set number nor a name like Dataset101_Chest"
+        )
     matches = [name for name in known if dataset_id(name) == int(text)]
     if not matches:
         raise ColipriError(f"no data set has the number {text}; known: {_listing(known)}")

@@ -29,7 +29,9 @@ class Representations:
 
     def __post_init__(self) -> None:
         if self.image.shape != self.text.shape:
-            raise ValueError(f"images {self.image.shape} and texts {self.text.shape} do not pair up")
+            raise ValueError(
+                f"images {self.image.shape} and texts {self.text.shape} do not pair up"
+            )
         batch = self.image.shape[0]
         if self.positives.shape != (batch, batch) or self.positives.dtype != torch.bool:
             raise ValueError(f"positives must be ({batch}, {batch}) bool")

@@ -16,7 +16,14 @@ from colipri.common.errors import ColipriError
 
 CHECKPOINT_VERSION = 1
 ORIENTATION = "SAR"  # array axes grow towards superior, anterior, right: what all our code assumes
-_REQUIRED = ("network_weights", "plans", "configuration", "orientation", "tokenizer", "dataset_json")
+_REQUIRED = (
+    "network_weights",
+    "plans",
+    "configuration",
+    "orientation",
+    "tokenizer",
+    "dataset_json",
+)
 _RECORDED_PACKAGES = ("colipri", "torch", "transformers", "tokenizers", "nnunetv2", "numpy")
 
 

@@ -64,7 +64,8 @@ def contrastive_backward(
             again = encode(micro_batch)
         names = [name for name in again if embeddings[name].grad is not None]
         torch.autograd.backward(
-            [again[name] for name in names], [_rows(embeddings[name], start, stop) for name in names]
+            [again[name] for name in names],
+            [_rows(embeddings[name], start, stop) for name in names],
         )
         start = stop
     return loss.detach()

@@ -27,7 +27,11 @@ def plot_progress(history: list[dict[str, Any]], target: Path) -> None:
         "tab:orange",
     )
     _curve(
-        quality, history, ("val", "recall_at_5_text_to_image"), "recall@5 report to image", "tab:brown"
+        quality,
+        history,
+        ("val", "recall_at_5_text_to_image"),
+        "recall@5 report to image",
+        "tab:brown",
     )
     quality.set_ylim(0, 1)
     _curve(rate, history, ("learning_rate",), "learning rate", "tab:purple")
@@ -41,7 +45,9 @@ def plot_progress(history: list[dict[str, Any]], target: Path) -> None:
         figure.savefig(temporary, dpi=110)
 
 
-def _curve(axes: Any, history: list[dict[str, Any]], path: tuple[str, ...], label: str, color: str) -> None:
+def _curve(
+    axes: Any, history: list[dict[str, Any]], path: tuple[str, ...], label: str, color: str
+) -> None:
     points = [(entry["epoch"], _lookup(entry, path)) for entry in history]
     known = [(epoch, value) for epoch, value in points if value is not None]
     if known:

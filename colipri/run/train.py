@@ -1,0 +1,176 @@
+"""colipri_train: pre-train on one fold of a preprocessed data set."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from colipri.common.errors import ColipriError
+from colipri.run.cli import make_parser, run_command
+
+if TYPE_CHECKING:
+    import torch
+
+EXIT_STOPPED = 75  # sysexits' EX_TEMPFAIL: not finished, but the same command with --c goes on
+
+DESCRIPTION = """\
+Pre-train an image encoder and a text encoder on a preprocessed data set.
+
+    colipri_train 101 3d_lowres 0        train on fold 0
+    colipri_train 101 3d_lowres all      train on all cases (no validation)
+    colipri_train 101 3d_lowres 0 --c    go on where it was stopped
+    colipri_train 101 3d_lowres 0 --val  only validate a finished training
+
+Every number comes from the plan ($colipri_preprocessed/DatasetXXX/colipriPlans.json), which you may
+edit; the options below replace single numbers for one run. SIGTERM, SIGUSR1 and Ctrl-C end the run
+after the present step with a checkpoint (exit code 75; 130 for Ctrl-C).
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments (nnU-Net's, where it has them)."""
+    parser = make_parser("colipri_train", DESCRIPTION)
+    parser.add_argument("dataset", help="number or name of the data set, e.g. 101")
+    parser.add_argument("configuration", help="3d_lowres or 3d_fullres")
+    parser.add_argument("fold", help="0 to 4, or all")
+    parser.add_argument(
+        "-tr", default="ColipriTrainer_C", metavar="TRAINER", help="trainer (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-p", default="colipriPlans", metavar="PLANS", help="plans name (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default: %(default)s"
+    )
+    parser.add_argument("--c", action="store_true", help="continue from the latest checkpoint")
+    parser.add_argument("--val", action="store_true", help="only validate a trained model")
+    parser.add_argument(
+        "--val_best", action="store_true", help="with --val: the best checkpoint, not the final one"
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="begin anew; a training that is there is moved aside"
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="instead of the plan's")
+    parser.add_argument(
+        "--iterations_per_epoch", type=int, metavar="N", help="instead of the plan's"
+    )
+    parser.add_argument("--batch_size", type=int, metavar="N", help="contrastive batch")
+    parser.add_argument(
+        "--micro_batch_size", type=int, metavar="N", help="what memory holds at once"
+    )
+    parser.add_argument("--learning_rate", type=float, metavar="X", help="peak of the schedule")
+    parser.add_argument(
+        "--contrastive", choices=("infonce", "siglip"), help="form of the contrastive loss"
+    )
+    parser.add_argument(
+        "--keep_ratio", type=float, metavar="X", help="share of the body tokens seen in training"
+    )
+    parser.add_argument("--validate_every", type=int, metavar="N", help="epochs")
+    parser.add_argument("--seed", type=int, metavar="N", help="default: 12345")
+    parser.add_argument("-num_workers", type=int, metavar="N", help="loader processes (0: none)")
+    parser.add_argument("-precision", choices=("auto", "fp32", "bf16"))
+    return parser
+
+
+def train(options: argparse.Namespace) -> int:
+    """Find everything by name, then train or validate."""
+    import logging
+
+    from colipri.common.registry import find_class
+    from colipri.experiment_planning.plans import load_plans
+    from colipri.paths import find_dataset_name
+    from colipri.training.checkpoint import load_checkpoint
+    from colipri.training.options import RunOptions
+    from colipri.training.run_folder import (
+        BEST,
+        FINAL,
+        checkpoint_to_continue,
+        prepare_run_folder,
+        refuse_to_overwrite,
+        run_folder,
+    )
+    from colipri.training.trainer import ColipriTrainer, TrainingStopped
+    from colipri.training.variants import BUILTIN_TRAINERS
+
+    logger = logging.getLogger("colipri")
+    if options.c and options.restart:
+        raise ColipriError("--c and --restart contradict each other")
+    fold = _fold(options.fold)
+    name = find_dataset_name(options.dataset)
+    plans = load_plans(name, options.p)
+    plans.configuration(options.configuration)  # an unknown configuration is named here
+    trainer_class = find_class("trainers", options.tr, BUILTIN_TRAINERS, ColipriTrainer)
+    device = _device(options.device)
+    folder = run_folder(name, options.tr, options.p, options.configuration, fold)
+    if not options.val:
+        refuse_to_overwrite(folder, options.c, options.restart)
+    existing = checkpoint_to_continue(folder) if options.c or options.val else None
+    stored = load_checkpoint(existing)["init_args"]["options"] if existing else {}
+    run_options = RunOptions(**{**stored, **_given(options)})
+    trainer = trainer_class(plans, options.configuration, fold, folder, device, run_options)
+    if options.val:
+        checkpoint = folder / (BEST if options.val_best else FINAL)
+        trainer.resume(checkpoint)
+        trainer.run_final_validation()
+        return 0
+    trainer.initialize()  # before the folder is touched: a plan that cannot be trained leaves no trace
+    prepare_run_folder(folder, options.restart)
+    trainer.describe_run()
+    if existing is not None:
+        trainer.resume(existing)
+    elif options.c:
+        logger.info("There is no checkpoint in %s yet: training begins anew", folder)
+    try:
+        trainer.run_training()
+    except TrainingStopped as stopped:
+        logger.info("Stopped by %s; the checkpoint is written. Go on with --c", stopped)
+        if str(stopped) == "SIGINT":
+            raise KeyboardInterrupt from None
+        return EXIT_STOPPED
+    best = folder / (BEST if (folder / BEST).is_file() else FINAL)
+    logger.info(
+        "Next: colipri_zero_shot -m %s -d %s --split test -o zero_shot.json", best, options.dataset
+    )
+    return 0
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """The run options that were typed; on --c all others are those of the interrupted run."""
+    values = {
+        "epochs": options.epochs,
+        "iterations_per_epoch": options.iterations_per_epoch,
+        "batch_size": options.batch_size,
+        "micro_batch_size": options.micro_batch_size,
+        "learning_rate": options.learning_rate,
+        "contrastive_kind": options.contrastive,
+        "seed": options.seed,
+        "num_workers": options.num_workers,
+        "precision": options.precision,
+        "keep_ratio": options.keep_ratio,
+        "validate_every": options.validate_every,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _fold(text: str) -> int | str:
+    if text == "all":
+        return text
+    if not text.isdigit():
+        raise ColipriError(f"fold '{text}': it must be a number (0 to 4) or all")
+    return int(text)
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ColipriError("no CUDA device is available here; train with -device cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ColipriError("MPS is not available here; train with -device cpu")
+    return torch.device(name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of colipri_train."""
+    return run_command(build_parser(), train, arguments)

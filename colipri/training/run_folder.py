@@ -1,0 +1,66 @@
+"""The folder of one training: where it is, what it holds, and how it is taken up again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from colipri.common.atomic import atomic_write_json
+from colipri.common.errors import ColipriError
+from colipri.paths import results_folder
+
+LATEST, BEST, FINAL = "checkpoint_latest.pth", "checkpoint_best.pth", "checkpoint_final.pth"
+
+
+def run_folder(dataset: str, trainer: str, plans: str, configuration: str, fold: int | str) -> Path:
+    """$colipri_results/Dataset101_X/Trainer__plans__configuration/fold_0, as nnU-Net names it."""
+    return results_folder() / dataset / f"{trainer}__{plans}__{configuration}" / f"fold_{fold}"
+
+
+def checkpoint_to_continue(folder: Path) -> Path | None:
+    """The checkpoint that ``--c`` takes up: the latest, or the final one of a finished run."""
+    for name in (FINAL, LATEST):
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def refuse_to_overwrite(folder: Path, resume: bool, restart: bool) -> None:
+    """A forgotten ``--c`` must not cost days of training.
+
+    Raises:
+        ColipriError: a training is there already and neither flag was given.
+    """
+    existing = checkpoint_to_continue(folder)
+    if existing is not None and not resume and not restart:
+        raise ColipriError(
+            f"{folder} already holds a training ({existing.name}): go on with --c, or begin anew with "
+            "--restart, which moves the old one aside"
+        )
+
+
+def prepare_run_folder(folder: Path, restart: bool) -> None:
+    """Create the folder; with ``restart`` a training that is there is moved aside first."""
+    try:
+        if restart and checkpoint_to_continue(folder) is not None:
+            stamp = datetime.now().strftime("%Y_%m_%d_%H_%M_%S")
+            folder.rename(folder.with_name(f"{folder.name}_before_{stamp}"))
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ColipriError(f"cannot create {folder}: {error.strerror}") from error
+
+
+def write_run_description(
+    folder: Path,
+    plans: dict[str, Any],
+    dataset_json: dict[str, Any],
+    fingerprint: dict[str, Any] | None,
+    debug: dict[str, Any],
+) -> None:
+    """plans.json, dataset.json, dataset_fingerprint.json and debug.json beside the checkpoints."""
+    atomic_write_json(folder / "plans.json", plans)
+    atomic_write_json(folder / "dataset.json", dataset_json)
+    if fingerprint is not None:
+        atomic_write_json(folder / "dataset_fingerprint.json", fingerprint)
+    atomic_write_json(folder / "debug.json", debug)

@@ -1,0 +1,129 @@
+"""One contrastive batch on the device: normalise, augment, drop air, encode, compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from colipri.architectures.model import ColipriModel
+from colipri.architectures.primus import select_tokens
+from colipri.common.seeds import derive_seed
+from colipri.dataloading.augmentation import augment_on_device
+from colipri.dataloading.normalization import normalize_on_device
+from colipri.experiment_planning.plans import Configuration, Plans
+from colipri.objectives.positives import positive_pairs
+from colipri.objectives.representations import Representations
+from colipri.text.laterality import names_a_side
+from colipri.text.sentences import sentence_set
+from colipri.text.tokenizer import encode_batch
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows ``start:stop`` of a loader batch, with the tokens of their captions."""
+
+    batch: dict[str, Any]
+    start: int
+    stop: int
+    seed: int
+    tokens: dict[str, Tensor]
+
+
+class BatchEncoder:
+    """Turns loader batches into embeddings, in training (augmented) or validation (as stored).
+
+    Args:
+        model: on ``device``.
+        plans, configuration: normalisation, text length, augmentation and token patch.
+        tokenizer: of the model's text encoder.
+        device: where to compute.
+        autocast: bf16 mixed precision.
+        keep_ratio: share of the body tokens seen in training.
+    """
+
+    def __init__(
+        self,
+        model: ColipriModel,
+        plans: Plans,
+        configuration: Configuration,
+        tokenizer: Any,
+        device: torch.device,
+        autocast: bool,
+        keep_ratio: float = 1.0,
+    ) -> None:
+        self.model = model
+        self.plans = plans
+        self.configuration = configuration
+        self.tokenizer = tokenizer
+        self.device = device
+        self.autocast = autocast
+        self.keep_ratio = keep_ratio
+
+    def micro_batches(self, batch: dict[str, Any], size: int, seed: int) -> list[MicroBatch]:
+        """Cut a loader batch into rows of ``size``; texts are tokenised once for all of them."""
+        tokens = encode_batch(self.tokenizer, batch["caption"], self.configuration.max_text_tokens)
+        total = len(batch["case"])
+        return [
+            MicroBatch(
+                batch,
+                start,
+                min(start + size, total),
+                derive_seed(seed, "micro", start),
+                {name: rows[start : start + size] for name, rows in tokens.items()},
+            )
+            for start in range(0, total, size)
+        ]
+
+    def encode(self, part: MicroBatch) -> dict[str, Tensor]:
+        """Embeddings of one micro batch: {"image": (b, E), "text": (b, E)}, float32, normalised."""
+        image, keep, key_mask = self.image_input(part)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            features = self.model.encode_image(image, keep, key_mask)
+            text = self.model.encode_text(
+                part.tokens["input_ids"].to(self.device),
+                part.tokens["attention_mask"].to(self.device),
+            )
+        return {"image": features.embedding.float(), "text": text.float()}
+
+    def image_input(self, part: MicroBatch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Image on the device as the encoder sees it, and which of its tokens are kept."""
+        rows = slice(part.start, part.stop)
+        image = part.batch["image"][rows].to(self.device, non_blocking=True)
+        body = part.batch["body"][rows].to(self.device, non_blocking=True)
+        image = normalize_on_device(image, self.plans, self.configuration)
+        generator = torch.Generator(self.device).manual_seed(part.seed)
+        keep_ratio = 1.0
+        if self.model.training:
+            sides = [names_a_side(text) for text in part.batch["caption"][rows]]
+            image, body = augment_on_device(
+                image, body, generator, self.configuration.raw["augmentation"], sides
+            )
+            keep_ratio = self.keep_ratio
+        keep, key_mask = select_tokens(body, keep_ratio=keep_ratio, generator=generator)
+        return image, keep, key_mask
+
+
+def pairs_of(batch: dict[str, Any]) -> Tensor:
+    """(B, B) positives of a loader batch, from studies and texts."""
+    captions = [sentence_set(text) for text in batch["caption"]]
+    reports = [
+        frozenset().union(*(sentence_set(text) for text in report.all_sentences()))
+        for report in batch["report"]
+    ]
+    return positive_pairs(batch["study"], captions, reports)
+
+
+def representations(
+    embeddings: dict[str, Tensor], positives: Tensor, model: ColipriModel
+) -> Representations:
+    """What the contrastive objectives compare."""
+    return Representations(
+        embeddings["image"],
+        embeddings["text"],
+        positives.to(embeddings["image"].device),
+        model.temperature_scale(),
+        model.logit_bias,
+    )

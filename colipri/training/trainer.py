@@ -1,0 +1,413 @@
+"""The trainer: nnU-Net's habits, one small overridable method per decision."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from colipri.architectures.model import ColipriModel
+from colipri.common.atomic import atomic_write_json
+from colipri.common.errors import ColipriError
+from colipri.common.seeds import derive_seed
+from colipri.experiment_planning.plans import Plans
+from colipri.objectives.registry import build_objectives
+from colipri.training.checkpoint import (
+    ORIENTATION,
+    load_checkpoint,
+    package_versions,
+    save_checkpoint,
+)
+from colipri.training.data import TrainingData
+from colipri.training.gradient_cache import contrastive_backward
+from colipri.training.optimizer import build_optimizer, set_learning_rate
+from colipri.training.options import RunOptions
+from colipri.training.plots import plot_progress
+from colipri.training.random_state import RandomState
+from colipri.training.run_folder import BEST, FINAL, LATEST, write_run_description
+from colipri.training.run_log import RunLog
+from colipri.training.schedule import learning_rate
+from colipri.training.signals import StopRequest
+from colipri.training.step import BatchEncoder, pairs_of, representations
+from colipri.training.throughput import format_duration, measured_peak_flops
+from colipri.training.validation import ValidationResult, validate
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingStopped(Exception):
+    """A signal asked for the end; the checkpoint is written, ``--c`` goes on from it."""
+
+
+class ColipriTrainer:
+    """Trains a :class:`ColipriModel` on one fold of a preprocessed data set.
+
+    Subclasses override single methods (objectives, optimiser, model, validation) and are found by
+    name with ``-tr``, also outside the package (colipri.common.registry).
+
+    Args:
+        plans, configuration_name: what to train, as planned or edited by hand.
+        fold: 0 to 4, or "all".
+        folder: the run's folder; it exists.
+        device: cuda, cpu or mps.
+        options: what the command line overrides.
+    """
+
+    def __init__(
+        self,
+        plans: Plans,
+        configuration_name: str,
+        fold: int | str,
+        folder: Path,
+        device: torch.device,
+        options: RunOptions | None = None,
+    ) -> None:
+        self.plans = plans
+        self.configuration_name = configuration_name
+        self.configuration = plans.configuration(configuration_name)
+        self.fold = fold
+        self.folder = folder
+        self.device = device
+        self.options = options or RunOptions()
+        self.settings = self.options.training_settings(self.configuration.raw)
+        self.epoch = 0
+        self.iteration_in_epoch = 0
+        self.epoch_sums: dict[str, float] = {}
+        self.seconds_in_epoch = 0.0
+        self.history: list[dict[str, Any]] = []
+        self.best_score: float | None = None
+
+    # ---------------------------------------------------------------- set-up
+
+    def initialize(self) -> None:
+        """Build data, model and optimiser; a second call does nothing."""
+        if hasattr(self, "model"):
+            return
+        torch.manual_seed(derive_seed(self.options.seed, "initialisation"))
+        self.settings["objectives"] = self.objective_settings()
+        self.objectives = build_objectives(self.settings["objectives"])
+        self.data = TrainingData(
+            self.plans, self.configuration, self.fold, self.options, self.settings["batch_size"]
+        )
+        self.tokenizer = self.data.build_tokenizer()
+        self.model = self.build_model().to(self.device)
+        self.model.train()
+        self.optimizer = build_optimizer(self.model, self.settings)
+        self.encoder = BatchEncoder(
+            self.model,
+            self.plans,
+            self.configuration,
+            self.tokenizer,
+            self.device,
+            self.use_bf16(),
+            self.settings.get("keep_ratio", 1.0),
+        )
+        self.peak_flops = measured_peak_flops(
+            self.device, torch.bfloat16 if self.use_bf16() else torch.float32
+        )
+
+    def objective_settings(self) -> dict[str, Any]:
+        """Objectives and weights; trainers of the family override this, the plan is the default."""
+        return dict(self.settings["objectives"])
+
+    def build_model(self) -> ColipriModel:
+        """The model of the plan, with the vocabulary of the tokenizer."""
+        return ColipriModel.from_plans(self.configuration.raw, len(self.tokenizer))
+
+    def use_bf16(self) -> bool:
+        """bf16 autocast: by default where the accelerator computes in it natively."""
+        if self.options.precision != "auto":
+            return self.options.precision == "bf16"
+        return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+    # ---------------------------------------------------------------- training
+
+    def run_training(self) -> None:
+        """Train until the planned number of epochs, or until a signal asks to stop.
+
+        Raises:
+            TrainingStopped: after SIGTERM, SIGUSR1 or Ctrl-C, with the checkpoint written.
+        """
+        self.initialize()
+        self.on_train_start()
+        try:
+            with StopRequest() as stop:
+                while self.epoch < self.settings["num_epochs"]:
+                    self.run_epoch(stop)
+            self.save(FINAL)
+            (self.folder / LATEST).unlink(missing_ok=True)
+            logger.info("Training is finished: %s", self.folder / FINAL)
+        finally:
+            self.log.close()
+
+    def describe_run(self) -> None:
+        """plans.json, dataset.json, dataset_fingerprint.json and debug.json in the run's folder."""
+        debug = {
+            "trainer": type(self).__name__,
+            "configuration": self.configuration_name,
+            "fold": self.fold,
+            "device": str(self.device),
+            "settings": self.settings,
+            "options": self.options.as_dict(),
+            "train_cases": self.data.train_cases,
+            "val_cases": self.data.val_cases,
+            "package_versions": package_versions(),
+        }
+        write_run_description(
+            self.folder, self.plans.raw, self.data.dataset_json, self.data.fingerprint, debug
+        )
+
+    def on_train_start(self) -> None:
+        """Open the log and say what is about to happen."""
+        self.log = RunLog(self.folder, self.history)
+        self.data.start_training(self.global_iteration())
+        total = sum(p.numel() for p in self.model.parameters())
+        logger.info(
+            "%s on %s: %d cases to train on, %d to validate, %.1f M parameters, %s, epochs %d to %d of "
+            "%d steps, contrastive batch %d in micro batches of %d",
+            type(self).__name__,
+            self.device,
+            len(self.data.train_cases),
+            len(self.data.val_cases),
+            total / 1e6,
+            "bf16" if self.use_bf16() else "fp32",
+            self.epoch,
+            self.settings["num_epochs"] - 1,
+            self.settings["num_iterations_per_epoch"],
+            self.settings["batch_size"],
+            self.settings["micro_batch_size"],
+        )
+
+    def run_epoch(self, stop: StopRequest) -> None:
+        """One epoch from where it stands (0, or where a signal interrupted it), then validation."""
+        started = time.perf_counter() - self.seconds_in_epoch
+        while self.iteration_in_epoch < self.settings["num_iterations_per_epoch"]:
+            terms = self.train_step(self.data.next_batch())
+            for name, value in terms.items():
+                self.epoch_sums[name] = self.epoch_sums.get(name, 0.0) + value
+            self.iteration_in_epoch += 1
+            self.seconds_in_epoch = time.perf_counter() - started
+            if stop.requested is not None:
+                self.save(LATEST)
+                raise TrainingStopped(stop.requested.name)
+        self.on_epoch_end(self.validation_of_epoch())
+
+    def validation_of_epoch(self) -> ValidationResult | None:
+        """Validation, unless ``validate_every`` says that this epoch has none."""
+        last = self.epoch + 1 == self.settings["num_epochs"]
+        if not self.data.val_cases or not (
+            last or (self.epoch + 1) % self.options.validate_every == 0
+        ):
+            return None
+        return self.run_validation()
+
+    def run_validation(self) -> ValidationResult:
+        """Loss, zero-shot and retrieval on the validation cases of the fold."""
+        return validate(
+            self.encoder,
+            self.data.validation_batches(),
+            self.objectives["contrastive"][1],
+            self.data.findings_of,
+            self.plans.raw["findings"],
+            self.settings["micro_batch_size"],
+            self.settings.get("prompt_style", "short"),
+        )
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, float]:
+        """Forward, backward and update on one contrastive batch.
+
+        Returns:
+            Scalars of this step: loss, its terms, gradient norm.
+
+        Raises:
+            ColipriError: the loss is not finite; the message names the cases of the batch. The
+                weights are those before the step.
+        """
+        iteration = self.global_iteration()
+        step_seed = derive_seed(self.options.seed, "step", iteration)
+        torch.manual_seed(step_seed)  # drop path, dropout: a function of the iteration alone
+        rate = learning_rate(
+            iteration,
+            self.settings["learning_rate"],
+            self.settings["warmup_iterations"],
+            self.settings["num_epochs"] * self.settings["num_iterations_per_epoch"],
+        )
+        set_learning_rate(self.optimizer, rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms: dict[str, Tensor] = {}
+        loss = self.backward(batch, step_seed, terms)
+        if not torch.isfinite(loss):
+            raise ColipriError(
+                f"the loss is {float(loss)} in epoch {self.epoch}, step {self.iteration_in_epoch}; cases "
+                f"of this batch: {', '.join(batch['case'])}; look at them with colipri_verify_dataset, "
+                "or lower the learning rate (--learning_rate)"
+            )
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.model.parameters(), self.settings["gradient_clip"]
+        )
+        if not torch.isfinite(norm):
+            raise ColipriError(
+                f"the gradient is not finite in epoch {self.epoch}, step {self.iteration_in_epoch}; cases "
+                f"of this batch: {', '.join(batch['case'])}"
+            )
+        self.optimizer.step()
+        self.model.clamp_temperature()
+        values = {"loss": float(loss), "gradient_norm": float(norm)}
+        return values | {name: float(value) for name, value in terms.items()}
+
+    def backward(self, batch: dict[str, Any], seed: int, terms: dict[str, Tensor]) -> Tensor:
+        """Gradients of all objectives on one contrastive batch; fills ``terms``."""
+        positives = pairs_of(batch)
+
+        def loss_of(embeddings: dict[str, Tensor]) -> Tensor:
+            compared = representations(embeddings, positives, self.model)
+            total = compared.image.new_zeros(())
+            for name, (weight, objective) in self.objectives.items():
+                loss, parts = objective(compared)
+                total = total + weight * loss
+                terms.update({f"{name}/{key}": value for key, value in parts.items()})
+            return total
+
+        parts = self.encoder.micro_batches(batch, self.settings["micro_batch_size"], seed)
+        return contrastive_backward(parts, self.encoder.encode, loss_of, self.device)
+
+    # ---------------------------------------------------------------- after an epoch
+
+    def on_epoch_end(self, validation: ValidationResult | None) -> None:
+        """Log, plot, save; then the next epoch begins."""
+        steps = self.settings["num_iterations_per_epoch"]
+        samples = steps * self.settings["batch_size"]
+        speed = samples / self.seconds_in_epoch
+        values: dict[str, Any] = {
+            "epoch": self.epoch,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "train": {name: value / steps for name, value in self.epoch_sums.items()},
+            "val": validation.values if validation else {},
+            "temperature": float(1.0 / self.model.temperature_scale()),
+            "seconds": self.seconds_in_epoch,
+            "samples_per_second": speed,
+            "model_flop_utilisation": speed * self.flops_per_sample() / self.peak_flops,
+        }
+        self.log.epoch(values)
+        self.history = self.log.history
+        self._log_line(values)
+        self.epoch += 1
+        self.iteration_in_epoch, self.epoch_sums, self.seconds_in_epoch = 0, {}, 0.0
+        if validation and (self.best_score is None or validation.score > self.best_score):
+            self.best_score = validation.score
+            self.save(BEST)
+            logger.info("  new best %s: %.4f", validation.score_name, validation.score)
+        self.save(LATEST)
+        plot_progress(self.history, self.folder / "progress.png")
+
+    def _log_line(self, values: dict[str, Any]) -> None:
+        left = (self.settings["num_epochs"] - self.epoch - 1) * values["seconds"]
+        measured = "  ".join(f"val {name} {value:.3f}" for name, value in values["val"].items())
+        logger.info(
+            "epoch %d: loss %.4f  %s  lr %.2e  %.2f samples/s  MFU %.0f %% of measured peak  %s an epoch, "
+            "about %s left",
+            values["epoch"],
+            values["train"]["loss"],
+            measured,
+            values["learning_rate"],
+            values["samples_per_second"],
+            100 * values["model_flop_utilisation"],
+            format_duration(values["seconds"]),
+            format_duration(left),
+        )
+
+    def flops_per_sample(self) -> float:
+        """Model FLOPs of one training sample (forward and backward, recomputation not counted)."""
+        from colipri.experiment_planning.flops import training_flops_per_sample
+
+        return training_flops_per_sample(self.configuration.raw)
+
+    def run_final_validation(self) -> Path:
+        """``--val``: validate and write all details to validation/summary.json."""
+        self.initialize()
+        if not self.data.val_cases:
+            raise ColipriError(f"fold {self.fold} has no validation cases")
+        result = self.run_validation()
+        target = self.folder / "validation" / "summary.json"
+        atomic_write_json(target, result.details)
+        logger.info("validation: %s %.4f; details in %s", result.score_name, result.score, target)
+        return target
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def global_iteration(self) -> int:
+        """Optimiser steps made so far."""
+        return self.epoch * self.settings["num_iterations_per_epoch"] + self.iteration_in_epoch
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint of this moment into the run's folder."""
+        save_checkpoint(self.folder / name, self.checkpoint_content())
+
+    def checkpoint_content(self) -> dict[str, Any]:
+        """What a resumed run, an evaluation or another machine needs."""
+        from colipri.text.tokenizer import tokenizer_to_string
+
+        state = RandomState.capture(self.device)
+        return {
+            "network_weights": self.model.state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "random_state": {"cpu": state.cpu, "accelerator": state.accelerator},
+            "sampler_position": self.global_iteration(),
+            "epoch": self.epoch,
+            "iteration_in_epoch": self.iteration_in_epoch,
+            "epoch_sums": self.epoch_sums,
+            "seconds_in_epoch": self.seconds_in_epoch,
+            "history": self.history,
+            "best_score": self.best_score,
+            "settings": self.settings,
+            "init_args": {
+                "configuration": self.configuration_name,
+                "fold": self.fold,
+                "options": self.options.as_dict(),
+            },
+            "trainer_name": type(self).__name__,
+            "configuration": self.configuration_name,
+            "plans": self.plans.raw,
+            "dataset_json": self.data.dataset_json,
+            "orientation": ORIENTATION,
+            "tokenizer": tokenizer_to_string(self.tokenizer),
+        }
+
+    def resume(self, checkpoint: Path) -> None:
+        """Continue as if the run had never stopped.
+
+        Raises:
+            ColipriError: the checkpoint belongs to another plan or to other training numbers.
+        """
+        self.initialize()
+        content = load_checkpoint(checkpoint)
+        if (
+            content["plans"]["configurations"].get(self.configuration_name)
+            != self.configuration.raw
+        ):
+            raise ColipriError(
+                f"{checkpoint} was made with another plan for {self.configuration_name}; train under "
+                "another plans name (-p), or begin anew with --restart"
+            )
+        for name in ("num_iterations_per_epoch", "batch_size", "learning_rate", "objectives"):
+            if content["settings"][name] != self.settings[name]:
+                raise ColipriError(
+                    f"{checkpoint} was trained with {name} = {content['settings'][name]}, this command "
+                    f"says {self.settings[name]}; use the same to continue, or --restart"
+                )
+        self.model.load_state_dict(content["network_weights"])
+        self.optimizer.load_state_dict(content["optimizer_state"])
+        self.epoch = content["epoch"]
+        self.iteration_in_epoch = content["iteration_in_epoch"]
+        self.epoch_sums = content["epoch_sums"]
+        self.seconds_in_epoch = content["seconds_in_epoch"]
+        self.history = content["history"]
+        self.best_score = content["best_score"]
+        RandomState(
+            content["random_state"]["cpu"], content["random_state"]["accelerator"], self.device
+        ).restore()
+        logger.info("Continuing %s at epoch %d", checkpoint, self.epoch)
