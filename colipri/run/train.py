@@ -114,7 +114,7 @@ def train(options: argparse.Namespace) -> int:
         trainer.resume(checkpoint)
         trainer.run_final_validation()
         return 0
-    trainer.initialize()  # before the folder is touched: a plan that cannot be trained leaves no trace
+    trainer.initialize()  # before the folder is touched: what cannot be trained leaves no trace
     prepare_run_folder(folder, options.restart)
     trainer.describe_run()
     if existing is not None:

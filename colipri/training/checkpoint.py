@@ -78,8 +78,8 @@ def load_checkpoint(source: Path | str) -> dict[str, Any]:
         raise ColipriError(f"{source} is incomplete: no {', '.join(missing)}")
     if content["orientation"] != ORIENTATION:
         raise ColipriError(
-            f"{source} was trained on images with axes {content['orientation']}, this colipri feeds "
-            f"{ORIENTATION}; its features would be wrong"
+            f"{source} was trained on images with axes {content['orientation']}, this colipri "
+            f"feeds {ORIENTATION}; its features would be wrong"
         )
     return content
 

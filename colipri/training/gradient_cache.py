@@ -29,7 +29,7 @@ def contrastive_backward(
     loss_of: Loss,
     device: torch.device,
 ) -> Tensor:
-    """Add the gradient of ``loss_of(all embeddings)`` to the parameters, micro batch by micro batch.
+    """Add the gradient of ``loss_of(all embeddings)`` to the parameters, part by part.
 
     Args:
         micro_batches: whatever ``encode`` understands; one suffices for a plain step.

@@ -18,7 +18,7 @@ class RunOptions:
         seed: everything random in the run derives from it.
         num_workers: loader processes; None lets the loader decide; 0 loads in this process.
         precision: "auto" (bf16 where the accelerator has it, else fp32), "fp32" or "bf16".
-        keep_ratio: share of the body tokens that the encoder sees in training (FLIP-style dropping).
+        keep_ratio: share of the body tokens seen in training (FLIP-style dropping).
         validate_every: epochs between validations (the last epoch is always validated).
     """
 

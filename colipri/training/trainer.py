@@ -16,24 +16,19 @@ from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.experiment_planning.plans import Plans
 from colipri.objectives.registry import build_objectives
-from colipri.training.checkpoint import (
-    ORIENTATION,
-    load_checkpoint,
-    package_versions,
-    save_checkpoint,
-)
+from colipri.training.checkpoint import package_versions, save_checkpoint
 from colipri.training.data import TrainingData
 from colipri.training.gradient_cache import contrastive_backward
 from colipri.training.optimizer import build_optimizer, set_learning_rate
 from colipri.training.options import RunOptions
 from colipri.training.plots import plot_progress
-from colipri.training.random_state import RandomState
 from colipri.training.run_folder import BEST, FINAL, LATEST, write_run_description
 from colipri.training.run_log import RunLog
 from colipri.training.schedule import learning_rate
 from colipri.training.signals import StopRequest
 from colipri.training.step import BatchEncoder, pairs_of, representations
 from colipri.training.throughput import format_duration, measured_peak_flops
+from colipri.training.trainer_state import restore_trainer, trainer_state
 from colipri.training.validation import ValidationResult, validate
 
 logger = logging.getLogger(__name__)
@@ -167,8 +162,8 @@ class ColipriTrainer:
         self.data.start_training(self.global_iteration())
         total = sum(p.numel() for p in self.model.parameters())
         logger.info(
-            "%s on %s: %d cases to train on, %d to validate, %.1f M parameters, %s, epochs %d to %d of "
-            "%d steps, contrastive batch %d in micro batches of %d",
+            "%s on %s: %d cases to train on, %d to validate, %.1f M parameters, %s, epochs %d to "
+            "%d of %d steps, contrastive batch %d in micro batches of %d",
             type(self).__name__,
             self.device,
             len(self.data.train_cases),
@@ -240,24 +235,24 @@ class ColipriTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = {}
         loss = self.backward(batch, step_seed, terms)
-        if not torch.isfinite(loss):
-            raise ColipriError(
-                f"the loss is {float(loss)} in epoch {self.epoch}, step {self.iteration_in_epoch}; cases "
-                f"of this batch: {', '.join(batch['case'])}; look at them with colipri_verify_dataset, "
-                "or lower the learning rate (--learning_rate)"
-            )
+        self.require_finite(loss, "loss", batch)
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), self.settings["gradient_clip"]
         )
-        if not torch.isfinite(norm):
-            raise ColipriError(
-                f"the gradient is not finite in epoch {self.epoch}, step {self.iteration_in_epoch}; cases "
-                f"of this batch: {', '.join(batch['case'])}"
-            )
+        self.require_finite(norm, "gradient norm", batch)
         self.optimizer.step()
         self.model.clamp_temperature()
         values = {"loss": float(loss), "gradient_norm": float(norm)}
         return values | {name: float(value) for name, value in terms.items()}
+
+    def require_finite(self, value: Tensor, what: str, batch: dict[str, Any]) -> None:
+        """Stop before a broken case spoils the weights, and say which cases it can have been."""
+        if not torch.isfinite(value):
+            raise ColipriError(
+                f"the {what} is {float(value)} in epoch {self.epoch}, step "
+                f"{self.iteration_in_epoch}; cases of this batch: {', '.join(batch['case'])}; check "
+                "them with colipri_verify_dataset, or lower the rate with --learning_rate"
+            )
 
     def backward(self, batch: dict[str, Any], seed: int, terms: dict[str, Tensor]) -> Tensor:
         """Gradients of all objectives on one contrastive batch; fills ``terms``."""
@@ -308,8 +303,8 @@ class ColipriTrainer:
         left = (self.settings["num_epochs"] - self.epoch - 1) * values["seconds"]
         measured = "  ".join(f"val {name} {value:.3f}" for name, value in values["val"].items())
         logger.info(
-            "epoch %d: loss %.4f  %s  lr %.2e  %.2f samples/s  MFU %.0f %% of measured peak  %s an epoch, "
-            "about %s left",
+            "epoch %d: loss %.4f  %s  lr %.2e  %.2f samples/s  MFU %.0f %% of measured peak  "
+            "%s an epoch, about %s left",
             values["epoch"],
             values["train"]["loss"],
             measured,
@@ -345,69 +340,10 @@ class ColipriTrainer:
 
     def save(self, name: str) -> None:
         """Write a checkpoint of this moment into the run's folder."""
-        save_checkpoint(self.folder / name, self.checkpoint_content())
-
-    def checkpoint_content(self) -> dict[str, Any]:
-        """What a resumed run, an evaluation or another machine needs."""
-        from colipri.text.tokenizer import tokenizer_to_string
-
-        state = RandomState.capture(self.device)
-        return {
-            "network_weights": self.model.state_dict(),
-            "optimizer_state": self.optimizer.state_dict(),
-            "random_state": {"cpu": state.cpu, "accelerator": state.accelerator},
-            "sampler_position": self.global_iteration(),
-            "epoch": self.epoch,
-            "iteration_in_epoch": self.iteration_in_epoch,
-            "epoch_sums": self.epoch_sums,
-            "seconds_in_epoch": self.seconds_in_epoch,
-            "history": self.history,
-            "best_score": self.best_score,
-            "settings": self.settings,
-            "init_args": {
-                "configuration": self.configuration_name,
-                "fold": self.fold,
-                "options": self.options.as_dict(),
-            },
-            "trainer_name": type(self).__name__,
-            "configuration": self.configuration_name,
-            "plans": self.plans.raw,
-            "dataset_json": self.data.dataset_json,
-            "orientation": ORIENTATION,
-            "tokenizer": tokenizer_to_string(self.tokenizer),
-        }
+        save_checkpoint(self.folder / name, trainer_state(self))
 
     def resume(self, checkpoint: Path) -> None:
-        """Continue as if the run had never stopped.
-
-        Raises:
-            ColipriError: the checkpoint belongs to another plan or to other training numbers.
-        """
+        """Continue as if the run had never stopped (colipri.training.trainer_state)."""
         self.initialize()
-        content = load_checkpoint(checkpoint)
-        if (
-            content["plans"]["configurations"].get(self.configuration_name)
-            != self.configuration.raw
-        ):
-            raise ColipriError(
-                f"{checkpoint} was made with another plan for {self.configuration_name}; train under "
-                "another plans name (-p), or begin anew with --restart"
-            )
-        for name in ("num_iterations_per_epoch", "batch_size", "learning_rate", "objectives"):
-            if content["settings"][name] != self.settings[name]:
-                raise ColipriError(
-                    f"{checkpoint} was trained with {name} = {content['settings'][name]}, this command "
-                    f"says {self.settings[name]}; use the same to continue, or --restart"
-                )
-        self.model.load_state_dict(content["network_weights"])
-        self.optimizer.load_state_dict(content["optimizer_state"])
-        self.epoch = content["epoch"]
-        self.iteration_in_epoch = content["iteration_in_epoch"]
-        self.epoch_sums = content["epoch_sums"]
-        self.seconds_in_epoch = content["seconds_in_epoch"]
-        self.history = content["history"]
-        self.best_score = content["best_score"]
-        RandomState(
-            content["random_state"]["cpu"], content["random_state"]["accelerator"], self.device
-        ).restore()
+        restore_trainer(self, checkpoint)
         logger.info("Continuing %s at epoch %d", checkpoint, self.epoch)

@@ -1,4 +1,4 @@
-"""The trainers by name; hyper-parameters are data in the plan, a name only says which objectives."""
+"""The trainers by name; a name says which objectives, all numbers are data in the plan."""
 
 from __future__ import annotations
 

@@ -1,0 +1,78 @@
+"""What a trainer saves and how it is restored: the whole state of a run, as plain data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colipri.common.errors import ColipriError
+from colipri.training.checkpoint import ORIENTATION, load_checkpoint
+from colipri.training.random_state import RandomState
+
+if TYPE_CHECKING:
+    from colipri.training.trainer import ColipriTrainer
+
+# A run that continues must be the same run; more epochs are allowed (they stretch the schedule).
+_MUST_AGREE = ("num_iterations_per_epoch", "batch_size", "learning_rate", "objectives")
+
+
+def trainer_state(trainer: ColipriTrainer) -> dict[str, Any]:
+    """What a resumed run, an evaluation or another machine needs."""
+    from colipri.text.tokenizer import tokenizer_to_string
+
+    state = RandomState.capture(trainer.device)
+    return {
+        "network_weights": trainer.model.state_dict(),
+        "optimizer_state": trainer.optimizer.state_dict(),
+        "random_state": {"cpu": state.cpu, "accelerator": state.accelerator},
+        "sampler_position": trainer.global_iteration(),
+        "epoch": trainer.epoch,
+        "iteration_in_epoch": trainer.iteration_in_epoch,
+        "epoch_sums": trainer.epoch_sums,
+        "seconds_in_epoch": trainer.seconds_in_epoch,
+        "history": trainer.history,
+        "best_score": trainer.best_score,
+        "settings": trainer.settings,
+        "init_args": {
+            "configuration": trainer.configuration_name,
+            "fold": trainer.fold,
+            "options": trainer.options.as_dict(),
+        },
+        "trainer_name": type(trainer).__name__,
+        "configuration": trainer.configuration_name,
+        "plans": trainer.plans.raw,
+        "dataset_json": trainer.data.dataset_json,
+        "orientation": ORIENTATION,
+        "tokenizer": tokenizer_to_string(trainer.tokenizer),
+    }
+
+
+def restore_trainer(trainer: ColipriTrainer, checkpoint: Path) -> None:
+    """Put an initialised trainer into the state of ``checkpoint``.
+
+    Raises:
+        ColipriError: the checkpoint belongs to another plan or to other training numbers.
+    """
+    content = load_checkpoint(checkpoint)
+    name = trainer.configuration_name
+    if content["plans"]["configurations"].get(name) != trainer.configuration.raw:
+        raise ColipriError(
+            f"{checkpoint} was made with another plan for {name}; train under another plans name "
+            "(-p), or begin anew with --restart"
+        )
+    for key in _MUST_AGREE:
+        if content["settings"][key] != trainer.settings[key]:
+            raise ColipriError(
+                f"{checkpoint} was trained with {key} = {content['settings'][key]}, this command "
+                f"says {trainer.settings[key]}; continue with the same, or begin anew with --restart"
+            )
+    trainer.model.load_state_dict(content["network_weights"])
+    trainer.optimizer.load_state_dict(content["optimizer_state"])
+    trainer.epoch = content["epoch"]
+    trainer.iteration_in_epoch = content["iteration_in_epoch"]
+    trainer.epoch_sums = content["epoch_sums"]
+    trainer.seconds_in_epoch = content["seconds_in_epoch"]
+    trainer.history = content["history"]
+    trainer.best_score = content["best_score"]
+    state = content["random_state"]
+    RandomState(state["cpu"], state["accelerator"], trainer.device).restore()
