@@ -1,0 +1,170 @@
+"""Retrieval between images and reports: Recall@k, median rank, mean reciprocal rank.
+
+Word-for-word equal texts are one text (``text_groups``): they are one candidate when images look
+for reports, and as queries they share one rank, that of the best image which carries the text.
+Without that, a data set with many equal normal reports punishes a model for being right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from colipri.common.errors import ColipriError
+from colipri.evaluation.bootstrap import estimate, patient_weights, weight_chunks
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+RECALL_AT = (1, 5, 10, 50, 100)
+DIRECTIONS = ("image_to_text", "text_to_image")
+
+
+def retrieval_metrics(
+    image_embeddings: np.ndarray | torch.Tensor,
+    text_embeddings: np.ndarray | torch.Tensor,
+    text_groups: Sequence[str] | None = None,
+    *,
+    patients: Sequence[str] | None = None,
+    num_resamples: int = 0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Both directions over n pairs, every pair a query, every image and distinct text a candidate.
+
+    Args:
+        image_embeddings: (n, E), L2-normalised.
+        text_embeddings: (n, E), row i belongs to image i.
+        text_groups: n keys; equal keys mean the same text. Default: all different.
+        patients: n; intervals resample the queries by patient (the pool of candidates stays, since
+            a smaller pool would be an easier task).
+        num_resamples: 0 for no intervals.
+
+    Returns:
+        For each direction ``recall_at_<k>``, ``median_rank``, ``mean_reciprocal_rank``: {value,
+        low, high}, ``candidates``, ``queries``, and ``chance_recall_at_<k>``: the expected recall
+        of a random order. A k beyond the number of candidates is left out.
+
+    Raises:
+        ColipriError: shapes disagree, fewer than two pairs, or embeddings that are not finite.
+    """
+    images, texts = _as_array(image_embeddings), _as_array(text_embeddings)
+    groups = [str(row) for row in range(len(images))] if text_groups is None else list(text_groups)
+    _check(images, texts, groups)
+    patients = [str(row) for row in range(len(images))] if patients is None else list(patients)
+    if len(set(patients)) < 2:
+        num_resamples = 0
+    ranks = retrieval_ranks(images, texts, groups)
+    result: dict[str, Any] = {}
+    for direction in DIRECTIONS:
+        found, correct, candidates = ranks[direction]
+        result[direction] = _summary(found, correct, candidates, patients, num_resamples, seed)
+    return result
+
+
+def retrieval_ranks(
+    images: np.ndarray, texts: np.ndarray, groups: Sequence[str]
+) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+    """Direction -> (rank of every query (n,), its number of right candidates (n,), candidates).
+
+    The rank is that of the first right candidate, 1 is best. Candidates of exactly equal similarity
+    are taken in random order, and the rank is the expected one: a model that maps everything to one
+    point gets a chance result and not a perfect one.
+    """
+    import numpy as np
+
+    _, representative, group = np.unique(
+        np.asarray(groups, dtype=str), return_index=True, return_inverse=True
+    )
+    similarity = images @ texts[representative].T  # (n images, G distinct texts)
+    right = group[:, None] == np.arange(len(representative))[None]
+    to_text = first_right_rank(similarity, right)
+    to_image = first_right_rank(similarity.T, right.T)  # one a distinct text
+    images_of_text = right.sum(axis=0)
+    ones = np.ones(len(images), dtype=int)
+    return {
+        "image_to_text": (to_text, ones, len(representative)),
+        "text_to_image": (to_image[group], images_of_text[group], len(images)),
+    }
+
+
+def first_right_rank(similarity: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Expected rank of the best-placed right candidate of every row.
+
+    Args:
+        similarity: (queries, candidates).
+        right: (queries, candidates) bool, at least one True a row.
+    """
+    import numpy as np
+
+    best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
+    above = (~right & (similarity > best)).sum(axis=1)
+    tied_wrong = (~right & (similarity == best)).sum(axis=1)
+    tied_right = (right & (similarity == best)).sum(axis=1)
+    return 1 + above + tied_wrong / (tied_right + 1)
+
+
+def _summary(
+    ranks: np.ndarray,
+    correct: np.ndarray,
+    candidates: int,
+    patients: Sequence[str],
+    num_resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    import numpy as np
+
+    columns = {f"recall_at_{k}": (ranks <= k).astype(float) for k in RECALL_AT if k <= candidates}
+    columns["mean_reciprocal_rank"] = 1 / ranks
+    draws: dict[str, np.ndarray] = {}
+    if num_resamples:
+        weights = patient_weights(patients, num_resamples, seed)
+        chunks = weight_chunks(weights)
+        for name, column in columns.items():
+            draws[name] = np.concatenate([w @ column / w.sum(axis=1) for w in chunks])
+        draws["median_rank"] = np.array([_weighted_median(ranks, row) for row in weights])
+    result: dict[str, Any] = {
+        name: estimate(float(column.mean()), draws.get(name)) for name, column in columns.items()
+    }
+    result["median_rank"] = estimate(float(np.median(ranks)), draws.get("median_rank"))
+    for k in RECALL_AT:
+        if k <= candidates:
+            result[f"chance_recall_at_{k}"] = float(
+                np.mean([_chance(k, int(right), candidates) for right in correct])
+            )
+    return {**result, "queries": len(ranks), "candidates": candidates}
+
+
+def _chance(k: int, right: int, candidates: int) -> float:
+    """Probability that k random candidates of ``candidates`` hold one of ``right`` right ones."""
+    from math import comb
+
+    return 1 - comb(candidates - right, k) / comb(candidates, k)
+
+
+def _weighted_median(values: np.ndarray, counts: np.ndarray) -> float:
+    import numpy as np
+
+    return float(np.median(np.repeat(values, counts)))
+
+
+def _as_array(embeddings: np.ndarray | torch.Tensor) -> np.ndarray:
+    import numpy as np
+
+    if hasattr(embeddings, "detach"):
+        embeddings = embeddings.detach().float().cpu().numpy()
+    return np.asarray(embeddings, dtype=np.float64)
+
+
+def _check(images: np.ndarray, texts: np.ndarray, groups: Sequence[str]) -> None:
+    import numpy as np
+
+    if images.ndim != 2 or images.shape != texts.shape or len(groups) != len(images):
+        raise ColipriError(
+            f"retrieval needs one text an image: images {images.shape}, texts {texts.shape}, "
+            f"{len(groups)} text keys"
+        )
+    if len(images) < 2:
+        raise ColipriError("retrieval needs at least two cases with reports")
+    if not (np.isfinite(images).all() and np.isfinite(texts).all()):
+        raise ColipriError("some embeddings are not finite; retrieval would be meaningless")

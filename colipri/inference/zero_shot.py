@@ -1,0 +1,124 @@
+"""Zero-shot classification: is the image closer to the text that affirms, or the one that denies?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from colipri.common.errors import ColipriError
+from colipri.inference.prompts import DEFAULT_STYLE, PromptPair, make_prompts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+def zero_shot_scores(
+    image_embeddings: Tensor,
+    text_embeddings_pos: Tensor,
+    text_embeddings_neg: Tensor,
+    temperature: float,
+) -> Tensor:
+    """Softmax over the positive and the negative prompt of cosine / temperature.
+
+    Args:
+        image_embeddings: (n, E); normalised here, so that any scale is welcome.
+        text_embeddings_pos: (F, P, E): P positive prompts a finding, averaged and normalised again.
+        text_embeddings_neg: (F, Q, E).
+        temperature: Of training, 1 / exp(logit_scale) in CLIP's terms; positive.
+
+    Returns:
+        (n, F) float64 probabilities that the finding is present. In double precision, because in
+        single precision strong scores saturate at 1 and their order is lost.
+    """
+    import torch.nn.functional as F
+
+    if temperature <= 0:
+        raise ColipriError(f"the temperature must be positive, not {temperature}")
+    images = F.normalize(image_embeddings.double(), dim=-1)
+    positive = F.normalize(_mean_direction(text_embeddings_pos), dim=-1)
+    negative = F.normalize(_mean_direction(text_embeddings_neg), dim=-1)
+    return ((images @ positive.T - images @ negative.T) / temperature).sigmoid()
+
+
+def encode_prompts(
+    prompts: Sequence[PromptPair], encode_texts: Callable[[list[str]], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """One embedding a finding and side, the mean over its prompts.
+
+    Args:
+        prompts: F pairs; the number of texts may differ between findings.
+        encode_texts: Takes texts, gives (number, E).
+
+    Returns:
+        Positive and negative, each (F, 1, E), ready for :func:`zero_shot_scores`.
+    """
+    import torch
+
+    texts = [text for pair in prompts for text in (*pair.positive, *pair.negative)]
+    distinct = list(dict.fromkeys(texts))
+    rows = dict(zip(distinct, encode_texts(distinct), strict=True))
+    positive = [_average([rows[text] for text in pair.positive]) for pair in prompts]
+    negative = [_average([rows[text] for text in pair.negative]) for pair in prompts]
+    return torch.stack(positive)[:, None], torch.stack(negative)[:, None]
+
+
+def evaluate_zero_shot(
+    image_embeddings: Tensor,
+    labels: np.ndarray,
+    finding_names: Sequence[str],
+    encode_texts: Callable[[list[str]], Tensor],
+    temperature: float,
+    prompt_style: str = DEFAULT_STYLE,
+    *,
+    patients: Sequence[str] | None = None,
+    thresholds: Mapping[str, float | None] | None = None,
+    num_resamples: int = 0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores of labelled images and their metrics.
+
+    Args:
+        image_embeddings: (n, E).
+        labels: (n, F) of 0, 1 and NaN (unknown).
+        finding_names: F names.
+        encode_texts: As in :func:`encode_prompts`.
+        temperature: As in :func:`zero_shot_scores`.
+        prompt_style: A shipped style or a JSON file.
+        patients: n, for the intervals.
+        thresholds: From another split; see ``classification_metrics``.
+        num_resamples: 0 for no intervals (training), 2,000 for a result.
+
+    Returns:
+        What :func:`colipri.evaluation.classification.classification_metrics` gives, and
+        ``scores``: the (n, F) array, which is not JSON: take it out before writing.
+    """
+    from colipri.evaluation.classification import classification_metrics
+
+    positive, negative = encode_prompts(make_prompts(finding_names, prompt_style), encode_texts)
+    scores = zero_shot_scores(image_embeddings, positive, negative, temperature).cpu().numpy()
+    metrics = classification_metrics(
+        scores,
+        labels,
+        finding_names,
+        patients=patients,
+        thresholds=thresholds,
+        num_resamples=num_resamples,
+        seed=seed,
+    )
+    return {**metrics, "scores": scores}
+
+
+def _average(rows: list[Tensor]) -> Tensor:
+    """Mean of unit vectors, a unit vector again: every prompt counts the same."""
+    import torch
+    import torch.nn.functional as F
+
+    return F.normalize(_mean_direction(torch.stack(rows)[None])[0], dim=-1)
+
+
+def _mean_direction(embeddings: Tensor) -> Tensor:
+    """(F, P, E) -> (F, E) in float64."""
+    import torch.nn.functional as F
+
+    return F.normalize(embeddings.double(), dim=-1).mean(dim=1)
