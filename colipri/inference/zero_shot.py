@@ -1,4 +1,4 @@
-"""Zero-shot classification: is the image closer to the text that affirms, or the one that denies?"""
+"""Zero-shot classification: is an image closer to the text that affirms, or that denies?"""
 
 from __future__ import annotations
 
