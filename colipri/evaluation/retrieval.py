@@ -43,7 +43,7 @@ def retrieval_metrics(
     Returns:
         For each direction ``recall_at_<k>``, ``median_rank``, ``mean_reciprocal_rank``: {value,
         low, high}, ``candidates``, ``queries``, and ``chance_recall_at_<k>``: the expected recall
-        of a random order. A k beyond the number of candidates is left out.
+        of a random order (1 where k reaches the number of candidates: then recall says nothing).
 
     Raises:
         ColipriError: shapes disagree, fewer than two pairs, or embeddings that are not finite.
@@ -114,7 +114,7 @@ def _summary(
 ) -> dict[str, Any]:
     import numpy as np
 
-    columns = {f"recall_at_{k}": (ranks <= k).astype(float) for k in RECALL_AT if k <= candidates}
+    columns = {f"recall_at_{k}": (ranks <= k).astype(float) for k in RECALL_AT}
     columns["mean_reciprocal_rank"] = 1 / ranks
     draws: dict[str, np.ndarray] = {}
     if num_resamples:
@@ -128,10 +128,9 @@ def _summary(
     }
     result["median_rank"] = estimate(float(np.median(ranks)), draws.get("median_rank"))
     for k in RECALL_AT:
-        if k <= candidates:
-            result[f"chance_recall_at_{k}"] = float(
-                np.mean([_chance(k, int(right), candidates) for right in correct])
-            )
+        result[f"chance_recall_at_{k}"] = float(
+            np.mean([_chance(k, int(right), candidates) for right in correct])
+        )
     return {**result, "queries": len(ranks), "candidates": candidates}
 
 
@@ -139,6 +138,8 @@ def _chance(k: int, right: int, candidates: int) -> float:
     """Probability that k random candidates of ``candidates`` hold one of ``right`` right ones."""
     from math import comb
 
+    if k >= candidates:
+        return 1.0
     return 1 - comb(candidates - right, k) / comb(candidates, k)
 
 

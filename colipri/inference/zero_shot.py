@@ -90,14 +90,13 @@ def evaluate_zero_shot(
         num_resamples: 0 for no intervals (training), 2,000 for a result.
 
     Returns:
-        What :func:`colipri.evaluation.classification.classification_metrics` gives, and
-        ``scores``: the (n, F) array, which is not JSON: take it out before writing.
+        What :func:`colipri.evaluation.classification.classification_metrics` gives: plain data.
     """
     from colipri.evaluation.classification import classification_metrics
 
     positive, negative = encode_prompts(make_prompts(finding_names, prompt_style), encode_texts)
     scores = zero_shot_scores(image_embeddings, positive, negative, temperature).cpu().numpy()
-    metrics = classification_metrics(
+    return classification_metrics(
         scores,
         labels,
         finding_names,
@@ -106,7 +105,6 @@ def evaluate_zero_shot(
         num_resamples=num_resamples,
         seed=seed,
     )
-    return {**metrics, "scores": scores}
 
 
 def _average(rows: list[Tensor]) -> Tensor:

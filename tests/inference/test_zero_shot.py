@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_evaluation_with_a_known_answer() -> None:
     for style in ("sentence", "present", "short", "ensemble"):
         result = evaluate_zero_shot(images, labels, ["Nodule", "Gas"], _encode, 0.1, style)
         assert result["macro_auroc"] == {"value": 1.0, "low": None, "high": None, "findings": 2}
-        assert result["scores"].shape == (4, 2)
+        json.dumps(result, allow_nan=False)
         assert result["per_finding"]["Gas"]["unknown"] == 1
 
 
