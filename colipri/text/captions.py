@@ -1,0 +1,162 @@
+"""Captions drawn from structured reports: text augmentation for training, fixed text for validation.
+
+A contrastive model that always sees the whole report in one order learns its layout. Captions vary
+in order, length and section; the random numbers come from the caller, so that a sample's caption is
+a function of its seed and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from colipri.common.errors import ColipriError
+from colipri.text.report import context_sections
+from colipri.text.statements import as_statement
+from colipri.text.structuring import Sentence, StructuredReport
+
+_IMPRESSION = "impression"
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """How captions vary. Probabilities are per caption unless said otherwise."""
+
+    # Order carries no information about the image; half keep the written order, which is what
+    # validation and users' texts have.
+    shuffle_sentences: float = 0.5
+    shuffle_sections: float = 0.5
+    # Per sentence. A small share: each caption stays a nearly full description, yet no single
+    # boilerplate sentence can be relied on.
+    drop_sentence: float = 0.1
+    # The impression alone is short and has the diagnosis, the findings alone are long; both is what
+    # validation uses. Only drawn where a report has both.
+    findings_only: float = 0.25
+    impression_only: float = 0.25
+    # One positive or negative sentence: the length of a zero-shot prompt. At a fifth, prompts are
+    # not foreign to the text encoder while most captions still tell images apart.
+    short_prompt: float = 0.2
+    # Half of the short prompts deny a finding, because zero-shot compares "effusion" with "no
+    # effusion", although negative sentences are the majority in most reports.
+    short_prompt_negative: float = 0.5
+    # Sentences at most (0: no limit); the tokenizer's limit cuts what is longer anyway.
+    max_sentences: int = 0
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.name == "max_sentences":
+                if value < 0:
+                    raise ColipriError(f"captions: max_sentences must be 0 or more, not {value}")
+            elif not 0.0 <= value <= 1.0:
+                raise ColipriError(f"captions: {entry.name} must be within 0 and 1, not {value}")
+        if self.findings_only + self.impression_only > 1.0:
+            raise ColipriError("captions: findings_only and impression_only exceed 1 together")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for plans."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> CaptionSettings:
+        """The inverse of :meth:`to_dict`; what is missing has its default.
+
+        Raises:
+            ColipriError: an unknown name or a value out of range.
+        """
+        known = {entry.name for entry in fields(cls)}
+        unknown = sorted(set(content) - known)
+        if unknown:
+            raise ColipriError(f"captions: unknown setting '{unknown[0]}'; known: {sorted(known)}")
+        return cls(**content)
+
+
+NO_AUGMENTATION = CaptionSettings(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def draw_caption(
+    structured: StructuredReport, rng: np.random.Generator, settings: CaptionSettings
+) -> str:
+    """Draw one caption; empty only if the report has no text at all."""
+    sections = _describing_sections(structured)
+    if rng.random() < settings.short_prompt:
+        prompt = _short_prompt(sections, rng, settings)
+        if prompt:
+            return prompt
+    sections = _choose_sections(sections, rng, settings)
+    if rng.random() < settings.shuffle_sections:
+        sections = [sections[i] for i in rng.permutation(len(sections))]
+    shuffled = rng.random() < settings.shuffle_sentences
+    sentences: list[Sentence] = []
+    for section in sections:
+        order = rng.permutation(len(section)) if shuffled else range(len(section))
+        sentences.extend(section[i] for i in order)
+    sentences = _drop(sentences, rng, settings)
+    return _join(sentences)
+
+
+def full_caption(structured: StructuredReport) -> str:
+    """All that the report says about the image, in the order of writing; for validation."""
+    sections = _describing_sections(structured)
+    return _join([sentence for section in sections for sentence in section])
+
+
+def _describing_sections(structured: StructuredReport) -> list[list[Sentence]]:
+    """Per section the sentences that describe the image, or the next best that there is.
+
+    Technique, comparison and the like are left out, and so are neutral sentences; where nothing
+    remains (another language, a report of one word) everything is taken, so no text is lost.
+    """
+    sections: dict[str, list[Sentence]] = {}
+    for sentence in structured.sentences():
+        sections.setdefault(sentence.section, []).append(sentence)
+    content = {n: s for n, s in sections.items() if n not in context_sections()} or sections
+    tagged = [[s for s in section if s.polarity != "neutral"] for section in content.values()]
+    chosen = tagged if any(tagged) else list(content.values())
+    return [section for section in chosen if section]
+
+
+def _choose_sections(
+    sections: list[list[Sentence]], rng: np.random.Generator, settings: CaptionSettings
+) -> list[list[Sentence]]:
+    draw = rng.random()
+    impression = [section for section in sections if section[0].section == _IMPRESSION]
+    others = [section for section in sections if section[0].section != _IMPRESSION]
+    if not impression or not others:
+        return sections
+    if draw < settings.impression_only:
+        return impression
+    if draw < settings.impression_only + settings.findings_only:
+        return others
+    return sections
+
+
+def _short_prompt(
+    sections: list[list[Sentence]], rng: np.random.Generator, settings: CaptionSettings
+) -> str:
+    sentences = [sentence for section in sections for sentence in section]
+    wanted = "negative" if rng.random() < settings.short_prompt_negative else "positive"
+    for polarity in (wanted, "positive", "negative"):
+        candidates = [sentence for sentence in sentences if sentence.polarity == polarity]
+        if candidates:
+            return as_statement(candidates[int(rng.integers(len(candidates)))].text)
+    return ""
+
+
+def _drop(
+    sentences: list[Sentence], rng: np.random.Generator, settings: CaptionSettings
+) -> list[Sentence]:
+    kept = [s for s in sentences if rng.random() >= settings.drop_sentence]
+    if not kept and sentences:
+        kept = [sentences[int(rng.integers(len(sentences)))]]
+    if settings.max_sentences and len(kept) > settings.max_sentences:
+        chosen = np.sort(rng.permutation(len(kept))[: settings.max_sentences])
+        kept = [kept[i] for i in chosen]
+    return kept
+
+
+def _join(sentences: list[Sentence]) -> str:
+    return " ".join(as_statement(sentence.text) for sentence in sentences)

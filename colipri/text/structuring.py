@@ -1,0 +1,145 @@
+"""Reports to structured reports: section -> polarity -> sentences, by rules, without a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from colipri.common.errors import ColipriError
+from colipri.text.cleaning import fold_spaces
+from colipri.text.polarity import POLARITIES, Polarity, tag_sentence
+from colipri.text.report import Report, context_sections
+from colipri.text.sentences import split_sentences
+
+_CODES: dict[str, Polarity] = {"p": "positive", "n": "negative", "u": "uncertain", "0": "neutral"}
+_CODE_OF = {polarity: code for code, polarity in _CODES.items()}
+
+
+class Sentence(NamedTuple):
+    """A sentence, or the clause of a sentence that has a polarity of its own, as written."""
+
+    text: str
+    polarity: Polarity
+    section: str
+
+
+@dataclass(frozen=True)
+class StructuredReport:
+    """What a report says, by section and polarity.
+
+    sections: section -> {"positive": [...], "negative": [...], "uncertain": [...], "neutral": [...]}.
+    order: section -> one letter a sentence (p, n, u, 0), which restores the order of writing; may
+        be missing (structured by another program): then positive findings come first.
+    """
+
+    sections: dict[str, dict[str, list[str]]]
+    order: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """No sentence at all."""
+        return next(self.sentences(), None) is None
+
+    @property
+    def text(self) -> str:
+        """All sentences in the order of writing, joined by spaces."""
+        return " ".join(sentence.text for sentence in self.sentences())
+
+    def sentences(self, section: str | None = None) -> Iterator[Sentence]:
+        """Sentences in the order of writing, of one section or of all."""
+        for name, by_polarity in self.sections.items():
+            if section is not None and name != section:
+                continue
+            for polarity, text in _in_order(by_polarity, self.order.get(name, "")):
+                yield Sentence(text, polarity, name)
+
+    def with_polarity(self, polarity: Polarity) -> list[str]:
+        """The sentences of one polarity, in the order of writing, over all sections."""
+        return [sentence.text for sentence in self.sentences() if sentence.polarity == polarity]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: {"sections": ..., "order": ...}."""
+        return {"sections": self.sections, "order": self.order}
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> StructuredReport:
+        """The inverse of :meth:`to_dict`; other keys ("case") are ignored.
+
+        Raises:
+            ColipriError: not the layout above.
+        """
+        sections = content.get("sections")
+        if not isinstance(sections, Mapping):
+            raise ColipriError("a structured report needs an object 'sections'")
+        checked: dict[str, dict[str, list[str]]] = {}
+        for name, by_polarity in sections.items():
+            if not isinstance(by_polarity, Mapping):
+                raise ColipriError(f"section '{name}' of a structured report must be an object")
+            checked[str(name)] = {p: _texts(by_polarity.get(p, []), name, p) for p in POLARITIES}
+        order = content.get("order") or {}
+        return cls(checked, {str(name): str(codes) for name, codes in order.items()})
+
+    @classmethod
+    def from_json(cls, text: str) -> StructuredReport:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            ColipriError: no JSON, or not the layout above.
+        """
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ColipriError(f"a structured report is no valid JSON: {error.msg}") from error
+        if not isinstance(content, Mapping):
+            raise ColipriError("a structured report must be a JSON object")
+        return cls.from_dict(content)
+
+
+def structure_report(report: Report) -> StructuredReport:
+    """Tag every sentence of every section.
+
+    Sections that say how or why the scan was made (technique, comparison, clinical information,
+    recommendation, ...) are neutral as a whole: "history of pneumothorax" is not in the image.
+    """
+    sections: dict[str, dict[str, list[str]]] = {}
+    order: dict[str, str] = {}
+    for name, text in report.sections.items():
+        tagged = list(_tag_text(text, is_context=name in context_sections()))
+        if not tagged:
+            continue
+        sections[name] = {p: [t for t, tag in tagged if tag == p] for p in POLARITIES}
+        order[name] = "".join(_CODE_OF[tag] for _, tag in tagged)
+    return StructuredReport(sections, order)
+
+
+def _tag_text(text: str, is_context: bool) -> Iterator[tuple[str, Polarity]]:
+    for sentence in split_sentences(text):
+        if is_context:
+            yield fold_spaces(sentence), "neutral"
+        else:
+            yield from tag_sentence(sentence)
+
+
+def _in_order(by_polarity: Mapping[str, list[str]], codes: str) -> Iterator[tuple[Polarity, str]]:
+    """Sentences by the letters of ``codes``; what the letters do not account for comes last."""
+    remaining = {polarity: iter(by_polarity.get(polarity, ())) for polarity in POLARITIES}
+    for code in codes:
+        polarity = _CODES.get(code)
+        text = next(remaining[polarity], None) if polarity is not None else None
+        if polarity is not None and text is not None:
+            yield polarity, text
+    for polarity in ("positive", "uncertain", "negative", "neutral"):
+        for text in remaining[polarity]:
+            yield polarity, text
+
+
+def _texts(value: Any, section: str, polarity: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ColipriError(f"'{polarity}' in section '{section}' must be a list of sentences")
+    return [text for text in value if text.strip()]

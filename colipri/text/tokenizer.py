@@ -1,0 +1,234 @@
+"""Tokenizers: a WordPiece vocabulary learned on the data set's reports, or a pretrained one.
+
+Checkpoints hold the tokenizer by content, so that a model can be used where its tokenizer's name
+leads nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colipri.common.errors import ColipriError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # BERT's, in the order of their ids
+_MINIMUM_COUNT = 2  # what was written once is a typing error or a name
+_LARGEST_ALPHABET = 1000  # characters with a token of their own; BERT's own limit
+_WORDS_A_LINE = 1000
+_LONGEST_COUNT = 1 << 20  # of one word; above, its rank among the merges is settled anyway
+_FORMAT = "colipri tokenizer 1"
+
+
+def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Learn a BERT-like tokenizer (lower case, accents removed, WordPiece).
+
+    The same texts give the same tokenizer, in any order of reading: the library numbers characters
+    in the order of a hash map, so the alphabet is counted and numbered here first.
+
+    Args:
+        texts: reports; read once, so a generator will do.
+        vocab_size: at most so many tokens, special ones included; a small corpus gives fewer,
+            because only what occurs twice is merged.
+
+    Raises:
+        ColipriError: the texts hold no word, or vocab_size is too small.
+    """
+    from tokenizers import Tokenizer, models, trainers
+
+    words = _count_words(texts)
+    if not words:
+        raise ColipriError("no words to learn a vocabulary from: all reports are empty")
+    alphabet = _alphabet(
+        words, limit=min(_LARGEST_ALPHABET, (vocab_size - len(SPECIAL_TOKENS)) // 2)
+    )
+    known = set(alphabet)
+    words = Counter({w: n for w, n in words.items() if known.issuperset(w)})
+    pieces = [*alphabet, *(f"##{char}" for char in alphabet)]
+    if not alphabet or vocab_size < len(SPECIAL_TOKENS) + len(pieces):
+        raise ColipriError(f"a vocabulary of {vocab_size} tokens is too small; use at least 100")
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=_MINIMUM_COUNT,
+        special_tokens=[*SPECIAL_TOKENS, *pieces],
+        show_progress=False,
+    )
+    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    learner.pre_tokenizer = _whitespace_splitter()
+    learner.train_from_iterator(_lines(words), trainer=trainer)
+    return _bert_tokenizer(learner.get_vocab(with_added_tokens=True))
+
+
+def load_pretrained_tokenizer(
+    name_or_path: str, local_only: bool = False
+) -> PreTrainedTokenizerBase:
+    """A tokenizer by name or folder; no code from a hub is ever run.
+
+    Raises:
+        ColipriError: it is neither a folder nor in the cache, and cannot be fetched.
+    """
+    from transformers import AutoTokenizer
+
+    failures = []
+    for local_files_only in (True,) if local_only else (True, False):  # the cache first, then a hub
+        try:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                name_or_path, local_files_only=local_files_only, trust_remote_code=False
+            )
+            return tokenizer
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            failures.append(error)
+    reason = str(failures[-1]).strip().splitlines()[0] if str(failures[-1]).strip() else "unknown"
+    raise ColipriError(f"tokenizer '{name_or_path}' cannot be loaded: {reason}") from failures[-1]
+
+
+def tokenizer_to_string(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A fast tokenizer as JSON text, for checkpoints.
+
+    Raises:
+        ColipriError: a slow (pure Python) tokenizer, which has no such form.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ColipriError(
+            f"{type(tokenizer).__name__} is a slow tokenizer and cannot be stored in a checkpoint; "
+            "use one that has a tokenizer.json"
+        )
+    content = {
+        "format": _FORMAT,
+        "special_tokens": {
+            k: str(v)
+            for k, v in sorted(tokenizer.special_tokens_map.items())
+            if not isinstance(v, list)
+        },
+        "padding_side": tokenizer.padding_side,
+        "truncation_side": tokenizer.truncation_side,
+        "tokenizer": _without_run_settings(json.loads(backend.to_str())),
+    }
+    return json.dumps(content, ensure_ascii=False)
+
+
+def tokenizer_from_string(text: str) -> PreTrainedTokenizerFast:
+    """The inverse of :func:`tokenizer_to_string`.
+
+    Raises:
+        ColipriError: the text is of another format.
+    """
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ColipriError(f"the stored tokenizer is no valid JSON: {error.msg}") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ColipriError("the stored tokenizer has another format; was it written by colipri?")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(content["tokenizer"])),
+        padding_side=content["padding_side"],
+        truncation_side=content["truncation_side"],
+        **content["special_tokens"],
+    )
+
+
+def encode_batch(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int
+) -> dict[str, torch.Tensor]:
+    """Token ids of a batch, padded to its longest text.
+
+    Args:
+        tokenizer: any Hugging Face tokenizer.
+        texts: B texts; an empty one becomes its special tokens only.
+        max_tokens: longer texts are cut to so many tokens, special ones included.
+
+    Returns:
+        input_ids and attention_mask, both (B, T) int64 with T <= max_tokens; the mask is 0 on
+        padding.
+    """
+    encoded = tokenizer(
+        list(texts), padding="longest", truncation=True, max_length=max_tokens, return_tensors="pt"
+    )
+    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+
+def read_tokenizer_file(path: Path) -> PreTrainedTokenizerFast:
+    """A tokenizer written by :func:`tokenizer_to_string` into a file."""
+    try:
+        return tokenizer_from_string(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ColipriError(f"tokenizer {path} cannot be read: {error.strerror}") from error
+
+
+def _count_words(texts: Iterable[str]) -> Counter[str]:
+    from tokenizers import pre_tokenizers
+
+    normalizer, splitter = _normalizer(), pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(w for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    return words
+
+
+def _alphabet(words: Counter[str], limit: int) -> list[str]:
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for char in word:
+            counts[char] += count
+    ranked = sorted(counts, key=lambda char: (-counts[char], char))
+    return sorted(ranked[: max(limit, 0)])
+
+
+def _lines(words: Counter[str]) -> Iterator[str]:
+    """Every word as often as it occurs, in one fixed order."""
+    for word in sorted(words):
+        count = min(words[word], _LONGEST_COUNT)
+        for done in range(0, count, _WORDS_A_LINE):
+            yield " ".join([word] * min(_WORDS_A_LINE, count - done))
+
+
+def _bert_tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = _normalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    backend.post_processor = processors.BertProcessing(
+        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        padding_side="right",
+        truncation_side="right",
+    )
+
+
+def _normalizer() -> Any:
+    from tokenizers import normalizers
+
+    return normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=True, lowercase=True
+    )
+
+
+def _whitespace_splitter() -> Any:
+    from tokenizers import pre_tokenizers
+
+    return pre_tokenizers.WhitespaceSplit()
+
+
+def _without_run_settings(content: dict[str, Any]) -> dict[str, Any]:
+    """Padding and truncation of the last call are no part of the tokenizer."""
+    return {**content, "padding": None, "truncation": None}
