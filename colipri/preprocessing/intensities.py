@@ -1,0 +1,105 @@
+"""What is stored of the intensities: int16 HU for CT, normalised float16 for everything else.
+
+CT keeps its Hounsfield units: int16 is lossless to 1 HU (noise is 10 HU and more), compresses 2.7
+times better than float32, and leaves the window to the device, where it can be augmented. Other
+modalities have no absolute scale, so nnU-Net's class for the channel normalises them here, once, on
+the whole case; float16 is enough, because a z-score rarely leaves [-10, 10], where its step is at
+most 0.008 standard deviations. A data set that mixes CT with other channels is stored the second
+way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from colipri.common.errors import ColipriError
+
+if TYPE_CHECKING:
+    from colipri.experiment_planning.plans import Configuration, Plans
+
+AIR_HU = -1024  # what padding and rescued paddings (-2000, -3024) become
+MAXIMUM_HU = 3071  # 12 bits above AIR_HU: the range of nearly all scanners; metal saturates
+CT_SCHEME = "CTNormalization"
+
+
+def stores_hounsfield(configuration: Configuration) -> bool:
+    """True where cases are stored in HU and normalised on the device.
+
+    Raises:
+        ColipriError: the plan contradicts itself.
+    """
+    schemes = configuration.raw["normalization_schemes"]
+    storage = configuration.raw["storage_dtype"]
+    if storage == "int16":
+        if any(scheme != CT_SCHEME for scheme in schemes):
+            raise ColipriError(
+                f"the plan stores int16, which is for Hounsfield units, but normalises by "
+                f"{schemes}; set storage_dtype to float16"
+            )
+        return True
+    if storage == "float16":
+        return False
+    raise ColipriError(f"the plan's storage_dtype is '{storage}'; it must be int16 or float16")
+
+
+def ct_channel_of(configuration: Configuration) -> int | None:
+    """The first channel that the plan treats as a CT, or None."""
+    schemes = list(configuration.raw["normalization_schemes"])
+    return schemes.index(CT_SCHEME) if CT_SCHEME in schemes else None
+
+
+def padding_value(configuration: Configuration) -> float:
+    """What lies outside the image, in stored units: air for CT, 0 after normalisation.
+
+    0 is what nnU-Net pads with; for a CT channel under the plan's window it is air as well.
+    """
+    return float(AIR_HU) if stores_hounsfield(configuration) else 0.0
+
+
+def clip_hounsfield(array: np.ndarray) -> np.ndarray:
+    """Float HU within what is stored; paddings far below air become air."""
+    return np.clip(array, AIR_HU, MAXIMUM_HU)
+
+
+def to_stored_hounsfield(array: np.ndarray) -> np.ndarray:
+    """Rounded int16 HU (interpolation overshoots, hence clipped again)."""
+    return np.rint(clip_hounsfield(array)).astype(np.int16)
+
+
+def normalise(
+    array: np.ndarray, mask: np.ndarray, plans: Plans, configuration: Configuration
+) -> np.ndarray:
+    """Apply nnU-Net's normalisation class of each channel, on the cropped, original grid.
+
+    Args:
+        array: float32 (C, A0, A1, A2).
+        mask: bool (A0, A1, A2), the body; used where the plan says use_mask_for_norm.
+    """
+    outside = np.where(mask, 0, -1).astype(np.int8)
+    result = np.empty_like(array, dtype=np.float32)
+    schemes = configuration.raw["normalization_schemes"]
+    masked = configuration.raw["use_mask_for_norm"]
+    properties = plans.raw["foreground_intensity_properties_per_channel"]
+    for channel, (scheme, use_mask) in enumerate(zip(schemes, masked, strict=True)):
+        normaliser = _find_scheme(scheme)(
+            use_mask_for_norm=bool(use_mask), intensityproperties=properties.get(str(channel), {})
+        )
+        result[channel] = normaliser.run(array[channel].copy(), outside)
+    return result
+
+
+def to_stored_normalised(array: np.ndarray) -> np.ndarray:
+    """float16; what does not fit (only broken data) saturates instead of becoming infinite."""
+    limit = float(np.finfo(np.float16).max)
+    return np.clip(array, -limit, limit).astype(np.float16)
+
+
+def _find_scheme(name: str) -> type:
+    import nnunetv2.preprocessing.normalization.default_normalization_schemes as schemes
+
+    found = getattr(schemes, name, None)
+    if not isinstance(found, type):
+        raise ColipriError(f"the plan names the normalisation '{name}', which nnunetv2 lacks")
+    return found

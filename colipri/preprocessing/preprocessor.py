@@ -1,0 +1,192 @@
+"""All cases of a data set into the store: parallel, in parts, and the same files after any kill."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from colipri.common.atomic import TEMPORARY_MARK, atomic_write_json
+from colipri.common.errors import ColipriError
+from colipri.common.parallel import Outcome, default_num_processes, run_parallel
+from colipri.preprocessing.case import (
+    CaseResult,
+    CaseTask,
+    case_files,
+    failure_file,
+    preprocess_case,
+)
+from colipri.preprocessing.image import preprocess_image
+from colipri.preprocessing.manifest import check_preprocessed, collect_records, write_manifest
+from colipri.preprocessing.store import MANIFEST, REPORTS, CaseStore
+
+if TYPE_CHECKING:
+    from colipri.experiment_planning.plans import Plans
+    from colipri.raw_dataset.dataset import RawDataset
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["check_preprocessed", "preprocess_dataset", "preprocess_image"]
+
+# mkstemp's eight letters between the mark and the name of the file that was to be written
+_PARTIAL = re.compile(re.escape(TEMPORARY_MARK) + r"[^-]{8}-(.+)")
+
+
+def preprocess_dataset(
+    dataset: RawDataset | str | int,
+    plans: Plans,
+    configurations: Sequence[str] | None = None,
+    num_processes: int | None = None,
+    num_parts: int = 1,
+    part_id: int = 0,
+    keep_going: bool = False,
+) -> dict[str, CaseStore | None]:
+    """Preprocess the cases of a data set in one or more configurations of a plan.
+
+    Cases that are finished are skipped, if their source files and the plan are still the same.
+
+    Args:
+        dataset: loaded, or its number or name.
+        configurations: names in the plan; None means all.
+        num_processes: None means colipri.common.parallel.default_num_processes.
+        num_parts, part_id: work on every ``num_parts``-th case only, from ``part_id`` on. Whichever
+            part finishes last writes the manifest.
+        keep_going: leave broken cases out (listed in manifest.json under "failed").
+
+    Returns:
+        Per configuration its store, or None while other parts are still at work.
+
+    Raises:
+        ColipriError: a case is broken (without ``keep_going``; what is finished stays), all cases
+            are, or the folder cannot be written to.
+    """
+    from colipri.raw_dataset.dataset import load_raw_dataset
+
+    if not 0 <= part_id < num_parts:
+        raise ColipriError(
+            f"--part_id must be 0 to {num_parts - 1} (--num_parts - 1), not {part_id}"
+        )
+    if isinstance(dataset, (str, int)):
+        dataset = load_raw_dataset(dataset)
+    if dataset.name != plans.raw["dataset_name"]:
+        raise ColipriError(f"this plan is for {plans.raw['dataset_name']}, not for {dataset.name}")
+    if not dataset.cases:
+        raise ColipriError(f"{dataset.name} has no cases")
+    names = list(configurations or plans.raw["configurations"])
+    target = _target_folder(dataset)
+    stores = {}
+    for name in names:
+        tasks = _make_tasks(dataset, plans, name, target)
+        stores[name] = _preprocess_configuration(
+            tasks,
+            num_processes or default_num_processes(),
+            num_parts,
+            part_id,
+            keep_going,
+        )
+    return stores
+
+
+def _target_folder(dataset: RawDataset) -> Path:
+    """$colipri_preprocessed/DatasetXXX, with the dataset.json that training needs."""
+    from colipri.paths import preprocessed_folder
+
+    target = preprocessed_folder() / dataset.name
+    atomic_write_json(target / "dataset.json", dataset.dataset_json)
+    return target
+
+
+def _make_tasks(dataset: RawDataset, plans: Plans, name: str, target: Path) -> list[CaseTask]:
+    configuration = plans.configuration(name)
+    folder = target / configuration.raw["data_identifier"]
+    cases = sorted(dataset.cases, key=lambda case: case.identifier)
+    return [CaseTask(case, plans, configuration, folder) for case in cases]
+
+
+def _preprocess_configuration(
+    tasks: Sequence[CaseTask], num_processes: int, num_parts: int, part_id: int, keep_going: bool
+) -> CaseStore | None:
+    first = tasks[0]
+    name, folder = first.configuration.raw["data_identifier"], first.folder
+    mine = tasks[part_id::num_parts]
+    _remove_leftovers(folder, mine, alone=num_parts == 1)
+    counts = {"kept": 0, "described": 0, "made": 0}
+    outcomes = run_parallel(preprocess_case, mine, num_processes, f"Preprocessing {name}")
+    with closing(cast("Generator[Outcome[CaseTask, CaseResult], None, None]", outcomes)):
+        for outcome in outcomes:
+            status = _status(outcome, keep_going)
+            if status is not None:
+                counts[status] += 1
+    logger.info(
+        "%s: %d cases made, %d only described anew, %d already finished",
+        name,
+        counts["made"],
+        counts["described"],
+        counts["kept"],
+    )
+    return _finish(tasks, keep_going)
+
+
+def _status(outcome: Outcome[CaseTask, CaseResult], keep_going: bool) -> str | None:
+    """What became of a case; None if it is broken and left out.
+
+    Raises:
+        ColipriError: the case is broken and the run does not keep going, or nothing can be written.
+    """
+    if outcome.result is not None:
+        if outcome.result.problem is not None:
+            raise ColipriError(outcome.result.problem)
+        return outcome.result.status
+    case, problem = outcome.item.case.identifier, outcome.problem or "unknown problem"
+    logger.debug("%s", outcome.details)
+    if case not in problem:
+        problem = f"case {case}: {problem}"
+    if not keep_going:
+        raise ColipriError(
+            f"{problem} (finished cases are kept; --keep_going leaves broken cases out)"
+        )
+    logger.error("%s; left out", problem)
+    atomic_write_json(failure_file(outcome.item.folder, case), {"case": case, "problem": problem})
+    return None
+
+
+def _finish(tasks: Sequence[CaseTask], keep_going: bool) -> CaseStore | None:
+    """Write the manifest if every case of the data set is accounted for."""
+    first = tasks[0]
+    name = first.configuration.raw["data_identifier"]
+    records, failed, missing = collect_records(tasks)
+    if missing:
+        logger.info(
+            "%s: %d of %d cases are other parts' and not finished yet; the last part, or this "
+            "command without --num_parts, completes the folder",
+            name,
+            len(missing),
+            len(tasks),
+        )
+        return None
+    if failed and not keep_going:
+        case, problem = next(iter(failed.items()))
+        raise ColipriError(f"{len(failed)} cases are broken, the first is {case}: {problem}")
+    if not records:
+        raise ColipriError(
+            f"{name}: all {len(failed)} cases are broken: {next(iter(failed.values()))}"
+        )
+    write_manifest(first.plans, first.configuration, first.folder, records, failed)
+    if failed:
+        logger.warning("%s: %d cases are left out, see manifest.json", name, len(failed))
+    return CaseStore(first.folder)
+
+
+def _remove_leftovers(folder: Path, tasks: Sequence[CaseTask], alone: bool) -> None:
+    """Delete half-written files of killed runs, of these cases only: other parts may be writing."""
+    mine = {MANIFEST, REPORTS} if alone else set()
+    for task in tasks:
+        case = task.case.identifier
+        mine.update((*case_files(case), f"{case}.json", failure_file(folder, case).name))
+    for path in folder.glob(TEMPORARY_MARK + "*"):
+        match = _PARTIAL.fullmatch(path.name)
+        if match is not None and match.group(1) in mine:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,165 @@
+"""Preprocessed cases on disk: blosc2 arrays that are read in crops, properties, structured reports.
+
+<data_identifier>/
+    manifest.json       what the folder holds and how it was made; a folder without it is not
+                        finished and is never read
+    <case>.b2nd         (C, S0, S1, S2) int16 HU or normalised float16
+    <case>_tokens.b2nd  (K0, K1, K2) uint8, body per cell (colipri.preprocessing.cells)
+    <case>.json         geometry, source, checksums, metadata of the case
+    reports.jsonl       one object a case: {"case": ..., "sections": {...}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colipri.common.atomic import read_json
+from colipri.common.errors import ColipriError
+from colipri.preprocessing.blosc2_files import open_array
+from colipri.preprocessing.cells import crop_padded, tokens_of_crop
+from colipri.preprocessing.digests import sha256_of_file
+from colipri.preprocessing.reports_file import ReportsFile
+
+if TYPE_CHECKING:
+    from colipri.text.structuring import StructuredReport
+
+MANIFEST = "manifest.json"
+REPORTS = "reports.jsonl"
+
+
+class CaseStore:
+    """The cases of one data set in one configuration.
+
+    Making one reads nothing, and a pickle of one is its folder, so that worker processes can be
+    handed a store. Nothing stays open between calls.
+
+    Args:
+        folder: $colipri_preprocessed/DatasetXXX/<data_identifier>.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self._manifest: dict[str, Any] | None = None
+        self._reports: ReportsFile | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "_manifest": None, "_reports": None}
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The content of manifest.json.
+
+        Raises:
+            ColipriError: preprocessing was not finished.
+        """
+        if self._manifest is None:
+            path = self.folder / MANIFEST
+            if not path.is_file():
+                raise ColipriError(
+                    f"{self.folder} is no finished preprocessed data; run colipri_preprocess again"
+                )
+            self._manifest = read_json(path)
+        return self._manifest
+
+    def identifiers(self) -> list[str]:
+        """All cases, sorted."""
+        return sorted(self.manifest["cases"])
+
+    def record(self, case: str) -> dict[str, Any]:
+        """What the manifest knows of a case.
+
+        subject, study, split, dataset, findings, has_report, shape, files with sizes and checksums.
+        """
+        try:
+            record: dict[str, Any] = self.manifest["cases"][case]
+        except KeyError:
+            raise ColipriError(f"there is no case '{case}' in {self.folder}") from None
+        return record
+
+    def properties(self, case: str) -> dict[str, Any]:
+        """The content of <case>.json: geometry before and after, source files, metadata."""
+        properties: dict[str, Any] = read_json(self.folder / f"{case}.json")
+        return properties
+
+    def shape(self, case: str) -> tuple[int, int, int, int]:
+        """(C, S0, S1, S2) of the stored array."""
+        channels, *spatial = self.record(case)["shape"]
+        return (channels, spatial[0], spatial[1], spatial[2])
+
+    def report(self, case: str) -> StructuredReport | None:
+        """The structured report, or None for an image-only case."""
+        self.record(case)
+        if self._reports is None:
+            self._reports = ReportsFile(self.folder / REPORTS)
+        return self._reports.get(case)
+
+    def read_crop(
+        self, case: str, start: Sequence[int], size: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Read a crop; only the chunks that it touches are decompressed.
+
+        Args:
+            start: first voxel per axis; may be negative or so large that the crop ends outside.
+            size: voxels per axis, a multiple of the token patch.
+
+        Returns:
+            image: (C, *size) in stored type and units, padded with ``pad_value`` (air).
+            body: bool (*size / token patch), True where the token patch holds body.
+
+        Raises:
+            ColipriError: the case is missing or its file is damaged; the message names both.
+        """
+        manifest = self.manifest
+        token_patch = manifest["token_patch_size"]
+        if any(length % step for length, step in zip(size, token_patch, strict=True)):
+            raise ColipriError(f"crop size {list(size)} is no multiple of tokens of {token_patch}")
+        image = crop_padded(
+            _Readable(self._path(case, ".b2nd"), case), start, size, manifest["pad_value"]
+        )
+        cells = _Readable(self._path(case, "_tokens.b2nd"), case)[...]
+        return image, tokens_of_crop(cells, manifest["cell_size"], start, size, token_patch)
+
+    def damaged_files(self, case: str) -> list[str]:
+        """Names of the case's files whose size or checksum is not the manifest's."""
+        damaged = []
+        for name, expected in self.record(case)["files"].items():
+            path = self.folder / name
+            if (
+                not path.is_file()
+                or path.stat().st_size != expected["bytes"]
+                or sha256_of_file(path) != expected["sha256"]
+            ):
+                damaged.append(name)
+        return damaged
+
+    def _path(self, case: str, ending: str) -> Path:
+        self.record(case)
+        return self.folder / f"{case}{ending}"
+
+
+class _Readable:
+    """A blosc2 file as crop_padded takes it; reading errors name the case and the file."""
+
+    def __init__(self, path: Path, case: str) -> None:
+        self.path = path
+        self.case = case
+        self.array = self._guard(lambda: open_array(path))
+        self.shape = self.array.shape
+        self.dtype = self.array.dtype
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        values: np.ndarray = self._guard(lambda: self.array[index])
+        return values
+
+    def _guard(self, action: Any) -> Any:
+        try:
+            return action()
+        except (RuntimeError, OSError, ValueError) as error:
+            raise ColipriError(
+                f"case {self.case}: {self.path} is missing or damaged ({error}); delete it and run "
+                "colipri_preprocess again"
+            ) from error
