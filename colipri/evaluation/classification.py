@@ -52,7 +52,7 @@ def classification_metrics(
     Returns:
         ``macro_<metric>``: {value, low, high, findings}, ``per_finding``: name -> {<metric>:
         {value, low, high}, positives, negatives, unknown, threshold}, ``undefined_findings``
-        (names with one class only), counts of cases and patients. null = undefined.
+        (names with one class only), ``num_cases``, ``num_patients``. null = undefined.
 
     Raises:
         ColipriError: shapes disagree, a score is not finite, a label is neither 0, 1 nor unknown.
@@ -76,7 +76,7 @@ def classification_metrics(
     result["undefined_findings"] = [
         name for name, value in zip(names, values["auroc"], strict=True) if np.isnan(value)
     ]
-    result["cases"], result["patients"] = len(scores), len(set(patients))
+    result["num_cases"], result["num_patients"] = len(scores), len(set(patients))
     result["bootstrap"] = {"resamples": resamples, "unit": "patient", "level": 0.95, "seed": seed}
     return result
 

@@ -1,0 +1,185 @@
+"""Where in the image a text is: similarity of every token to a text, laid over slices.
+
+Tokens are projected by the value and output projections of the attention pool alone
+(``ColipriModel.project_tokens``), which puts each place into the shared space without any training
+on locations. A map says what the embedding is made of; it is no segmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colipri.common.errors import ColipriError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+CT_WINDOW = (-1000.0, 400.0)  # HU shown from black to white: lung and soft tissue in one picture
+_PLANES = ("axial", "coronal", "sagittal")
+
+
+def token_similarity(
+    dense_embeddings: Tensor, positive: Tensor, negative: Tensor | None = None
+) -> np.ndarray:
+    """Cosine of every token to a text.
+
+    Args:
+        dense_embeddings: (K, E), as ``project_tokens`` gives them.
+        positive: (E,) the text.
+        negative: (E,) the text that denies; its similarity is subtracted, which takes out what
+            both share (anatomy, "no" aside).
+
+    Returns:
+        (K,) float32.
+    """
+    import torch.nn.functional as F
+
+    dense = F.normalize(dense_embeddings.float(), dim=-1)
+    similarity = dense @ F.normalize(positive.float(), dim=-1)
+    if negative is not None:
+        similarity = similarity - dense @ F.normalize(negative.float(), dim=-1)
+    result: np.ndarray = similarity.cpu().numpy()
+    return result
+
+
+def voxel_map(
+    similarity: np.ndarray, positions: np.ndarray, grid: Sequence[int], token_patch: Sequence[int]
+) -> np.ndarray:
+    """Token values on the voxel grid, linear between token centres, NaN outside the kept tokens.
+
+    Args:
+        similarity: (K,).
+        positions: (K, 3) token coordinates in ``grid``.
+        grid: (G0, G1, G2) tokens.
+        token_patch: Voxels a token.
+
+    Returns:
+        (G0 * patch0, G1 * patch1, G2 * patch2) float32.
+    """
+    from scipy import ndimage
+
+    values = np.zeros(tuple(grid), dtype=np.float32)
+    known = np.zeros(tuple(grid), dtype=np.float32)
+    index = tuple(np.asarray(positions).T)
+    values[index], known[index] = similarity, 1
+    smooth, weight = (  # grid_mode: a token's value belongs to the centre of its patch
+        ndimage.zoom(array, tuple(token_patch), order=1, mode="nearest", grid_mode=True)
+        for array in (values, known)
+    )
+    inside = known.astype(bool)
+    for axis, patch in enumerate(token_patch):
+        inside = inside.repeat(patch, axis=axis)
+    return np.where(inside, smooth / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
+
+
+def strongest_place(heat: np.ndarray) -> tuple[int, int, int]:
+    """Voxel of the highest value.
+
+    Raises:
+        ColipriError: the map is empty.
+    """
+    if not np.isfinite(heat).any():
+        raise ColipriError("the heat map is empty: no token of the image was kept")
+    place = np.unravel_index(int(np.nanargmax(heat)), heat.shape)
+    return int(place[0]), int(place[1]), int(place[2])
+
+
+def overlay_planes(
+    image: np.ndarray,
+    heat: np.ndarray,
+    spacing: Sequence[float],
+    *,
+    place: Sequence[int] | None = None,
+    window: tuple[float, float] | None = CT_WINDOW,
+    limits: tuple[float, float] | None = None,
+    strength: float = 0.75,
+) -> list[dict[str, Any]]:
+    """Axial, coronal and sagittal slice with the heat laid over.
+
+    Args:
+        image: (A0, A1, A2), axes to (Superior, Anterior, Right).
+        heat: The same shape, NaN where nothing is known.
+        spacing: mm along the axes.
+        place: Voxel through which the slices go; default: the strongest.
+        window: Intensities shown black and white; None: 1st and 99th percentile.
+        limits: Heat at the ends of the scale; default: median and 99.8th percentile of the map.
+            Maps that are to be compared need the same limits.
+        strength: Opacity of the strongest heat.
+
+    Returns:
+        Three of {"name", "pixels": (rows, columns, 3) uint8, "millimetres": (row, column step)},
+        in radiological view: the patient's right on the left side, anterior up or left.
+    """
+    from matplotlib import colormaps
+
+    if image.shape != heat.shape:
+        raise ColipriError(f"image {image.shape} and heat map {heat.shape} do not fit")
+    place = strongest_place(heat) if place is None else place
+    low, high = limits or _limits(heat)
+    shares = np.clip((heat - low) / max(high - low, 1e-9), 0, 1)
+    planes = []
+    for (name, grey, step), (_, share, _) in zip(
+        slice_planes(image, spacing, place), slice_planes(shares, spacing, place), strict=True
+    ):
+        base = to_grey(grey, window)[..., None].astype(np.float32).repeat(3, axis=2)
+        colour = 255 * colormaps["inferno"](np.nan_to_num(share))[..., :3]
+        opacity = strength * np.sqrt(np.nan_to_num(share))[..., None]
+        mixed = base * (1 - opacity) + colour * opacity
+        pixels = np.clip(mixed, 0, 255).astype(np.uint8)
+        planes.append({"name": name, "pixels": pixels, "millimetres": step})
+    return planes
+
+
+def slice_planes(
+    volume: np.ndarray, spacing: Sequence[float], place: Sequence[int]
+) -> list[tuple[str, np.ndarray, tuple[float, float]]]:
+    """(name, slice, (row, column) mm) of the three planes through ``place``, as radiologists look.
+
+    Args:
+        volume: (A0, A1, A2), axes growing to (Superior, Anterior, Right).
+    """
+    superior, anterior, right = (int(index) for index in place)
+    up, forward, side = (float(step) for step in spacing)
+    slices = (
+        (volume[superior], (forward, side)),
+        (volume[:, anterior], (up, side)),
+        (volume[:, :, right], (up, forward)),
+    )
+    return [
+        (name, plane[::-1, ::-1], step) for name, (plane, step) in zip(_PLANES, slices, strict=True)
+    ]
+
+
+def to_grey(values: np.ndarray, window: tuple[float, float] | None = CT_WINDOW) -> np.ndarray:
+    """uint8 picture of intensities; ``window`` None takes the 1st and 99th percentile."""
+    low, high = window or tuple(np.percentile(values, [1, 99]))
+    share = (values.astype(np.float32) - low) / max(float(high - low), 1e-9)
+    result: np.ndarray = (np.clip(share, 0, 1) * 255).astype(np.uint8)
+    return result
+
+
+def plot_heat_map(planes: Sequence[dict[str, Any]], title: str) -> Figure:
+    """The planes of :func:`overlay_planes` as a matplotlib figure (Agg: needs no screen)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * len(planes), 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, plane in zip(np.atleast_1d(figure.subplots(1, len(planes))), planes, strict=True):
+        down, across = plane["millimetres"]
+        axes.imshow(plane["pixels"], aspect=down / across, interpolation="bilinear")
+        axes.set_title(plane["name"], fontsize=10)
+        axes.set_axis_off()
+    figure.suptitle(title)
+    return figure
+
+
+def _limits(heat: np.ndarray) -> tuple[float, float]:
+    if not np.isfinite(heat).any():
+        raise ColipriError("the heat map is empty: no token of the image was kept")
+    low, high = np.nanpercentile(heat, [50, 99.8])
+    return float(low), float(high)
