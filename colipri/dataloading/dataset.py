@@ -1,0 +1,131 @@
+"""One sample: a crop, the body tokens in it, and a caption; random numbers from its own number."""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colipri.common.errors import ColipriError
+from colipri.common.seeds import derive_seed
+from colipri.dataloading.sampler import SampleKey
+from colipri.preprocessing.cells import centre_start
+from colipri.preprocessing.store import CaseStore
+
+if TYPE_CHECKING:
+    from colipri.experiment_planning.plans import Configuration
+    from colipri.text.structuring import StructuredReport
+
+
+@dataclass(frozen=True)
+class LoadFailure:
+    """What a sample is replaced by if it cannot be loaded; the loader raises it, named."""
+
+    case: str
+    problem: str
+    details: str
+
+
+class ColipriDataset:
+    """Samples of a store; a map-style data set for torch's DataLoader, indexed by SampleKey.
+
+    A sample is {"image": (C, *patch) int16 or float16 tensor, "body": (N,) bool tensor in token
+    order, "caption": str, "report": StructuredReport or None, "case", "study", "text_hash"}.
+
+    Training draws the place of the crop (where the volume is larger than the patch) or of the
+    volume in the patch (where it is smaller, air around it) and the caption. Validation takes the
+    centre and the full caption. Every draw is a function of (seed, sample number) alone.
+
+    Args:
+        store: preprocessed cases.
+        configuration: patch_size, token_patch_size, and optionally "captions" (text augmentation).
+        training: draw, or take the fixed form.
+        seed: of the run.
+    """
+
+    def __init__(
+        self, store: CaseStore, configuration: Configuration, training: bool, seed: int
+    ) -> None:
+        self.store = store
+        self.patch_size = tuple(configuration.raw["patch_size"])
+        self.caption_settings = dict(configuration.raw.get("captions", {}))
+        self.training = training
+        self.seed = seed
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Any] | LoadFailure:
+        """The sample; a failure comes back as a value, so that a worker process survives it."""
+        try:
+            return self.load(key)
+        except ColipriError as error:
+            return LoadFailure(key.case, str(error), traceback.format_exc())
+        except Exception as error:  # noqa: BLE001 - raised again by the loader, with the case
+            problem = f"{type(error).__name__}: {error}"
+            return LoadFailure(key.case, problem, traceback.format_exc())
+
+    def load(self, key: SampleKey) -> dict[str, Any]:
+        """The sample, or whatever exception its loading raises."""
+        import torch
+
+        rng = np.random.default_rng(derive_seed(self.seed, "sample", key.number))
+        start = self.crop_start(self.store.shape(key.case)[1:], rng)
+        image, body = self.store.read_crop(key.case, start, self.patch_size)
+        if not body.any():  # a crop of nothing but air: there must be something to encode
+            body = np.ones_like(body)
+        report = self.store.report(key.case)
+        return {
+            "image": torch.from_numpy(image),
+            "body": torch.from_numpy(body.reshape(-1)),
+            "caption": self.caption(report, rng),
+            "report": report,
+            "case": key.case,
+            "study": self.store.record(key.case)["study"],
+            "text_hash": text_hash(report),
+        }
+
+    def crop_start(self, shape: Sequence[int], rng: np.random.Generator) -> tuple[int, int, int]:
+        """First voxel of the crop per axis; negative where the volume is smaller than the patch."""
+        if not self.training:
+            return centre_start(shape, self.patch_size)
+        low = [min(0, whole - part) for whole, part in zip(shape, self.patch_size, strict=True)]
+        high = [max(0, whole - part) for whole, part in zip(shape, self.patch_size, strict=True)]
+        a, b, c = (int(rng.integers(x, y + 1)) for x, y in zip(low, high, strict=True))
+        return (a, b, c)
+
+    def caption(self, report: StructuredReport | None, rng: np.random.Generator) -> str:
+        """Text to align the image with; empty for an image-only case."""
+        from colipri.text.captions import CaptionSettings, draw_caption, full_caption
+
+        if report is None:
+            return ""
+        if not self.training:
+            return full_caption(report)
+        return draw_caption(report, rng, CaptionSettings.from_dict(self.caption_settings))
+
+
+def text_hash(report: StructuredReport | None) -> str:
+    """Equal for reports that say the same words, whatever the spaces and capitals; "" for none."""
+    if report is None:
+        return ""
+    words = " ".join(report.text.lower().split())
+    return hashlib.sha256(words.encode("utf-8")).hexdigest()[:16]
+
+
+def paired_cases(store: CaseStore, cases: Sequence[str], include_image_only: bool) -> list[str]:
+    """The cases that a trainer can use: those with a report, or all.
+
+    Raises:
+        ColipriError: text is needed and no case has any.
+    """
+    if include_image_only:
+        return list(cases)
+    paired = [case for case in cases if store.record(case)["has_report"]]
+    if cases and not paired:
+        raise ColipriError(
+            f"none of the {len(cases)} cases has a report, and contrastive training needs image "
+            "and text; add reports (reportsTr/, or the report column of cases.csv) and preprocess"
+        )
+    return paired

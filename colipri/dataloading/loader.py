@@ -1,0 +1,175 @@
+"""Batches for the trainer: in this process or from workers, and no failure goes unnoticed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from colipri.common.errors import ColipriError
+from colipri.dataloading.dataset import ColipriDataset, LoadFailure
+from colipri.dataloading.sampler import SampleKey, StudyAwareBatchSampler
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+PREFETCH_BATCHES = 2  # per worker; a batch of int16 crops is small beside the model
+
+
+def default_num_workers() -> int:
+    """Loader processes: none on a machine of one or two cores, else the cores but one, at most 8.
+
+    Reading a crop takes milliseconds (benchmarks/loader.py); on two cores workers would only take
+    time from the training itself.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 0 if (cores or 1) <= 2 else min(8, (cores or 1) - 1)
+
+
+class BatchLoader:
+    """Iterates over batches (see :func:`collate`) and knows how many were handed out.
+
+    Args:
+        dataset: what to load.
+        batches: lists of SampleKey; a StudyAwareBatchSampler (endless), or a list (once through).
+        num_workers: processes; 0 loads in this process; None lets :func:`default_num_workers` say.
+        pin_memory: for fast copies to a CUDA device.
+
+    Raises (while iterating):
+        ColipriError: a case cannot be loaded (it is named), or a worker process died.
+    """
+
+    def __init__(
+        self,
+        dataset: ColipriDataset,
+        batches: StudyAwareBatchSampler | Sequence[Sequence[SampleKey]],
+        num_workers: int | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self.batches = batches
+        self.num_workers = default_num_workers() if num_workers is None else num_workers
+        self.pin_memory = pin_memory
+        self.delivered = batches.position if isinstance(batches, StudyAwareBatchSampler) else 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        batches = self._torch_loader()
+        iterator = iter(batches)
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise _worker_error(error) from error
+            if isinstance(batch, LoadFailure):
+                logger.debug("%s", batch.details)
+                text = batch.problem
+                named = text if batch.case in text else f"case {batch.case}: {text}"
+                raise ColipriError(named) from RuntimeError(batch.details)
+            self.delivered += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches were handed out (workers are ahead of that); for endless loaders."""
+        assert isinstance(self.batches, StudyAwareBatchSampler)
+        return {**self.batches.state_dict(), "position": self.delivered}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue behind the last batch that was handed out; takes effect at the next iter()."""
+        assert isinstance(self.batches, StudyAwareBatchSampler)
+        self.batches.load_state_dict(state)
+        self.delivered = self.batches.position
+
+    def _torch_loader(self) -> torch.utils.data.DataLoader:
+        from torch.utils.data import DataLoader
+
+        if isinstance(self.batches, StudyAwareBatchSampler):
+            self.batches.position = self.delivered  # an earlier iterator may have read ahead
+        with_workers: dict[str, Any] = {}
+        if self.num_workers > 0:
+            with_workers = {
+                "worker_init_fn": _prepare_worker,
+                "prefetch_factor": PREFETCH_BATCHES,
+                # not fork: after OpenMP threads have run, a forked worker can hang
+                "multiprocessing_context": "spawn",
+            }
+        return DataLoader(
+            self.dataset,  # type: ignore[arg-type]
+            batch_sampler=self.batches,  # type: ignore[arg-type]
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=self.pin_memory,
+            **with_workers,
+        )
+
+
+def make_loader(
+    dataset: ColipriDataset,
+    cases: Sequence[str],
+    batch_size: int,
+    position: int = 0,
+    num_workers: int | None = None,
+    pin_memory: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> BatchLoader:
+    """The loader that fits the data set: training or validation.
+
+    A training data set gives endless study-aware batches, beginning with number ``position``
+    (batches trained on so far). A validation data set gives every case once, in the given order;
+    its last batch may be smaller.
+
+    Args:
+        batch_size: of the global batch; this process loads the share of ``rank``.
+    """
+    if dataset.training:
+        studies = [dataset.store.record(case)["study"] for case in cases]
+        sampler = StudyAwareBatchSampler(cases, studies, batch_size, dataset.seed, rank, world_size)
+        sampler.advance(position)
+        return BatchLoader(dataset, sampler, num_workers, pin_memory)
+    keys = [SampleKey(case, number) for number, case in enumerate(cases)]
+    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+    return BatchLoader(dataset, batches[rank::world_size], num_workers, pin_memory)
+
+
+def collate(samples: Sequence[dict[str, Any] | LoadFailure]) -> dict[str, Any] | LoadFailure:
+    """A batch of samples, or the first failure among them.
+
+    Returns:
+        image (B, C, *patch) int16 or float16, body (B, N) bool, has_report (B,) bool, and lists:
+        caption, report, case, study, text_hash.
+    """
+    import torch
+
+    good: list[dict[str, Any]] = []
+    for sample in samples:
+        if isinstance(sample, LoadFailure):
+            return sample
+        good.append(sample)
+    batch: dict[str, Any] = {
+        name: torch.stack([sample[name] for sample in good]) for name in ("image", "body")
+    }
+    for name in ("caption", "report", "case", "study", "text_hash"):
+        batch[name] = [sample[name] for sample in good]
+    batch["has_report"] = torch.tensor([sample["report"] is not None for sample in good])
+    return batch
+
+
+def _prepare_worker(_: int) -> None:
+    """Ctrl-C is the parent's to handle; the parent ends its workers."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _worker_error(error: RuntimeError) -> ColipriError:
+    return ColipriError(
+        f"a loader process died ({error}); memory or /dev/shm may be too small: run again with "
+        "fewer workers (-num_workers, 0 loads in the training process)"
+    )

@@ -1,0 +1,63 @@
+"""From stored intensities to the encoder's, on the device: int16 HU leave the disk unchanged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from colipri.preprocessing.intensities import AIR_HU, stores_hounsfield
+
+if TYPE_CHECKING:
+    from colipri.experiment_planning.plans import Configuration, Plans
+
+TISSUE_ABOVE_HU = -700.0  # a token patch whose brightest voxel is below this holds air only
+
+
+def normalize_on_device(
+    image: Tensor, plans: Plans, configuration: Configuration, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """nnU-Net's CTNormalization of stored HU; what is stored normalised is only converted.
+
+    Clip to [percentile_00_5, percentile_99_5], subtract the mean, divide by the standard deviation,
+    with the plan's numbers per channel (for CT a fixed window in which air is 0).
+
+    Args:
+        image: (B, C, X, Y, Z), int16 HU or normalised float16, on any device.
+
+    Returns:
+        (B, C, X, Y, Z) of ``dtype``, a new tensor on the same device.
+    """
+    if image.dtype != torch.int16:
+        return image.to(dtype, copy=True)
+    result = image.to(torch.float32)
+    for channel in range(image.shape[1]):
+        low, high, mean, std = _window(plans, channel)
+        result[:, channel].clamp_(low, high).sub_(mean).div_(std)
+    return result.to(dtype)
+
+
+def air_value(plans: Plans, configuration: Configuration) -> float:
+    """Normalised intensity of what lies outside the image (0 under the planned CT window)."""
+    return _normalised(AIR_HU, plans) if stores_hounsfield(configuration) else 0.0
+
+
+def tissue_threshold(plans: Plans, configuration: Configuration) -> float | None:
+    """Normalised intensity of -700 HU, or None where intensities have no absolute meaning."""
+    return _normalised(TISSUE_ABOVE_HU, plans) if stores_hounsfield(configuration) else None
+
+
+def _normalised(hounsfield: float, plans: Plans) -> float:
+    low, high, mean, std = _window(plans, 0)
+    return (min(max(hounsfield, low), high) - mean) / std
+
+
+def _window(plans: Plans, channel: int) -> tuple[float, float, float, float]:
+    numbers = plans.raw["foreground_intensity_properties_per_channel"][str(channel)]
+    return (
+        float(numbers["percentile_00_5"]),
+        float(numbers["percentile_99_5"]),
+        float(numbers["mean"]),
+        max(float(numbers["std"]), 1e-8),
+    )

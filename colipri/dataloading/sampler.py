@@ -1,0 +1,135 @@
+"""Which cases make up which batch: study-aware, endless, and a function of (seed, position) alone.
+
+Two reconstructions of one study share one report; as each other's negatives they would teach the
+model to tell kernels apart. A batch therefore holds distinct studies: in every pass over the data
+each study comes up once, with one of its reconstructions drawn at random. Equal reports of
+different patients cannot be kept apart like that (there are hundreds of word-for-word equal normal
+reports), so they stay in the batch and become further positives (colipri.objectives.positives).
+
+Batch number n depends on the seed and n only. Resuming is therefore setting the position, and with
+W processes rank r takes every W-th sample of the same global batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from colipri.common.errors import ColipriError
+from colipri.common.seeds import derive_seed
+
+
+class SampleKey(NamedTuple):
+    """One sample: which case, and its number since training began (seeds its random numbers)."""
+
+    case: str
+    number: int
+
+
+class StudyAwareBatchSampler:
+    """Endless batches of distinct studies.
+
+    A pass over S studies is S // batch_size full batches of a fresh permutation; the studies left
+    over (fewer than a batch) differ from pass to pass. With fewer studies than the batch size,
+    batches hold every study and repeat some, with another reconstruction where there is one.
+
+    Args:
+        cases: case identifiers to draw from.
+        studies: the study of each case.
+        batch_size: of the global batch, all processes together.
+        seed: of the run.
+        rank, world_size: this process and how many there are.
+
+    Raises:
+        ColipriError: no case, or the batch cannot be shared evenly.
+
+    Example:
+        >>> sampler = StudyAwareBatchSampler(["a1", "a2", "b"], ["a", "a", "b"], 2, seed=0)
+        >>> {key.case[0] for key in next(iter(sampler))} == {"a", "b"}
+        True
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[str],
+        studies: Sequence[str],
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not cases:
+            raise ColipriError("there is no case to draw batches from")
+        if batch_size < 1 or batch_size % world_size:
+            raise ColipriError(
+                f"the batch of {batch_size} cannot be shared evenly by {world_size} processes"
+            )
+        members: dict[str, list[str]] = {}
+        for case, study in sorted(zip(cases, studies, strict=True)):
+            members.setdefault(study, []).append(case)
+        self.members = [members[study] for study in sorted(members)]
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.position = 0
+        self._order: tuple[int, np.ndarray] | None = None  # of the pass in use
+
+    @property
+    def batches_per_pass(self) -> int:
+        """Batches until every study has come up (but for a remainder)."""
+        return max(1, len(self.members) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        while True:
+            batch = self.batch(self.position)
+            self.position += 1
+            yield batch
+
+    def batch(self, position: int) -> list[SampleKey]:
+        """This process's share of batch number ``position``."""
+        which, number = divmod(position, self.batches_per_pass)
+        order = self._order_of_pass(which)
+        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        first = position * self.batch_size
+        keys = []
+        taken: dict[int, int] = {}
+        for place, study in enumerate(chosen.tolist()):
+            cases = self.members[study]
+            # repeated only in a batch larger than the number of studies: the next reconstruction
+            offset = derive_seed(self.seed, "reconstruction", which, study) + taken.get(study, 0)
+            taken[study] = taken.get(study, 0) + 1
+            keys.append(SampleKey(cases[offset % len(cases)], first + place))
+        return keys[self.rank :: self.world_size]
+
+    def advance(self, batches: int) -> None:
+        """Skip ``batches`` batches (resuming: as many as were trained on)."""
+        self.position += batches
+
+    def state_dict(self) -> dict[str, int]:
+        """The position. A loader that reads ahead has its own (colipri.dataloading.loader)."""
+        return {"position": self.position, "seed": self.seed, "batch_size": self.batch_size}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue where ``state`` was taken.
+
+        Raises:
+            ColipriError: the order would be another one.
+        """
+        for name in ("seed", "batch_size"):
+            if state[name] != getattr(self, name):
+                raise ColipriError(
+                    f"the data order was made with {name} {state[name]}, not {getattr(self, name)}"
+                )
+        self.position = state["position"]
+
+    def _order_of_pass(self, which: int) -> np.ndarray:
+        if self._order is None or self._order[0] != which:
+            rng = np.random.default_rng(derive_seed(self.seed, "pass", which))
+            count = len(self.members)
+            repeats = -(-self.batch_size // count)  # 1 unless there are fewer studies than that
+            order = np.concatenate([rng.permutation(count) for _ in range(repeats)])
+            self._order = (which, order)
+        return self._order[1]
