@@ -72,12 +72,13 @@ def table(
     """A table that scrolls sideways on small screens.
 
     Args:
-        header: One cell a column.
+        header: One cell a column; all empty: no header.
         rows: Cells; the first of a row is its heading.
         numeric: Columns set flush right with figures of equal width.
     """
     right = set(numeric)
-    head = element("tr", *(_cell("th", cell, k in right, "col") for k, cell in enumerate(header)))
+    cells = [_cell("th", cell, k in right, "col") for k, cell in enumerate(header)]
+    head = element("thead", element("tr", *cells)) if any(header) else None
     body = [
         element(
             "tr",
@@ -88,8 +89,7 @@ def table(
         )
         for row in rows
     ]
-    content = element("table", element("thead", head), element("tbody", *body))
-    return element("div", content, class_="scroll")
+    return element("div", element("table", head, element("tbody", *body)), class_="scroll")
 
 
 def _cell(name: str, content: object, numeric: bool, scope: str | None) -> Html:

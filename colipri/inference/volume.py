@@ -1,0 +1,104 @@
+"""Volumes ready to be encoded: preprocessed just now, or read in crops from a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from colipri.common.errors import ColipriError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+    from colipri.experiment_planning.plans import Configuration, Plans
+    from colipri.preprocessing.store import CaseStore
+
+
+class Volume(Protocol):
+    """Something to encode, at the plan's spacing and orientation (Superior, Anterior, Right)."""
+
+    @property
+    def name(self) -> str:
+        """Case or file, for messages and results."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels."""
+
+    def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Image (C, *size) as stored, padded with air, and body (*size / token patch) bool."""
+
+
+@dataclass(frozen=True)
+class PreparedVolume:
+    """A volume in memory, as ``preprocess_image`` returns it.
+
+    Attributes:
+        name: For messages and results.
+        array: (C, S0, S1, S2) in stored units.
+        properties: Of ``preprocess_image``, with ``body_cells``.
+    """
+
+    name: str
+    array: np.ndarray
+    properties: dict[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels."""
+        _, a, b, c = self.array.shape
+        return (a, b, c)
+
+    def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """As :meth:`Volume.crop`."""
+        from colipri.preprocessing.cells import crop_padded, tokens_of_crop
+
+        image = crop_padded(self.array, start, size, self.properties["pad_value"])
+        body = tokens_of_crop(
+            self.properties["body_cells"],
+            self.properties["cell_size"],
+            start,
+            size,
+            self.properties["token_patch_size"],
+        )
+        return image, body
+
+
+@dataclass(frozen=True)
+class StoredVolume:
+    """A preprocessed case; only the crops that are asked for are read."""
+
+    store: CaseStore
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels."""
+        _, a, b, c = self.store.shape(self.name)
+        return (a, b, c)
+
+    def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """As :meth:`Volume.crop`."""
+        return self.store.read_crop(self.name, start, size)
+
+
+def prepare_files(
+    files: Path | Sequence[Path], name: str, plans: Plans, configuration: Configuration
+) -> PreparedVolume:
+    """Read and preprocess image files (one a channel, or a DICOM folder) as training did.
+
+    Raises:
+        ColipriError: naming the image, if it cannot be read or does not fit the plan.
+    """
+    from colipri.imageio.reading import read_image
+    from colipri.preprocessing.image import preprocess_image
+
+    image = read_image(files, plans.raw["orientation"])
+    try:
+        array, properties = preprocess_image(image, plans, configuration)
+    except ColipriError as error:
+        raise ColipriError(f"{name}: {error}") from error
+    return PreparedVolume(name, array, properties)
