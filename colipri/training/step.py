@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,9 @@ from colipri.dataloading.normalization import normalize_on_device
 from colipri.experiment_planning.plans import Configuration, Plans
 from colipri.objectives.positives import positive_pairs
 from colipri.objectives.representations import Representations
+from colipri.text.cleaning import fold_spaces
 from colipri.text.laterality import names_a_side
-from colipri.text.sentences import sentence_set
+from colipri.text.sentences import split_sentences
 from colipri.text.tokenizer import encode_batch
 
 
@@ -108,12 +110,14 @@ class BatchEncoder:
 
 def pairs_of(batch: dict[str, Any]) -> Tensor:
     """(B, B) positives of a loader batch, from studies and texts."""
-    captions = [sentence_set(text) for text in batch["caption"]]
-    reports = [
-        frozenset().union(*(sentence_set(text) for text in report.all_sentences()))
-        for report in batch["report"]
-    ]
+    captions = [_statements(split_sentences(text)) for text in batch["caption"]]
+    reports = [_statements(s.text for s in report.sentences()) for report in batch["report"]]
     return positive_pairs(batch["study"], captions, reports)
+
+
+def _statements(sentences: Iterable[str]) -> frozenset[str]:
+    """Sentences without what depends on where they stand: case, spaces, the full stop."""
+    return frozenset(fold_spaces(text).strip(" .").lower() for text in sentences)
 
 
 def representations(

@@ -1,0 +1,70 @@
+"""Pooling tokens into one embedding, as the released COLIPRI does, and its dense form."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def masked_mean(tokens: Tensor, key_mask: Tensor | None) -> Tensor:
+    """(B, K, E) -> (B, E), fillers and padding left out."""
+    if key_mask is None:
+        return tokens.mean(dim=1)
+    weight = key_mask.unsqueeze(-1).to(tokens.dtype)
+    return (tokens * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+
+
+class AttentionPool(nn.Module):
+    """Attention pooling whose query is the mean token (released COLIPRI), or learned queries.
+
+    Parameters are those of nn.MultiheadAttention (``in_proj_weight``, ``out_proj``), as released.
+
+    Args:
+        dim: E.
+        num_heads: heads.
+        num_queries: 0 for the mean token as query; otherwise so many learned queries, averaged.
+    """
+
+    def __init__(self, dim: int, num_heads: int, num_queries: int = 0) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dim, num_heads, batch_first=True)
+        self.queries = (
+            nn.Parameter(torch.randn(1, num_queries, dim) * 0.02) if num_queries else None
+        )
+
+    def forward(self, tokens: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """(B, K, E) -> (B, E).
+
+        Args:
+            tokens: (B, K, E).
+            key_mask: (B, K) bool, False at fillers and padding; they count neither in the query
+                nor as keys.
+        """
+        attention = self.attention
+        if self.queries is not None:
+            query = self.queries.expand(len(tokens), -1, -1)
+        else:
+            query = masked_mean(tokens, key_mask).unsqueeze(1)
+        batch, dim = len(tokens), tokens.shape[-1]
+        heads = attention.num_heads
+        weights = attention.in_proj_weight.chunk(3)
+        biases = attention.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(x, w, b).view(batch, -1, heads, dim // heads).transpose(1, 2)
+            for x, w, b in zip((query, tokens, tokens), weights, biases, strict=True)
+        )
+        mask = None if key_mask is None else key_mask[:, None, None, :]
+        pooled = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        pooled = pooled.transpose(1, 2).reshape(batch, -1, dim)
+        return attention.out_proj(pooled).mean(dim=1)  # type: ignore[no-any-return]
+
+    def dense(self, tokens: Tensor) -> Tensor:
+        """(B, K, E) -> (B, K, E): every token as if attention looked at it alone.
+
+        Only the value and output projections remain of attention over one key (the MaskCLIP idea,
+        arXiv 2112.01071, which the released model uses for its heat maps).
+        """
+        weight = self.attention.in_proj_weight.chunk(3)[2]
+        bias = self.attention.in_proj_bias.chunk(3)[2]
+        return self.attention.out_proj(F.linear(tokens, weight, bias))  # type: ignore[no-any-return]
