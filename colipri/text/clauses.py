@@ -3,34 +3,55 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
-from colipri.text.lexicon import cues
+from colipri.text.lexicon import cues, has_strong_finding
 
 _PREDICATE = re.compile(
-    r"(?<!\w)(?:is|are|was|were|has|have|had|shows?|demonstrates?|reveals?|appears?|remains?|measures?|contains?"
-    r"|persists?|can|could|may|might|cannot|isn't|aren't)(?!\w)"
+    r"(?<!\w)(?:is|are|was|were|has|have|had|shows?|showed|demonstrates?|demonstrated|reveals?|revealed|appears?"
+    r"|remains?|measures?|contains?|persists?|can|could|may|might|cannot|isn't|aren't|becomes?|became)(?!\w)"
 )
 _CONTRAST = re.compile(
     r"(?<!\w)(?:but|however|although|though|whereas|while|yet|except for|except|other than|apart from|aside from"
-    r"|with the exception of|nevertheless|nonetheless|despite)(?!\w)"
+    r"|with the exception of|nevertheless|nonetheless|despite|instead)(?!\w)"
 )
 _DENIAL = re.compile(
-    r"(?:,|;|(?<!\w)(?:and|with|but|or))\s+(?:there (?:is|are|was|were) )?(?:also |currently |again )?(?:no|without|not)(?!\w)(?! change)"
+    r"(?:[,;(]|(?<!\w)(?:and|with|but|as well as)) +(?:\w+ )?(?:there (?:is|are|was|were) )?(?:also |currently |again |now )?"
+    r"(?:no|without|not|neither|absent|lack of|absence of)(?!\w)"
     r"|(?<=\s)without(?!\w)"
+    r"|(?<=\s)(?:which|that|whose) (?:\w+ ){0,2}?(?:is|are|was|were|does|do|did|has|have|had|shows?) (?:no|not)(?!\w)"
+)
+_HEDGE_WORDS = (
+    r"(?:likely|probably|possibly|suspicious|suggest\w*|presumably|presumed|concerning|worrisome|may|might|could"
+    r"|possible|probable|cannot|favou?r\w*|perhaps|suspected|questionable|potentially|versus|equivocal)"
 )
 _HEDGE = re.compile(
-    r",\s+(?:which |and |this |these |most |very )*(?:is |are )?(?:most |very )?(?:likely|probably|possibly|suspicious|suggest\w*|presumably"
-    r"|concerning|worrisome|may|might|could|possible|probable|cannot|favor\w*|perhaps|suspected|questionable|potentially)(?!\w)"
+    rf"[,(] *(?:(?:which|and|this|these|it|raising|findings?|appearance) )*(?:(?:is|are|was|were) )?(?:(?:most|very|highly|also) )*{_HEDGE_WORDS}(?!\w)"
+    r"|(?<!\w)(?:and|with) +(?:a |an |the |most |also )*(?:likely|probably|possibly|possible|probable|suspected|questionable)(?!\w)"
 )
-_JOIN = re.compile(r"(?:,\s*(?:and\s+)?|(?<!\w)and\s+)(?=\S)")
-_SEPARATOR = re.compile(r";\s+|\s[-–—]\s|\.\s+")
+_ADVICE = re.compile(
+    r"(?:[,;]|(?<!\w)and) +(?=[^,;]*(?<!\w)(?:recommend\w*|advis\w*|follow-?up|correlat\w*|suggested|warranted)(?!\w))"
+)
+_JOIN = re.compile(r"(?:, *(?:and +)?|(?<!\w)and +)(?=\S)")
+_SEPARATOR = re.compile(r"; +|\s[-\u2013\u2014]+\s|(?<=\D)\. +(?=\S)")
+_SOME = (
+    r"(?:an?|small|tiny|mild|minor|moderate|large|minimal|trace|stable|unchanged|multiple|several|few|new|subtle|slight|marked"
+    r"|severe|extensive|diffuse|bilateral|chronic|scattered|patchy|residual|some|known|increased|there is|there are|status post"
+    r"|\d+(?:[.,]\d+)?[ -]?(?:mm|cm))"
+)
 _NEW_ITEM = re.compile(
-    r",\s+(?:and\s+)?(?=(?:an?|small|tiny|mild|moderate|large|minimal|trace|stable|unchanged|multiple|several|few|new|there is|there are"
-    r"|\d+(?:[.,]\d+)?\s?(?:mm|cm))(?!\w))|(?<!\w)with\s+(?=(?:an?|small|tiny|mild|moderate|large|minimal|trace|stable|multiple|several|few|new)(?!\w))"
+    rf", +(?:and +)?(?={_SOME}(?!\w))|(?<!\w)(?:with|and) +(?={_SOME}(?!\w))"
 )
 _LIST_GOES_ON = re.compile(r"(?<!\w)(?:or|nor)(?!\w)")
-_AFTER_WITH = re.compile(r"(?<!\w)with\s+(?=(?:normal|preserved|patent|intact|clear)(?!\w))")
+_NORMAL_AFTER = re.compile(
+    r"(?:(?<!\w)with|,) +(?=(?:an? |the |otherwise )*(?:normal|preserved|patent|intact|clear|unremarkable|no)(?!\w))"
+)
 _LONGEST = 4000  # characters; beyond this it is no sentence, and its structure is not looked at
+
+
+def blank(name: str, text: str) -> str:
+    """Hide the wordings of a class of cues, at the same length."""
+    return cues(name).sub(lambda match: " " * len(match.group()), text)
 
 
 def clause_starts(text: str) -> list[int]:
@@ -45,21 +66,32 @@ def clause_starts(text: str) -> list[int]:
     """
     if len(text) > _LONGEST:
         return []
-    masked = cues("no_negation").sub(lambda match: " " * len(match.group()), text)
+    masked = blank("still_there", blank("unchanged", text))
     starts = {match.start() for match in _CONTRAST.finditer(masked)}
     starts.update(match.end() for match in _SEPARATOR.finditer(masked))
-    starts.update(_behind_comma(masked, match) for match in _DENIAL.finditer(masked))
-    starts.update(_behind_comma(masked, match) for match in _HEDGE.finditer(masked))
-    starts.update(match.start() for match in _AFTER_WITH.finditer(masked))
+    for pattern in (_DENIAL, _HEDGE, _ADVICE, _NORMAL_AFTER):
+        starts.update(_behind_mark(masked, match.start()) for match in pattern.finditer(masked))
+    starts.update(_leading_exception(masked))
     starts.update(_new_statements(masked))
     starts.update(_new_items(masked))
     return sorted(start for start in starts if 0 < start < len(text))
 
 
-def _behind_comma(text: str, match: re.Match[str]) -> int:
-    """The word behind a leading comma; connecting words stay with the clause they lead."""
-    start = match.start()
+def _behind_mark(text: str, start: int) -> int:
+    """Commas stay with the clause before them, opening brackets and words with the one behind."""
     return start + 1 if text[start] in ",;" else start
+
+
+def _leading_exception(text: str) -> list[int]:
+    """The end of "Apart from a small hernia[,] the examination is normal"."""
+    match = _CONTRAST.match(text)
+    if match is None:
+        return []
+    comma = text.find(",", match.end())
+    if comma >= 0:
+        return [comma + 1]
+    article = re.compile(r"(?<!\w)the (?=[^,]*(?<!\w)(?:is|are|was|were)(?!\w))").search(text, match.end())
+    return [article.start()] if article else []
 
 
 def _new_statements(text: str) -> list[int]:
@@ -69,7 +101,7 @@ def _new_statements(text: str) -> list[int]:
         return []
     starts = []
     joins = [match.end() for match in _JOIN.finditer(text)]
-    for first, second in zip(verbs, verbs[1:], strict=False):
+    for first, second in pairwise(verbs):
         between = [join for join in joins if first < join <= second]
         if between:
             starts.append(between[-1])
@@ -82,6 +114,6 @@ def _new_items(text: str) -> list[int]:
     for match in _NEW_ITEM.finditer(text):
         before = text[: match.start()]
         denied = cues("negation_before").search(before) or cues("normal").search(before)
-        if denied and not _LIST_GOES_ON.search(text, match.end()):
-            starts.append(match.start() + (1 if text[match.start()] == "," else 0))
+        if denied and not _LIST_GOES_ON.search(text, match.end()) and has_strong_finding(text[match.end() :]):
+            starts.append(_behind_mark(text, match.start()))
     return starts

@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
+from colipri.text.clauses import blank, clause_starts
 from colipri.text.cleaning import fold_spaces
-from colipri.text.clauses import clause_starts
-from colipri.text.lexicon import assertion_pattern, cues, finding_pattern
+from colipri.text.lexicon import cues, has_device, has_strong_finding, has_weak_finding
 
 Polarity = Literal["positive", "negative", "uncertain", "neutral"]
 POLARITIES: tuple[Polarity, ...] = ("positive", "negative", "uncertain", "neutral")
-_HEADING_ONLY = re.compile(r"[\W\d_]*(?:[\w/&-]+ ?){1,5}[:：]")
+_HEADING_WORDS = 5  # "LOWER NECK AND THORACIC INLET:" is a heading, a longer text is not
+_GUESS = re.compile(r"(?<![\w)])\? ?(?=[a-z])")  # "? pneumonia"
+_IS_NORMAL = re.compile(
+    r"(?:(?<!\w)(?:is|are|was|were|be|been|remains?|remained|appears?|appeared|appearing|looks?|has|have|had"
+    r"|shows?|demonstrates?|size|sizes|contours?|calib(?:er|re|ration)|width|course"
+    r"|appearance|attenuation|lungs?|heart|mediastinum|position)|[:;,])[ ]+"
+    r"(?:\w+ly |otherwise |also |all |both |bilaterally |within |of |in |a |an |the |still |now |again )*$"
+)
 
 
 class Clause(NamedTuple):
@@ -38,11 +46,11 @@ def tag_sentence(sentence: str) -> tuple[Clause, ...]:
         [('Small left effusion,', 'positive'), ('no pneumothorax.', 'negative')]
     """
     sentence = fold_spaces(sentence)
-    lowered = _lowered(sentence)
-    starts = [0, *clause_starts(lowered), len(sentence)]
+    masked = blank("ignored", _lowered(sentence))
+    bounds = [0, *clause_starts(masked), len(sentence)]
     clauses: list[tuple[int, int, Polarity]] = []
-    for start, end in zip(starts, starts[1:], strict=False):
-        polarity = clause_polarity(lowered[start:end])
+    for start, end in pairwise(bounds):
+        polarity = clause_polarity(masked[start:end])
         if clauses and (polarity in (clauses[-1][2], "neutral") or clauses[-1][2] == "neutral"):
             previous = clauses.pop()
             merged = previous[2] if polarity == "neutral" else polarity
@@ -59,37 +67,70 @@ def sentence_polarity(sentence: str) -> Polarity:
 
 
 def clause_polarity(clause: str) -> Polarity:
-    """The polarity of one clause in lower case (see the module for the order of the rules)."""
-    if _HEADING_ONLY.fullmatch(clause.strip()):
+    """The polarity of one clause.
+
+    Args:
+        clause: in lower case, with the wordings of ``ignored`` blanked out.
+    """
+    if _is_heading(clause):
         return "neutral"
-    text = cues("no_negation").sub(_blank, clause)
-    if cues("uncertain_always").search(text):
+    if cues("uncertain_always").search(clause):
         return "uncertain"
-    has_finding = finding_pattern().search(text) is not None or text != clause
-    if cues("limitation").search(text):
+    text = blank("unchanged", clause)
+    is_still_there = cues("still_there").search(text) is not None
+    text = blank("still_there", text)
+    strong = has_strong_finding(text)
+    if _is_context(text, strong):
         return "neutral"
-    negation = cues("negation_before").search(text)
-    if cues("neutral").search(text) and (negation is None or not has_finding):
-        return "neutral"
-    doubt = cues("uncertain").search(text)
-    if doubt is not None and (negation is None or doubt.start() < negation.start()):
+    doubt = cues("doubt").search(text) or _GUESS.search(text)
+    denial = cues("negation_before").search(text)
+    if doubt is not None and (denial is None or doubt.start() < denial.start()):
         return "uncertain"
-    if negation is not None or cues("negation_after").search(text):
-        return "negative"
-    if cues("normal").search(text) and not cues("override_normal").search(text):
-        return "negative"
-    if has_finding or assertion_pattern().search(text):
+    if cues("post_surgical").search(text) and denial is None:
         return "positive"
-    return "neutral"
+    if denial is not None or cues("negation_after").search(text):
+        return "negative"
+    if is_still_there:
+        return "positive"
+    if _is_normal(text, strong):
+        return "negative"
+    return "positive" if strong or has_weak_finding(text) else "neutral"
 
 
-def _blank(match: re.Match[str]) -> str:
-    """Hide a wording that only looks like a negation, at the same length."""
-    return " " * len(match.group())
+def _is_heading(clause: str) -> bool:
+    """"Findings:", "Heart and mediastinum:" and nothing behind it."""
+    body = clause.strip(" *#_-")
+    return body.endswith((":", "\uff1a")) and len(body.split()) <= _HEADING_WORDS
+
+
+def _is_context(text: str, strong: bool) -> bool:
+    """Whether the clause is about the examination: its limits, purpose, advice, comparison."""
+    if cues("limitation").search(text):
+        return True
+    act = cues("act").search(text)
+    if act is not None:
+        shows = cues("shows").search(text)
+        if shows is not None and has_strong_finding(text[shows.end() :]):
+            return False  # "CT performed yesterday shows a nodule"
+        return True
+    history = cues("history").search(text)
+    return history is not None and not (strong and has_strong_finding(text[: history.start()]))
+
+
+def _is_normal(text: str, strong: bool) -> bool:
+    """Whether something is called normal, and nothing abnormal is named beside it."""
+    if cues("override_normal").search(text):
+        return False
+    cue = cues("normal").search(text) or cues("normal_weak").search(text)
+    if cue is None:
+        return False
+    if not strong:
+        return True
+    return _IS_NORMAL.search(text, 0, cue.start()) is not None and not has_device(text)
 
 
 def _lowered(text: str) -> str:
-    """Lower case of the same length ("İ" would become two characters), plain quotes."""
+    """Lower case of the same length ("İ" would become two characters), plain apostrophes."""
     lowered = text.lower()
     if len(lowered) != len(text):
         lowered = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)

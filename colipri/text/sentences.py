@@ -32,6 +32,17 @@ _LAST_WORD = re.compile(r"([^\s(\[\"'“]+)$")
 _DIMENSION = re.compile(
     r"(?:in|long|wide|thick|deep|high|from|above|below|x|by|and|at|diameter|diam)\b"
 )
+# Words that English writes small inside a sentence: capitalised, they begin one.
+_STARTERS = frozenset(
+    "a acute additionally all also an bilateral both chronic clear few findings heart however if in increased"
+    " interval it large lungs mild moderate multiple new no normal not note on otherwise patent pleural"
+    " possible previously pulmonary scattered see severe several similar slight small stable status surgical"
+    " the there these this trace unchanged unremarkable visualized with within without".split()
+)
+# "... is clear HEART: normal": headings of organs in capitals begin a sentence wherever they stand.
+_ORGAN_HEADING = re.compile(
+    r"(?<=[a-z0-9)\]%,;])(?<! and)(?<! or)(?<! the)(?<! of) +(?=[A-Z][A-Z/&]{3,}[A-Z/& ]{0,40}:\s)"
+)
 _WRAP_MARGIN = 15  # characters; a line this much shorter than the longest was ended on purpose
 _WRAP_WIDTH = 60  # characters; shorter lines are lists, not wrapped prose
 
@@ -45,7 +56,8 @@ def split_sentences(text: str) -> list[str]:
     """
     sentences: list[str] = []
     for line in join_wrapped_lines(text):
-        sentences.extend(_split_line(line))
+        for part in _ORGAN_HEADING.split(line):
+            sentences.extend(_split_line(part))
     return sentences
 
 
@@ -81,8 +93,14 @@ def _continues(previous: str, line: str, longest: int) -> bool:
         return _is_protected(previous, len(previous) - 1, line)
     if line[0].islower() or line[0] in "(,;":
         return True
+    if line[0].isupper() and _first_word(line).lower() in _STARTERS and not previous.isupper():
+        return False
     # "... in the right lung" / "Lower lobe ...": prose that was wrapped at the window's width.
     return longest >= _WRAP_WIDTH and len(previous) >= longest - _WRAP_MARGIN
+
+
+def _first_word(line: str) -> str:
+    return line.split(None, 1)[0].rstrip(",:;")
 
 
 def _split_line(line: str) -> list[str]:
