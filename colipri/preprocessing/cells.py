@@ -52,9 +52,11 @@ def cells_of_mask(
     for axis in range(3):
         count = -(-resampled_shape[axis] // cell_size[axis])
         scale = mask.shape[axis] / resampled_shape[axis]
-        starts = np.floor(np.arange(count) * cell_size[axis] * scale).astype(np.intp)
-        starts = np.minimum(starts, mask.shape[axis] - 1)
-        cells = np.logical_or.reduceat(cells, starts, axis=axis)
+        ends = np.arange(count + 1) * cell_size[axis] * scale
+        first = np.minimum(np.floor(ends[:-1]).astype(np.intp), mask.shape[axis] - 1)
+        last = np.clip(np.ceil(ends[1:]).astype(np.intp) - 1, first, mask.shape[axis] - 1)
+        # reduceat covers first to next first; a voxel that straddles the end is both cells'
+        cells = np.logical_or.reduceat(cells, first, axis=axis) | np.take(cells, last, axis=axis)
     return cells.astype(np.uint8)
 
 
