@@ -1,0 +1,1 @@
+"""Reading images: nnU-Net's formats and DICOM series, brought to one orientation."""
