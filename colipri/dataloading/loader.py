@@ -63,8 +63,9 @@ class BatchLoader:
                 batch = next(iterator)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, OSError, EOFError) as error:
+                # a worker that dies is noticed by torch, or by the broken connection to it
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
                 raise _worker_error(error) from error
             if isinstance(batch, LoadFailure):
@@ -168,7 +169,7 @@ def _prepare_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _worker_error(error: RuntimeError) -> ColipriError:
+def _worker_error(error: Exception) -> ColipriError:
     return ColipriError(
         f"a loader process died ({error}); memory or /dev/shm may be too small: run again with "
         "fewer workers (-num_workers, 0 loads in the training process)"

@@ -184,7 +184,8 @@ def _make_arrays(task: CaseTask) -> dict[str, Any]:
             atomic_write_bytes(folder / name, content)
         files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     properties["channels"] = int(array.shape[0])
-    properties["original"] = _plain(image.properties)
+    original = {key: value for key, value in image.properties.items() if key != "files"}
+    properties["original"] = _plain(original)  # names of files are in the metadata, without paths
     return {"image": properties, "files": files}
 
 

@@ -57,3 +57,10 @@ def write_store(folder: Path, cases: Mapping[str, Mapping[str, Any]]) -> CaseSto
         },
     )
     return CaseStore(folder)
+
+
+class PatchOnly:
+    """A configuration with the two numbers that loading reads."""
+
+    def __init__(self, patch_size: list[int], **more: Any) -> None:
+        self.raw = {"patch_size": patch_size, "token_patch_size": [8, 8, 8], **more}

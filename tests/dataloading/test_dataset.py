@@ -1,0 +1,113 @@
+"""Samples: where the crop lies, what the caption says, and that both depend on the number alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dataloading.hand_made_store import PatchOnly, write_store
+
+from colipri.common.errors import ColipriError
+from colipri.dataloading.dataset import ColipriDataset, LoadFailure, paired_cases, text_hash
+from colipri.dataloading.sampler import SampleKey
+from colipri.preprocessing.store import CaseStore
+
+REPORT = "Large left pleural effusion. No pneumothorax. The heart is enlarged."
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CaseStore:
+    rng = np.random.default_rng(0)
+    big = rng.integers(-1000, 1000, (1, 40, 37, 30)).astype(np.int16)
+    small = rng.integers(-1000, 1000, (1, 10, 12, 16)).astype(np.int16)
+    return write_store(
+        tmp_path / "Dataset001_Test" / "c",
+        {
+            "big": {"array": big, "report": REPORT, "study": "s1"},
+            "small": {"array": small, "report": REPORT.upper().replace(" ", "  "), "study": "s2"},
+            "image_only": {"array": small, "study": "s3"},
+        },
+    )
+
+
+def _dataset(store: CaseStore, training: bool, seed: int = 3) -> ColipriDataset:
+    return ColipriDataset(store, PatchOnly([16, 24, 16]), training, seed)
+
+
+def test_sample(store: CaseStore) -> None:
+    sample = _dataset(store, True).load(SampleKey("big", 5))
+    assert sample["image"].shape == (1, 16, 24, 16) and sample["image"].dtype == torch.int16
+    assert sample["body"].shape == (2 * 3 * 2,) and sample["body"].dtype == torch.bool
+    assert sample["study"] == "s1" and sample["case"] == "big"
+    assert sample["report"].text == REPORT and sample["caption"]
+
+
+def test_draws_are_functions_of_seed_and_number(store: CaseStore) -> None:
+    first, again = (_dataset(store, True) for _ in range(2))
+    for number in range(10):
+        again.load(SampleKey("small", 100 + number))  # other samples in between change nothing
+        a, b = (d.load(SampleKey("big", number)) for d in (first, again))
+        assert torch.equal(a["image"], b["image"]) and a["caption"] == b["caption"]
+    seeds = [_dataset(store, True, seed).load(SampleKey("big", 0))["image"] for seed in range(5)]
+    assert any(not torch.equal(seeds[0], other) for other in seeds[1:])
+
+
+def test_training_crops_cover_the_volume_and_stay_in_it(store: CaseStore) -> None:
+    dataset = _dataset(store, True)
+    starts = np.array(
+        [dataset.crop_start((40, 37, 30), np.random.default_rng(n)) for n in range(400)]
+    )
+    assert starts.min(axis=0).tolist() == [0, 0, 0]
+    assert starts.max(axis=0).tolist() == [24, 13, 14]
+    small = np.array(
+        [dataset.crop_start((10, 12, 16), np.random.default_rng(n)) for n in range(200)]
+    )
+    assert small.min(axis=0).tolist() == [-6, -12, 0]
+    assert small.max(axis=0).tolist() == [0, 0, 0]
+
+
+def test_validation_is_the_centre_and_the_full_caption(store: CaseStore) -> None:
+    sample = _dataset(store, False).load(SampleKey("big", 0))
+    image, _ = store.read_crop("big", (12, 6, 7), (16, 24, 16))
+    assert torch.equal(sample["image"], torch.from_numpy(image))
+    other = _dataset(store, False, seed=99).load(SampleKey("big", 1))
+    assert sample["caption"] == other["caption"]
+    assert "effusion" in sample["caption"] and "heart" in sample["caption"]
+
+
+def test_small_volumes_are_padded_with_air(store: CaseStore) -> None:
+    image = _dataset(store, False).load(SampleKey("small", 0))["image"]
+    assert (image[:, :3] == -1024).all() and (image[:, 3:13, 6:18] > -1024).all()
+
+
+def test_image_only_case(store: CaseStore) -> None:
+    sample = _dataset(store, True).load(SampleKey("image_only", 0))
+    assert sample["report"] is None and sample["caption"] == "" and sample["text_hash"] == ""
+
+
+def test_equal_texts_have_equal_hashes(store: CaseStore) -> None:
+    assert text_hash(store.report("big")) == text_hash(store.report("small")) != ""
+
+
+def test_paired_cases(store: CaseStore) -> None:
+    everything = store.identifiers()
+    assert paired_cases(store, everything, include_image_only=False) == ["big", "small"]
+    assert paired_cases(store, everything, include_image_only=True) == everything
+    with pytest.raises(ColipriError, match="none of the 1 cases has a report"):
+        paired_cases(store, ["image_only"], include_image_only=False)
+
+
+def test_failures_come_back_as_values(store: CaseStore) -> None:
+    (store.folder / "small.b2nd").write_bytes(b"nothing")
+    failure = _dataset(store, True)[SampleKey("small", 0)]
+    assert isinstance(failure, LoadFailure)
+    assert failure.case == "small" and "small.b2nd" in failure.problem
+    assert "Traceback" in failure.details
+
+
+def test_unknown_caption_setting_is_refused(store: CaseStore) -> None:
+    settings = PatchOnly([16, 16, 16], captions={"shuffle": 1})
+    with pytest.raises(ColipriError, match="unknown setting 'shuffle'"):
+        ColipriDataset(store, settings, True, 0).load(SampleKey("big", 0))

@@ -1,0 +1,98 @@
+"""Batches from workers: the same as without, resumable, and failures that name the case."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dataloading.hand_made_store import PatchOnly, write_store
+
+from colipri.common.errors import ColipriError
+from colipri.dataloading.dataset import ColipriDataset
+from colipri.dataloading.loader import make_loader
+from colipri.preprocessing.store import CaseStore
+
+CASES = [f"case{number}" for number in range(6)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CaseStore:
+    rng = np.random.default_rng(0)
+    return write_store(
+        tmp_path / "Dataset001_Test" / "c",
+        {
+            case: {
+                "array": rng.integers(-1000, 1000, (1, 20, 24, 28)).astype(np.int16),
+                "report": f"Nodule of {number + 3} mm. No effusion." if number else None,
+            }
+            for number, case in enumerate(CASES)
+        },
+    )
+
+
+def _dataset(store: CaseStore, training: bool = True) -> ColipriDataset:
+    return ColipriDataset(store, PatchOnly([16, 16, 16]), training, seed=1)
+
+
+def _same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    tensors = ("image", "body", "has_report")
+    lists = ("caption", "case", "study", "text_hash", "report")
+    return all(torch.equal(first[name], second[name]) for name in tensors) and all(
+        first[name] == second[name] for name in lists
+    )
+
+
+def test_batch_layout(store: CaseStore) -> None:
+    batch = next(iter(make_loader(_dataset(store), CASES, 4, num_workers=0)))
+    assert batch["image"].shape == (4, 1, 16, 16, 16)
+    assert batch["body"].shape == (4, 8)
+    assert batch["has_report"].tolist() == [case != "case0" for case in batch["case"]]
+    assert {"caption", "study", "text_hash", "report"} <= set(batch)
+
+
+def test_workers_and_resuming_change_nothing(store: CaseStore) -> None:
+    here = list(itertools.islice(make_loader(_dataset(store), CASES, 3, num_workers=0), 7))
+    workers = make_loader(_dataset(store), CASES, 3, num_workers=2)
+    there = list(itertools.islice(workers, 4))  # the workers have read ahead of that
+    assert all(_same(a, b) for a, b in zip(here, there, strict=False))
+    assert workers.state_dict()["position"] == 4
+    resumed = make_loader(_dataset(store), CASES, 3, position=4, num_workers=0)
+    assert all(_same(a, b) for a, b in zip(here[4:], resumed, strict=False))
+    loaded = make_loader(_dataset(store), CASES, 3, num_workers=0)
+    loaded.load_state_dict(workers.state_dict())
+    assert _same(next(iter(loaded)), here[4])
+
+
+def test_validation_goes_once_through_all_cases(store: CaseStore) -> None:
+    batches = list(make_loader(_dataset(store, training=False), CASES, 4, num_workers=0))
+    assert [batch["case"] for batch in batches] == [CASES[:4], CASES[4:]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_case_is_named(store: CaseStore, workers: int) -> None:
+    path = store.folder / "case3.b2nd"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ColipriError, match=r"case3.*damaged") as caught:
+        list(make_loader(_dataset(store, training=False), CASES, 2, num_workers=workers))
+    assert "read_crop" in str(caught.value.__cause__)  # the worker's traceback came along
+
+
+class _DeadlyDataset(ColipriDataset):
+    """Kills its own process at case4, as the kernel does when memory is short."""
+
+    def load(self, key: Any) -> dict[str, Any]:
+        if key.case == "case4":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().load(key)
+
+
+def test_a_dead_worker_is_an_error(store: CaseStore) -> None:
+    dataset = _DeadlyDataset(store, PatchOnly([16, 16, 16]), False, 1)
+    with pytest.raises(ColipriError, match="loader process died"):
+        list(make_loader(dataset, CASES, 2, num_workers=1))
