@@ -16,7 +16,7 @@ _CONTRAST = re.compile(
     r"|with the exception of|nevertheless|nonetheless|despite|instead)(?!\w)"
 )
 _DENIAL = re.compile(
-    r"(?:[,;(]|(?<!\w)(?:and|with|but|as well as)) +(?:\w+ )?(?:there (?:is|are|was|were) )?(?:also |currently |again |now )?"
+    r"(?:[,;(]|(?<!\w)(?:and|with|but|as well as)) +(?:(?!is |are |was |were |has |have )\w+ )?(?:there (?:is|are|was|were) )?(?:also |currently |again |now )?"
     r"(?:no|without|not|neither|absent|lack of|absence of)(?!\w)"
     r"|(?<=\s)without(?!\w)"
     r"|(?<=\s)(?:which|that|whose) (?:\w+ ){0,2}?(?:is|are|was|were|does|do|did|has|have|had|shows?) (?:no|not)(?!\w)"
@@ -113,7 +113,9 @@ def _new_items(text: str) -> list[int]:
     starts = []
     for match in _NEW_ITEM.finditer(text):
         before = text[: match.start()]
-        denied = cues("negation_before").search(before) or cues("normal").search(before)
+        denied = any(
+            cues(name).search(before) for name in ("negation_before", "negation_after", "normal")
+        )
         if denied and not _LIST_GOES_ON.search(text, match.end()) and has_strong_finding(text[match.end() :]):
             starts.append(_behind_mark(text, match.start()))
     return starts

@@ -19,12 +19,14 @@ from colipri.text.lexicon import cues, has_device, has_strong_finding, has_weak_
 Polarity = Literal["positive", "negative", "uncertain", "neutral"]
 POLARITIES: tuple[Polarity, ...] = ("positive", "negative", "uncertain", "neutral")
 _HEADING_WORDS = 5  # "LOWER NECK AND THORACIC INLET:" is a heading, a longer text is not
+# "Pneumothorax - no": a denial without a noun is about what stands before it.
+_BARE_DENIAL = re.compile(r"\W*(?:no|none|nil|absent|negative|not (?:seen|present|detected|identified))\W*")
 _GUESS = re.compile(r"(?<![\w)])\? ?(?=[a-z])")  # "? pneumonia"
+# What stands before "normal" where the whole clause says so: "the heart is", "heart size".
 _IS_NORMAL = re.compile(
-    r"(?:(?<!\w)(?:is|are|was|were|be|been|remains?|remained|appears?|appeared|appearing|looks?|has|have|had"
-    r"|shows?|demonstrates?|size|sizes|contours?|calib(?:er|re|ration)|width|course"
-    r"|appearance|attenuation|lungs?|heart|mediastinum|position)|[:;,])[ ]+"
-    r"(?:\w+ly |otherwise |also |all |both |bilaterally |within |of |in |a |an |the |still |now |again )*$"
+    r"(?:(?<!\w)(?:is|are|was|were|be|been|remains?|remained|appears?|appeared|appearing|looks?|sizes?|contours?"
+    r"|calib(?:er|re|ration)|width|course|appearance|attenuation|lungs?|heart|mediastinum|position)|[:;,]) "
+    r"(?:\w+ly |otherwise |also |all |both |within |of |still |now |again )*$"
 )
 
 
@@ -51,7 +53,9 @@ def tag_sentence(sentence: str) -> tuple[Clause, ...]:
     clauses: list[tuple[int, int, Polarity]] = []
     for start, end in pairwise(bounds):
         polarity = clause_polarity(masked[start:end])
-        if clauses and (polarity in (clauses[-1][2], "neutral") or clauses[-1][2] == "neutral"):
+        if clauses and _BARE_DENIAL.fullmatch(masked, start, end):
+            clauses[-1] = (clauses[-1][0], end, "negative")
+        elif clauses and (polarity in (clauses[-1][2], "neutral") or clauses[-1][2] == "neutral"):
             previous = clauses.pop()
             merged = previous[2] if polarity == "neutral" else polarity
             clauses.append((previous[0], end, merged))
