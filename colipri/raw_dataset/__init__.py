@@ -1,0 +1,1 @@
+"""The raw format: reading, writing, collections, and the verification of a data set."""
