@@ -66,10 +66,9 @@ def plan_windows(
         for length, tokens, step in zip(shape, grid, token_patch, strict=True)
     ]
     tokens_of_window = [size // step for size, step in zip(window, token_patch, strict=True)]
-    along = [_starts(whole, part) for whole, part in zip(grid, tokens_of_window, strict=True)]
-    return WindowPlan(
-        _triple(grid), _triple(start), _triple(tokens_of_window), tuple(product(*along))
-    )
+    a, b, c = (_starts(whole, part) for whole, part in zip(grid, tokens_of_window, strict=True))
+    starts = tuple(product(a, b, c))
+    return WindowPlan(_triple(grid), _triple(start), _triple(tokens_of_window), starts)
 
 
 def stitch(

@@ -1,0 +1,129 @@
+"""What a user may point at: an image file, a folder of images, a DICOM series folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from colipri.common.errors import ColipriError
+
+# What SimpleITK reads and nnU-Net's readers accept in three dimensions; longest endings first.
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl.gz", ".gipl", ".tif")
+_CHANNEL = re.compile(r"_(\d{4})$")
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """One image: its name in results, and its files (one a channel, or a DICOM folder)."""
+
+    name: str
+    files: tuple[Path, ...]
+
+
+def find_images(source: Path | str, num_channels: int = 1) -> list[ImageInput]:
+    """All images at ``source``, by name.
+
+    Args:
+        source: An image file; a folder with one DICOM series; or a folder with image files and
+            folders of DICOM series. Channels of one image end in _0000, _0001, ... as in nnU-Net.
+        num_channels: That the model wants; for one, an ending _0000 is not part of the name.
+
+    Raises:
+        ColipriError: nothing there, no image among it, or channels are missing.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise ColipriError(f"there is no image or folder {source}")
+    if source.is_file():
+        return [_single_file(source, num_channels)]
+    if _is_dicom_folder(source):
+        return [ImageInput(source.resolve().name, (source,))]
+    try:
+        entries = sorted(entry for entry in source.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise ColipriError(f"{source} cannot be read: {error.strerror}") from error
+    files = [entry for entry in entries if entry.is_file() and image_ending(entry) is not None]
+    images = _by_channel(files, num_channels)
+    images += [
+        ImageInput(entry.name, (entry,))
+        for entry in entries
+        if entry.is_dir() and _is_dicom_folder(entry)
+    ]
+    if not images and _has_series(source):  # DICOM files without the mark exist
+        return [ImageInput(source.resolve().name, (source,))]
+    if not images:
+        raise ColipriError(
+            f"{source} holds no image: neither files ending in {', '.join(IMAGE_ENDINGS)} nor "
+            "DICOM series"
+        )
+    repeated = _repeated([image.name for image in images])
+    if repeated:
+        raise ColipriError(f"{source} holds several images called {repeated[0]}; rename them")
+    return sorted(images, key=lambda image: image.name)
+
+
+def image_ending(path: Path) -> str | None:
+    """The image format's ending of a file name, or None."""
+    name = path.name.lower()
+    return next((ending for ending in IMAGE_ENDINGS if name.endswith(ending)), None)
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether the file has DICOM's mark ("DICM" after 128 bytes)."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _is_dicom_folder(folder: Path) -> bool:
+    """Whether any of the folder's own files is DICOM (files of other kinds may lie beside)."""
+    files = (entry for entry in sorted(folder.iterdir()) if entry.is_file())
+    return any(is_dicom_file(file) for file in files if image_ending(file) is None)
+
+
+def _has_series(folder: Path) -> bool:
+    import SimpleITK as sitk
+
+    return bool(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
+
+
+def _single_file(path: Path, num_channels: int) -> ImageInput:
+    if image_ending(path) is None:
+        hint = "; give the folder of the DICOM series" if is_dicom_file(path) else ""
+        endings = ", ".join(IMAGE_ENDINGS)
+        raise ColipriError(f"{path} is no image file (known endings: {endings}){hint}")
+    if num_channels == 1:
+        return ImageInput(_stem(path, one_channel=True), (path,))
+    stem = _CHANNEL.sub("", _stem(path))
+    siblings = [file for file in sorted(path.parent.iterdir()) if image_ending(file) is not None]
+    same = [file for file in siblings if _CHANNEL.sub("", _stem(file)) == stem]
+    return _by_channel(same, num_channels)[0]
+
+
+def _by_channel(files: Sequence[Path], num_channels: int) -> list[ImageInput]:
+    if num_channels == 1:
+        return [ImageInput(_stem(file, one_channel=True), (file,)) for file in files]
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        groups.setdefault(_CHANNEL.sub("", _stem(file)), []).append(file)
+    for name, members in groups.items():
+        if len(members) != num_channels:
+            raise ColipriError(
+                f"{name} has {len(members)} channel files, the model needs {num_channels} "
+                f"({name}_0000 to {name}_{num_channels - 1:04d})"
+            )
+    return [ImageInput(name, tuple(members)) for name, members in groups.items()]
+
+
+def _stem(path: Path, one_channel: bool = False) -> str:
+    ending = image_ending(path)
+    name = path.name[: -len(ending)] if ending else path.name
+    return name.removesuffix("_0000") if one_channel else name
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    return sorted({name for name in names if list(names).count(name) > 1})

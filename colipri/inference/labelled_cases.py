@@ -1,0 +1,195 @@
+"""The cases of a data set's split, from the preprocessed store or from the raw images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colipri.common.errors import ColipriError
+from colipri.inference.volume import StoredVolume, Volume, prepare_files
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from colipri.inference.predictor import ColipriPredictor
+    from colipri.preprocessing.store import CaseStore
+    from colipri.raw_dataset.dataset import Case
+    from colipri.text.structuring import StructuredReport
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+SOURCES = ("auto", "preprocessed", "raw")
+
+
+@dataclass(frozen=True)
+class LabelledCase:
+    """One case: what is known of it, and how to get its volume and report when needed."""
+
+    identifier: str
+    subject: str
+    study: str
+    split: str
+    findings: Mapping[str, int | None]
+    has_report: bool
+    volume: Callable[[], Volume]
+    report: Callable[[], StructuredReport | None]
+
+
+@dataclass(frozen=True)
+class CaseCollection:
+    """All cases of a data set that a model can be judged on.
+
+    Attributes:
+        dataset: Name.
+        source: "preprocessed" or "raw".
+        cases: By identifier.
+    """
+
+    dataset: str
+    source: str
+    cases: Mapping[str, LabelledCase]
+
+    @property
+    def finding_names(self) -> list[str]:
+        """Label names, in the data set's order."""
+        return list(dict.fromkeys(n for case in self.cases.values() for n in case.findings))
+
+
+def collect_cases(
+    predictor: ColipriPredictor, dataset: int | str, source: str = "auto"
+) -> CaseCollection:
+    """Find the cases of a data set.
+
+    Args:
+        predictor: Its plan decides how volumes have to be made.
+        dataset: Number or name.
+        source: "preprocessed": the store that was made with this plan; "raw": preprocess the
+            images now; "auto": the store where it fits, the images otherwise.
+
+    Raises:
+        ColipriError: no such data set, or neither store nor images can be used.
+    """
+    from colipri.paths import find_dataset_name
+    from colipri.preprocessing.manifest import check_preprocessed
+    from colipri.raw_dataset.dataset import load_raw_dataset
+
+    name = find_dataset_name(dataset)
+    if source == "preprocessed" and predictor.own_spacing:
+        raise ColipriError("a spacing of one's own needs the raw images (--source raw)")
+    if source != "raw" and not predictor.own_spacing:
+        try:
+            store = check_preprocessed(name, predictor.plans, predictor.configuration_name)
+        except ColipriError as error:
+            if source == "preprocessed":
+                raise
+            logger.info("Reading the raw images of %s (%s)", name, error)
+        else:
+            cases = [_stored_case(store, case) for case in store.identifiers()]
+            return CaseCollection(name, "preprocessed", {c.identifier: c for c in cases})
+    raw = [_raw_case(predictor, case) for case in load_raw_dataset(name).cases]
+    return CaseCollection(name, "raw", {case.identifier: case for case in raw})
+
+
+def cases_of_split(
+    collection: CaseCollection, split: str, predictor: ColipriPredictor
+) -> list[LabelledCase]:
+    """The cases of one split, sorted.
+
+    test: what cases.csv (or imagesTs) says. val and train: on the data set that the model was
+    trained on, those of its fold; elsewhere what cases.csv says.
+
+    Raises:
+        ColipriError: there are none.
+    """
+    names = _names_of_split(collection, split, predictor)
+    if not names:
+        known = {case.split or "no split" for case in collection.cases.values()}
+        raise ColipriError(
+            f"{collection.dataset} has no cases in the split '{split}' (cases.csv knows: "
+            f"{', '.join(sorted(known))})"
+        )
+    return [collection.cases[name] for name in sorted(names)]
+
+
+def label_matrix(cases: Sequence[LabelledCase], finding_names: Sequence[str]) -> np.ndarray:
+    """(n, F) of 0, 1 and NaN for unknown."""
+    import numpy as np
+
+    rows = [[case.findings.get(name) for name in finding_names] for case in cases]
+    return np.array(
+        [[np.nan if value is None else float(value) for value in row] for row in rows]
+    ).reshape(len(cases), len(finding_names))
+
+
+def _names_of_split(
+    collection: CaseCollection, split: str, predictor: ColipriPredictor
+) -> list[str]:
+    if split not in SPLITS:
+        raise ColipriError(f"split '{split}' must be one of {', '.join(SPLITS)}")
+    by_column = [name for name, case in collection.cases.items() if case.split == split]
+    fold = (predictor.checkpoint.get("init_args") or {}).get("fold")
+    own = collection.dataset == predictor.plans.raw["dataset_name"]
+    if split == "test" or not own or not isinstance(fold, int):
+        return by_column
+    sides = _fold(collection, fold)
+    return [name for name in sides[split] if name in collection.cases]
+
+
+def _fold(collection: CaseCollection, fold: int) -> dict[str, list[str]]:
+    """Train and val of the model's fold: of splits_final.json, or as it would be made."""
+    from colipri.dataloading.splits import SPLITS_FILE, load_splits, make_splits
+    from colipri.paths import preprocessed_folder
+
+    records = {
+        name: {"subject": case.subject, "split": case.split}
+        for name, case in collection.cases.items()
+    }
+    path = preprocessed_folder() / collection.dataset / SPLITS_FILE
+    splits = load_splits(path, records) if path.is_file() else make_splits(records)
+    if fold >= len(splits):
+        raise ColipriError(f"the model was trained on fold {fold}, which {path} does not have")
+    return splits[fold]
+
+
+def _stored_case(store: CaseStore, name: str) -> LabelledCase:
+    record = store.record(name)
+    return LabelledCase(
+        name,
+        record["subject"],
+        record["study"],
+        record["split"],
+        record["findings"],
+        record["has_report"],
+        partial(StoredVolume, store, name),
+        partial(store.report, name),
+    )
+
+
+def _raw_case(predictor: ColipriPredictor, case: Case) -> LabelledCase:
+    return LabelledCase(
+        case.identifier,
+        case.subject,
+        case.study,
+        case.split,
+        case.findings,
+        case.report is not None,
+        partial(_prepare, predictor, case.images, case.identifier),
+        partial(_read_report, case.report),
+    )
+
+
+def _prepare(predictor: ColipriPredictor, images: tuple[Path, ...], name: str) -> Volume:
+    files: Any = images[0] if len(images) == 1 else images
+    return prepare_files(files, name, predictor.plans, predictor.configuration)
+
+
+def _read_report(path: Path | None) -> StructuredReport | None:
+    from colipri.text.report import read_report
+    from colipri.text.structuring import structure_report
+
+    return None if path is None else structure_report(read_report(path))

@@ -1,0 +1,356 @@
+"""The predictor: a checkpoint ready to encode images and texts, as training did."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colipri.common.errors import ColipriError
+from colipri.inference.volume import PreparedVolume, StoredVolume, Volume, prepare_files
+from colipri.inference.windows import Triple, plan_windows, positions_of, stitch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+    from colipri.experiment_planning.plans import Configuration, Plans
+    from colipri.inference.inputs import ImageInput
+    from colipri.preprocessing.store import CaseStore
+
+logger = logging.getLogger(__name__)
+
+_TEXTS_AT_ONCE = 64
+_READ_AHEAD = 2  # volumes read and preprocessed in the background while one is encoded
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """One encoded volume; K kept tokens, D width of the encoder, E of the shared space.
+
+    Attributes:
+        name: Case or image.
+        embedding: (E,) float32, L2-normalised, on the CPU.
+        tokens: (K, D) float32 on the CPU: the encoder's features (air left out).
+        positions: (K, 3) token coordinates in ``grid``, in grid order (axis 0 slowest).
+        grid: Tokens per axis (Superior, Anterior, Right).
+        start: First voxel of the grid in the preprocessed volume (negative: padding).
+    """
+
+    name: str
+    embedding: Tensor
+    tokens: Tensor
+    positions: np.ndarray
+    grid: Triple
+    start: Triple
+
+
+class ColipriPredictor:
+    """Encodes images and texts with a trained model.
+
+    Args:
+        checkpoint: Content of a checkpoint (``load_checkpoint``).
+        device: Where to compute.
+        source: Where the checkpoint came from, for messages and results.
+        spacing: mm (Superior, Anterior, Right) instead of the plan's, encoded in
+            windows.
+        window: Voxels of a sliding window. None: one patch around the centre, as planned (with
+            ``spacing``: windows of the patch size).
+    """
+
+    def __init__(
+        self,
+        checkpoint: dict[str, Any],
+        device: torch.device,
+        *,
+        source: str = "checkpoint",
+        spacing: Sequence[float] | None = None,
+        window: Sequence[int] | None = None,
+    ) -> None:
+        from colipri.experiment_planning.plans import Plans
+        from colipri.text.tokenizer import tokenizer_from_string
+
+        self.checkpoint, self.device, self.source = checkpoint, device, source
+        self.plans: Plans = Plans(_with_spacing(checkpoint, spacing))
+        self.configuration_name: str = checkpoint["configuration"]
+        self.configuration: Configuration = self.plans.configuration(self.configuration_name)
+        self.tokenizer = tokenizer_from_string(checkpoint["tokenizer"])
+        self.own_spacing = spacing is not None
+        if self.own_spacing and window is None:
+            window = self.patch_size
+        self.window = None if window is None else tuple(int(size) for size in window)
+        if self.window is not None:
+            plan_windows(self.window, self.window, self.token_patch)  # refuses odd sizes now
+        self.model = self._build(checkpoint["network_weights"])
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: Path | str, device: str | torch.device = "cpu", **options: Any
+    ) -> ColipriPredictor:
+        """Read a checkpoint file.
+
+        Args:
+            path: checkpoint_best.pth or another of a run's folder.
+            device: cpu, cuda, cuda:1, mps.
+            options: ``spacing`` and ``window`` of the class.
+
+        Raises:
+            ColipriError: no such file, not a colipri checkpoint, another version, another
+                orientation of the axes, or no such device.
+        """
+        from colipri.training.checkpoint import load_checkpoint
+
+        return cls(load_checkpoint(path), find_device(device), source=str(path), **options)
+
+    def untrained(self, seed: int = 0) -> ColipriPredictor:
+        """The same network as it was before training: the control for every result.
+
+        A pretrained text encoder starts from its pretrained weights, as training did.
+        """
+        import torch
+
+        from colipri.architectures.model import ColipriModel
+
+        control = copy.copy(self)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = ColipriModel.from_plans(self.configuration.raw, len(self.tokenizer))
+        control.model = model.to(self.device).eval()
+        control.source = f"{self.source} (untrained)"
+        return control
+
+    def _build(self, weights: dict[str, Tensor]) -> Any:
+        from colipri.architectures.model import ColipriModel
+
+        model = ColipriModel.from_plans(
+            self.configuration.raw, len(self.tokenizer), load_pretrained=False
+        )
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ColipriError(
+                f"{self.source}: the weights do not fit the network of its own plan "
+                f"({' '.join(str(error).split())[:200]})"
+            ) from error
+        return model.to(self.device).eval()
+
+    # ---------------------------------------------------------------- what the model is
+
+    @property
+    def token_patch(self) -> Triple:
+        """Voxels of a token."""
+        a, b, c = self.configuration.raw["token_patch_size"]
+        return (int(a), int(b), int(c))
+
+    @property
+    def patch_size(self) -> Triple:
+        """Voxels that the encoder was trained on."""
+        a, b, c = self.configuration.raw["patch_size"]
+        return (int(a), int(b), int(c))
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of an image."""
+        return len(self.plans.raw["channel_names"])
+
+    @property
+    def temperature(self) -> float:
+        """Of the softmax over prompts, as trained."""
+        return float(1.0 / self.model.temperature_scale())
+
+    def describe(self) -> dict[str, Any]:
+        """Where the numbers of a result come from, for its file."""
+        return {
+            "checkpoint": self.source,
+            "trainer": self.checkpoint.get("trainer_name"),
+            "epoch": self.checkpoint.get("epoch"),
+            "trained_on": self.plans.raw["dataset_name"],
+            "configuration": self.configuration_name,
+            "spacing": [float(step) for step in self.configuration.raw["spacing"]],
+            "patch_size": list(self.patch_size),
+            "window": None if self.window is None else list(self.window),
+            "temperature": self.temperature,
+        }
+
+    # ---------------------------------------------------------------- images
+
+    def prepare(self, image: ImageInput) -> PreparedVolume:
+        """Read and preprocess one image, by the code that preprocessing uses."""
+        files = image.files[0] if len(image.files) == 1 else image.files
+        return prepare_files(files, image.name, self.plans, self.configuration)
+
+    def encode_file(self, image: ImageInput) -> EncodedImage:
+        """Read, preprocess and encode one image."""
+        return self.encode(self.prepare(image))
+
+    def encode_case(self, store: CaseStore, case: str) -> EncodedImage:
+        """Encode a preprocessed case."""
+        return self.encode(StoredVolume(store, case))
+
+    def encode(self, volume: Volume) -> EncodedImage:
+        """Encode one volume: one patch around its centre, or windows over all of it.
+
+        Raises:
+            ColipriError: the embedding is not finite.
+        """
+        import torch
+
+        with torch.inference_mode():
+            encoded = self._whole(volume) if self.window is None else self._windows(volume)
+        if not torch.isfinite(encoded.embedding).all():
+            raise ColipriError(f"{volume.name}: the embedding is not finite; the model is broken")
+        return encoded
+
+    def encode_many(self, makers: Iterable[Callable[[], Volume]]) -> Iterator[EncodedImage]:
+        """Encode volumes in order; the next ones are read while one is computed."""
+        waiting: list[Future[Volume]] = []
+        remaining = iter(makers)
+        with ThreadPoolExecutor(_READ_AHEAD) as pool:
+            try:
+                waiting += [pool.submit(make) for make in islice(remaining, _READ_AHEAD)]
+                while waiting:
+                    volume = waiting.pop(0).result()
+                    waiting += [pool.submit(make) for make in islice(remaining, 1)]
+                    yield self.encode(volume)
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def project(self, encoded: EncodedImage) -> Tensor:
+        """(K, E) L2-normalised: every kept token in the space of the texts, on the CPU."""
+        import torch
+
+        with torch.inference_mode():
+            tokens = encoded.tokens.to(self.device).unsqueeze(0)
+            projected: Tensor = self.model.project_tokens(tokens)[0].float().cpu()
+        return projected
+
+    def _whole(self, volume: Volume) -> EncodedImage:
+        from colipri.preprocessing.cells import centre_start
+
+        start = centre_start(volume.shape, self.patch_size)
+        tokens, kept, embedding = self._encode_crop(*volume.crop(start, self.patch_size))
+        plan = plan_windows(self.patch_size, self.patch_size, self.token_patch)
+        positions = positions_of(kept, plan.grid)
+        return EncodedImage(volume.name, embedding, tokens, positions, plan.grid, start)
+
+    def _windows(self, volume: Volume) -> EncodedImage:
+        """Windows that hold body, stitched and pooled once; a volume of nothing but air: the
+        centre, as training does."""
+        import torch
+
+        assert self.window is not None
+        plan = plan_windows(volume.shape, self.window, self.token_patch)
+        used, tokens, kept = [], [], []
+        for start in plan.starts:
+            corner = [
+                s + t * p for s, t, p in zip(plan.start, start, self.token_patch, strict=True)
+            ]
+            image, body = volume.crop(corner, self.window)
+            if body.any():
+                found, index, _ = self._encode_crop(image, body)
+                used.append(start)
+                tokens.append(found)
+                kept.append(index)
+        if not used:
+            return self._whole(volume)
+        features, positions = stitch(replace(plan, starts=tuple(used)), tokens, kept)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16()):
+            pooled = self.model.pool_image(features.to(self.device).unsqueeze(0))
+        embedding = pooled[0].float().cpu()
+        return EncodedImage(volume.name, embedding, features, positions, plan.grid, plan.start)
+
+    def _encode_crop(self, image: np.ndarray, body: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (K, D), their flat indices (K,) and the embedding (E,) of one crop, on the CPU."""
+        import numpy as np
+        import torch
+
+        from colipri.architectures.primus import select_tokens
+        from colipri.dataloading.normalization import normalize_on_device
+
+        if not body.any():  # nothing but air: there must be something to encode, as in training
+            body = np.ones_like(body)
+        pixels = torch.from_numpy(image).unsqueeze(0).to(self.device)
+        pixels = normalize_on_device(pixels, self.plans, self.configuration)
+        keep, key_mask = select_tokens(torch.from_numpy(body.reshape(1, -1)).to(self.device))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16()):
+            features = self.model.encode_image(pixels, keep, key_mask)
+        return features.tokens[0].float().cpu(), keep[0].cpu(), features.embedding[0].float().cpu()
+
+    def _bf16(self) -> bool:
+        """As training: bf16 where the accelerator computes in it natively."""
+        import torch
+
+        return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+    # ---------------------------------------------------------------- texts
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """(n, E) float32, L2-normalised, on the CPU.
+
+        Raises:
+            ColipriError: a text is empty.
+        """
+        import torch
+
+        from colipri.text.tokenizer import encode_batch
+
+        if any(not text.strip() for text in texts):
+            raise ColipriError("an empty text cannot be encoded")
+        limit = self.configuration.raw["max_text_tokens"]
+        rows = []
+        with torch.inference_mode():
+            for first in range(0, len(texts), _TEXTS_AT_ONCE):
+                part = list(texts[first : first + _TEXTS_AT_ONCE])
+                tokens = encode_batch(self.tokenizer, part, limit)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16()):
+                    embedded = self.model.encode_text(
+                        tokens["input_ids"].to(self.device),
+                        tokens["attention_mask"].to(self.device),
+                    )
+                rows.append(embedded.float().cpu())
+        if not rows:
+            raise ColipriError("there is no text to encode")
+        return torch.cat(rows)
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        ColipriError: it is not available on this machine.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ColipriError(f"there is no device '{name}'; use cuda, cpu or mps") from error
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if not available.get(device.type, False):
+        raise ColipriError(f"no {device.type} device is available here; use -device cpu")
+    return device
+
+
+def _with_spacing(checkpoint: dict[str, Any], spacing: Sequence[float] | None) -> dict[str, Any]:
+    """The checkpoint's plans, with another spacing for its configuration where one is asked for."""
+    plans: dict[str, Any] = checkpoint["plans"]
+    if spacing is None:
+        return plans
+    if len(spacing) != 3 or any(not step > 0 for step in spacing):
+        raise ColipriError(f"a spacing needs three positive numbers (mm), not {list(spacing)}")
+    changed = copy.deepcopy(plans)
+    changed["configurations"][checkpoint["configuration"]]["spacing"] = [float(s) for s in spacing]
+    return changed
