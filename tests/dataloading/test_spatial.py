@@ -86,4 +86,4 @@ def test_token_mask_never_misses_the_warped_body() -> None:
         assert touched[truth].all()
         assert touched[inner].all()
         counts += torch.tensor([touched.sum(), truth.sum()])
-    assert counts[0] < 2.2 * counts[1]  # on a grid of 4 x 6 x 5 tokens most of them are border
+    assert counts[0] < 2.5 * counts[1]  # on a grid of 4 x 6 x 5 tokens most of them are border
