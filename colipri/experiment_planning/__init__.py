@@ -1,0 +1,1 @@
+"""Fingerprint, memory model, planners and plans."""
