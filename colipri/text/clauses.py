@@ -33,7 +33,7 @@ _ADVICE = re.compile(
     r"(?:[,;]|(?<!\w)and) +(?=[^,;]*(?<!\w)(?:recommend\w*|advis\w*|follow-?up|correlat\w*|suggested|warranted)(?!\w))"
 )
 _JOIN = re.compile(r"(?:, *(?:and +)?|(?<!\w)and +)(?=\S)")
-_SEPARATOR = re.compile(r"; +|\s[-\u2013\u2014]+\s|(?<=\D)\. +(?=\S)")
+_SEPARATOR = re.compile(r"; +|\s[-\u2013\u2014]+\s")
 _SOME = (
     r"(?:an?|small|tiny|mild|minor|moderate|large|minimal|trace|stable|unchanged|multiple|several|few|new|subtle|slight|marked"
     r"|severe|extensive|diffuse|bilateral|chronic|scattered|patchy|residual|some|known|increased|there is|there are|status post"

@@ -48,7 +48,7 @@ def _is_strong(word: str) -> bool:
     return any(
         part in _words("words")
         or part.startswith(_starts("stems"))
-        or (len(part) > 5 and part.endswith(tuple(table["endings"])))
+        or (part.endswith(tuple(table["endings"])) and part not in table["endings"])
         or part in _words("devices")
         for part in parts
     )
