@@ -50,7 +50,7 @@ def find_class(kind: str, name: str, builtin: Mapping[str, str], base: type[Base
         return _checked(found, name, base)
     known = ", ".join(sorted({*builtin, *registered}))
     raise ColipriError(
-        f"no {kind.rstrip('s')} is called '{name}'; known: {known}; your own: package.module:Class, "
+        f"no {kind.rstrip('s')} is called '{name}'; known: {known}; your own: module:Class, "
         f"the entry-point group colipri.{kind}, or a folder in ${EXTENSION_VARIABLE}"
     )
 

@@ -55,7 +55,7 @@ _CHOICES = {
 
 
 class Configuration:
-    """One configuration of a plan; every entry of the file is an attribute, ``raw`` is all of it."""
+    """One configuration of a plan: every entry is an attribute, ``raw`` is all of them."""
 
     def __init__(self, name: str, raw: dict[str, Any]) -> None:
         self.name = name

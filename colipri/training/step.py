@@ -13,7 +13,11 @@ from colipri.architectures.model import ColipriModel
 from colipri.architectures.primus import select_tokens
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.augmentation import augment_on_device
-from colipri.dataloading.normalization import normalize_on_device
+from colipri.dataloading.normalization import (
+    air_value,
+    normalize_on_device,
+    tissue_threshold,
+)
 from colipri.experiment_planning.plans import Configuration, Plans
 from colipri.objectives.positives import positive_pairs
 from colipri.objectives.representations import Representations
@@ -99,9 +103,19 @@ class BatchEncoder:
         generator = torch.Generator(self.device).manual_seed(part.seed)
         keep_ratio = 1.0
         if self.model.training:
-            sides = [names_a_side(text) for text in part.batch["caption"][rows]]
             image, body = augment_on_device(
-                image, body, generator, self.configuration.raw["augmentation"], sides
+                image,
+                body,
+                generator,
+                self.configuration.raw["augmentation"],
+                # the whole report counts, not only this caption: it decides the positives as well
+                [
+                    report is not None and names_a_side(report.text)
+                    for report in part.batch["report"][rows]
+                ],
+                self.configuration.raw["spacing"],
+                air_value(self.plans, self.configuration),
+                tissue_threshold(self.plans, self.configuration),
             )
             keep_ratio = self.keep_ratio
         keep, key_mask = select_tokens(body, keep_ratio=keep_ratio, generator=generator)

@@ -250,8 +250,8 @@ class ColipriTrainer:
         if not torch.isfinite(value):
             raise ColipriError(
                 f"the {what} is {float(value)} in epoch {self.epoch}, step "
-                f"{self.iteration_in_epoch}; cases of this batch: {', '.join(batch['case'])}; check "
-                "them with colipri_verify_dataset, or lower the rate with --learning_rate"
+                f"{self.iteration_in_epoch}; cases of this batch: {', '.join(batch['case'])}; "
+                "check them with colipri_verify_dataset, or lower the rate with --learning_rate"
             )
 
     def backward(self, batch: dict[str, Any], seed: int, terms: dict[str, Tensor]) -> Tensor:

@@ -64,7 +64,7 @@ def restore_trainer(trainer: ColipriTrainer, checkpoint: Path) -> None:
         if content["settings"][key] != trainer.settings[key]:
             raise ColipriError(
                 f"{checkpoint} was trained with {key} = {content['settings'][key]}, this command "
-                f"says {trainer.settings[key]}; continue with the same, or begin anew with --restart"
+                f"says {trainer.settings[key]}; continue with the same, or --restart"
             )
     trainer.model.load_state_dict(content["network_weights"])
     trainer.optimizer.load_state_dict(content["optimizer_state"])
