@@ -1,0 +1,114 @@
+"""The data of one run: which cases, in which order, with which tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from colipri.common.atomic import read_json
+from colipri.common.errors import ColipriError
+from colipri.common.seeds import derive_seed
+from colipri.dataloading.dataset import ColipriDataset, paired_cases
+from colipri.dataloading.loader import make_loader
+from colipri.dataloading.splits import load_split
+from colipri.experiment_planning.plans import Configuration, Plans
+from colipri.preprocessing.manifest import check_preprocessed
+from colipri.training.options import RunOptions
+
+
+class TrainingData:
+    """Cases of a fold and the batches made of them.
+
+    Args:
+        plans, configuration: what was preprocessed.
+        fold: 0 to 4 or "all".
+        options: seed and number of workers.
+        batch_size: contrastive batch.
+        pin_memory: for fast copies to a CUDA device.
+
+    Raises:
+        ColipriError: not preprocessed, no such fold, or no report to train on.
+    """
+
+    def __init__(
+        self,
+        plans: Plans,
+        configuration: Configuration,
+        fold: int | str,
+        options: RunOptions,
+        batch_size: int,
+        pin_memory: bool = False,
+    ) -> None:
+        self.plans = plans
+        self.configuration = configuration
+        self.options = options
+        self.batch_size = batch_size
+        self.pin_memory = pin_memory
+        self.store = check_preprocessed(plans.dataset_name, plans, configuration.name)
+        train, val = load_split(self.store, fold)
+        self.train_cases = paired_cases(self.store, train, include_image_only=False)
+        self.val_cases = [case for case in val if self.store.record(case)["has_report"]]
+        if len(self._studies(self.train_cases)) < 2:
+            raise ColipriError(
+                f"fold {fold} has {len(self.train_cases)} case(s) with a report from "
+                f"{len(self._studies(self.train_cases))} study; contrastive training needs two or more"
+            )
+        self._batches: Iterator[dict[str, Any]] | None = None
+        folder = self.store.folder.parent
+        self.dataset_json = self._optional_json(folder / "dataset.json") or {}
+        self.fingerprint = self._optional_json(folder / "dataset_fingerprint.json")
+
+    def build_tokenizer(self) -> Any:
+        """The plan's tokenizer: learned on this fold's training reports, or a pretrained one.
+
+        Only training reports count: a vocabulary learned on validation reports would know words
+        that the model is supposed to meet for the first time.
+        """
+        from colipri.text.tokenizer import load_pretrained_tokenizer, train_wordpiece
+
+        settings = self.configuration.raw["text_encoder"]
+        if settings["source"] == "pretrained":
+            return load_pretrained_tokenizer(settings["name_or_path"])
+        reports = (self.store.report(case) for case in self.train_cases)
+        texts = [report.text for report in reports if report is not None]
+        return train_wordpiece(texts, settings["vocabulary_size"])
+
+    def start_training(self, position: int) -> None:
+        """Begin or continue the order of batches at ``position`` steps since the beginning."""
+        dataset = ColipriDataset(
+            self.store, self.configuration, True, derive_seed(self.options.seed, "data")
+        )
+        self._batches = iter(
+            make_loader(
+                dataset,
+                self.train_cases,
+                self.batch_size,
+                position,
+                self.options.num_workers,
+                self.pin_memory,
+            )
+        )
+
+    def next_batch(self) -> dict[str, Any]:
+        """The next training batch; call :meth:`start_training` first."""
+        if self._batches is None:
+            raise RuntimeError("start_training was not called")
+        return next(self._batches)
+
+    def validation_batches(self) -> Iterator[dict[str, Any]]:
+        """Every paired validation case once, centred and with its full text."""
+        dataset = ColipriDataset(self.store, self.configuration, False, 0)
+        size = min(self.batch_size, max(2, len(self.val_cases)))
+        return iter(make_loader(dataset, self.val_cases, size, num_workers=0))
+
+    def findings_of(self, case: str) -> dict[str, int | None]:
+        """Labels of a case: 1, 0 or None (unknown)."""
+        return dict(self.store.record(case)["findings"])
+
+    def _studies(self, cases: list[str]) -> set[str]:
+        return {self.store.record(case)["study"] for case in cases}
+
+    @staticmethod
+    def _optional_json(path: Path) -> Any:
+        return read_json(path) if path.is_file() else None
