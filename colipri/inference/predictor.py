@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from colipri.common.errors import ColipriError
 from colipri.inference.volume import PreparedVolume, StoredVolume, Volume, prepare_files
 from colipri.inference.windows import Triple, plan_windows, positions_of, stitch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     import torch
     from torch import Tensor
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Made = TypeVar("Made")
 _TEXTS_AT_ONCE = 64
 _READ_AHEAD = 2  # volumes read and preprocessed in the background while one is encoded
 
@@ -79,7 +79,7 @@ class ColipriPredictor:
         from colipri.text.tokenizer import tokenizer_from_string
 
         self.checkpoint, self.device, self.source = checkpoint, device, source
-        self.plans: Plans = Plans(_with_spacing(checkpoint, spacing))
+        self.plans: Plans = Plans(_with_spacing(checkpoint, spacing), f"the plan in {source}")
         self.configuration_name: str = checkpoint["configuration"]
         self.configuration: Configuration = self.plans.configuration(self.configuration_name)
         self.tokenizer = tokenizer_from_string(checkpoint["tokenizer"])
@@ -211,18 +211,20 @@ class ColipriPredictor:
 
     def encode_many(self, makers: Iterable[Callable[[], Volume]]) -> Iterator[EncodedImage]:
         """Encode volumes in order; the next ones are read while one is computed."""
-        waiting: list[Future[Volume]] = []
-        remaining = iter(makers)
-        with ThreadPoolExecutor(_READ_AHEAD) as pool:
+        for future in _read_ahead(makers):
+            yield self.encode(future.result())
+
+    def encode_files(
+        self, images: Sequence[ImageInput]
+    ) -> Iterator[tuple[PreparedVolume, EncodedImage] | ColipriError]:
+        """Read, preprocess and encode images in order; a broken one yields its error and the rest
+        go on."""
+        for future in _read_ahead(partial(self.prepare, image) for image in images):
             try:
-                waiting += [pool.submit(make) for make in islice(remaining, _READ_AHEAD)]
-                while waiting:
-                    volume = waiting.pop(0).result()
-                    waiting += [pool.submit(make) for make in islice(remaining, 1)]
-                    yield self.encode(volume)
-            finally:
-                for future in waiting:
-                    future.cancel()
+                volume = future.result()
+                yield volume, self.encode(volume)
+            except ColipriError as error:
+                yield error
 
     def project(self, encoded: EncodedImage) -> Tensor:
         """(K, E) L2-normalised: every kept token in the space of the texts, on the CPU."""
@@ -322,14 +324,32 @@ class ColipriPredictor:
         return torch.cat(rows)
 
 
+def _read_ahead(makers: Iterable[Callable[[], Made]]) -> Iterator[Future[Made]]:
+    """Call ``makers`` in background threads, at most two ahead of whoever iterates."""
+    remaining = iter(makers)
+    with ThreadPoolExecutor(_READ_AHEAD) as pool:
+        waiting = [pool.submit(make) for make in islice(remaining, _READ_AHEAD)]
+        try:
+            while waiting:
+                yield waiting.pop(0)
+                waiting += [pool.submit(make) for make in islice(remaining, 1)]
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
 def find_device(name: str | torch.device) -> torch.device:
-    """The device of this name.
+    """The device of this name; "auto" is the best that there is, and is said.
 
     Raises:
         ColipriError: it is not available on this machine.
     """
     import torch
 
+    if name == "auto":
+        best = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else best
+        logger.info("Computing on %s", name)
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -53,6 +53,15 @@ def make_prompts(finding_names: Sequence[str], style: str = DEFAULT_STYLE) -> li
     return [_pair(name, content, style) for name in names]
 
 
+def describe_prompts(prompts: Sequence[PromptPair], style: str) -> dict[str, Any]:
+    """Style and texts, so that a result can be repeated."""
+    texts = {
+        pair.finding: {"positive": list(pair.positive), "negative": list(pair.negative)}
+        for pair in prompts
+    }
+    return {"style": style, "texts": texts}
+
+
 def _style(style: str) -> dict[str, Any]:
     shipped = _shipped()
     if style in shipped:

@@ -15,7 +15,7 @@ from colipri.inference.labelled_cases import (
     cases_of_split,
     collect_cases,
 )
-from colipri.inference.prompts import DEFAULT_STYLE, PromptPair, make_prompts
+from colipri.inference.prompts import DEFAULT_STYLE, PromptPair, describe_prompts, make_prompts
 from colipri.inference.split_results import (
     Thresholds,
     encode_split,
@@ -133,15 +133,6 @@ def result_head(
         "split": split,
         "images_from": collection.source,
     }
-
-
-def describe_prompts(prompts: Sequence[PromptPair], style: str) -> dict[str, Any]:
-    """Style and texts, so that a result can be repeated."""
-    texts = {
-        pair.finding: {"positive": list(pair.positive), "negative": list(pair.negative)}
-        for pair in prompts
-    }
-    return {"style": style, "texts": texts}
 
 
 def add_control(

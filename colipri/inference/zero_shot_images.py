@@ -1,0 +1,97 @@
+"""Zero-shot scores of image files: no labels needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colipri.common.errors import ColipriError
+from colipri.common.progress import progress
+from colipri.inference.inputs import ImageInput, find_images
+from colipri.inference.prompts import DEFAULT_STYLE, describe_prompts, make_prompts
+from colipri.inference.split_results import Thresholds, thresholds_from_file
+from colipri.inference.zero_shot import encode_prompts, zero_shot_scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from colipri.inference.predictor import ColipriPredictor
+
+
+def zero_shot_on_images(
+    predictor: ColipriPredictor,
+    source: Path | str,
+    findings: Sequence[str] | None = None,
+    *,
+    prompt_style: str = DEFAULT_STYLE,
+    thresholds_file: Path | str | None = None,
+) -> dict[str, Any]:
+    """What ``colipri_zero_shot -i`` writes.
+
+    Args:
+        predictor: The model.
+        source: Image file, folder of images, or DICOM series folder.
+        findings: In any words; default: those of the training data.
+        prompt_style: A shipped style or a JSON file.
+        thresholds_file: Result of an earlier run on a split; decides "present".
+
+    Returns:
+        ``images``: image, files, scores (finding -> probability), present (finding -> true, false,
+        or null without a threshold); ``problems``: images that could not be read.
+
+    Raises:
+        ColipriError: no image could be read, no findings, or faulty prompts or thresholds.
+    """
+    names = _names(findings, predictor)
+    prompts = make_prompts(names, prompt_style)
+    names = [pair.finding for pair in prompts]
+    thresholds = Thresholds({}, "none")
+    if thresholds_file is not None:
+        thresholds = thresholds_from_file(thresholds_file, names)
+    images = find_images(source, predictor.num_channels)
+    texts = encode_prompts(prompts, predictor.encode_texts)
+    found, problems = [], []
+    encoded = progress(predictor.encode_files(images), "Encoding", total=len(images), unit="image")
+    for image, outcome in zip(images, encoded, strict=True):
+        if isinstance(outcome, ColipriError):
+            problems.append({"image": image.name, "problem": str(outcome)})
+            continue
+        embedding = outcome[1].embedding
+        found.append(_entry(image, embedding, names, texts, predictor.temperature, thresholds))
+    if not found:
+        raise ColipriError(problems[0]["problem"])
+    return {
+        "model": predictor.describe(),
+        "prompts": describe_prompts(prompts, prompt_style),
+        "thresholds": {"source": thresholds.source, "values": dict(thresholds.values)},
+        "images": found,
+        "problems": problems,
+    }
+
+
+def _names(findings: Sequence[str] | None, predictor: ColipriPredictor) -> list[str]:
+    if findings is not None:
+        return list(findings)
+    known = list(predictor.plans.raw["findings"])
+    if not known:
+        raise ColipriError("the model's training data had no findings; name some with -f")
+    return known
+
+
+def _entry(
+    image: ImageInput,
+    embedding: Tensor,
+    names: Sequence[str],
+    texts: tuple[Tensor, Tensor],
+    temperature: float,
+    thresholds: Thresholds,
+) -> dict[str, Any]:
+    row = zero_shot_scores(embedding.unsqueeze(0), *texts, temperature)[0].tolist()
+    scores = dict(zip(names, row, strict=True))
+    present = {}
+    for name in names:
+        cut = thresholds.values.get(name)
+        present[name] = None if cut is None else scores[name] >= cut
+    files = [str(file) for file in image.files]
+    return {"image": image.name, "files": files, "scores": scores, "present": present}

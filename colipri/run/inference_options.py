@@ -1,0 +1,93 @@
+"""Arguments that the inference commands share, and what they build."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colipri.common.errors import ColipriError
+
+if TYPE_CHECKING:
+    from colipri.inference.predictor import ColipriPredictor
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """-m, -device, --window, --spacing."""
+    parser.add_argument(
+        "-m", required=True, metavar="CHECKPOINT", help="checkpoint_best.pth of a training"
+    )
+    parser.add_argument(
+        "-device", default="auto", help="cuda, cpu or mps (default: the best there is)"
+    )
+    parser.add_argument(
+        "--window",
+        nargs="*",
+        type=int,
+        metavar="N",
+        help="slide over the whole volume in windows of N N N voxels (without numbers: the plan's "
+        "patch); default: one patch around the centre",
+    )
+    parser.add_argument(
+        "--spacing",
+        nargs=3,
+        type=float,
+        metavar="MM",
+        help="another spacing than the plan's (superior, anterior, right), in windows",
+    )
+
+
+def add_split_options(parser: argparse.ArgumentParser) -> None:
+    """-d, --split, --source, --resamples, --seed."""
+    parser.add_argument("-d", metavar="DATASET", help="number or name of a data set")
+    parser.add_argument(
+        "--split", default="test", choices=("train", "val", "test"), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--source",
+        default="auto",
+        choices=("auto", "preprocessed", "raw"),
+        help="read the preprocessed cases or the raw images (default: preprocessed where they were "
+        "made with the model's plan)",
+    )
+    parser.add_argument(
+        "--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
+
+
+def make_predictor(options: argparse.Namespace) -> ColipriPredictor:
+    """The model that the options name."""
+    from colipri.inference.predictor import ColipriPredictor
+
+    window = options.window
+    if window is not None and len(window) not in (0, 3):
+        raise ColipriError("--window takes three numbers (superior, anterior, right), or none")
+    predictor = ColipriPredictor.from_checkpoint(
+        options.m, options.device, spacing=options.spacing, window=window or None
+    )
+    if window == []:
+        predictor.window = predictor.patch_size
+    return predictor
+
+
+def check_output(output: str | None, endings: Sequence[str]) -> Path | None:
+    """The output file, if its ending is known and its folder can be written to.
+
+    Asked before the work begins, so that hours of encoding are not lost at the end.
+    """
+    if output is None:
+        return None
+    from colipri.common.atomic import atomic_path
+
+    path = Path(output)
+    if not path.name.lower().endswith(tuple(endings)):
+        raise ColipriError(f"the output {path} must end in {' or '.join(endings)}")
+    if path.is_dir():
+        raise ColipriError(f"the output {path} is a folder; name a file")
+    probe = path.with_name(f"{path.name}.probe")
+    with atomic_path(probe):
+        pass
+    probe.unlink()
+    return path
