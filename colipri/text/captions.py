@@ -1,4 +1,4 @@
-"""Captions drawn from structured reports: text augmentation for training, fixed text for validation.
+"""Captions drawn from structured reports: varied for training, always the same for validation.
 
 A contrastive model that always sees the whole report in one order learns its layout. Captions vary
 in order, length and section; the random numbers come from the caller, so that a sample's caption is

@@ -8,43 +8,54 @@ from itertools import pairwise
 from colipri.text.lexicon import cues, has_strong_finding
 
 _PREDICATE = re.compile(
-    r"(?<!\w)(?:is|are|was|were|has|have|had|shows?|showed|demonstrates?|demonstrated|reveals?|revealed|appears?"
-    r"|remains?|measures?|contains?|persists?|can|could|may|might|cannot|isn't|aren't|becomes?|became)(?!\w)"
+    r"(?<!\w)(?:is|are|was|were|has|have|had|shows?|showed|demonstrates?|demonstrated|reveals?"
+    r"|revealed|appears?"
+    r"|remains?|measures?|contains?|persists?|can|could|may|might|cannot|isn't|aren't|becomes?"
+    r"|became)(?!\w)"
 )
 _CONTRAST = re.compile(
-    r"(?<!\w)(?:but|however|although|though|whereas|while|yet|except for|except|other than|apart from|aside from"
+    r"(?<!\w)(?:but|however|although|though|whereas|while|yet|except for|except|other than"
+    r"|apart from|aside from"
     r"|with the exception of|nevertheless|nonetheless|despite|instead)(?!\w)"
 )
 _DENIAL = re.compile(
-    r"(?:[,;(]|(?<!\w)(?:and|with|but|as well as)) +(?:(?!is |are |was |were |has |have )\w+ )?(?:there (?:is|are|was|were) )?(?:also |currently |again |now )?"
+    r"(?:[,;(]|(?<!\w)(?:and|with|but|as well as)) +(?:(?!is |are |was |were |has "
+    r"|have )\w+ )?(?:there (?:is|are|was|were) )?(?:also |currently |again |now )?"
     r"(?:no|without|not|neither|absent|lack of|absence of)(?!\w)"
     r"|(?<=\s)without(?!\w)"
-    r"|(?<=\s)(?:which|that|whose) (?:\w+ ){0,2}?(?:is|are|was|were|does|do|did|has|have|had|shows?) (?:no|not)(?!\w)"
+    r"|(?<=\s)(?:which|that|whose) (?:\w+ ){0,2}?(?:is|are|was|were|does|do|did|has|have|had"
+    r"|shows?) (?:no|not)(?!\w)"
 )
 _HEDGE_WORDS = (
-    r"(?:likely|probably|possibly|suspicious|suggest\w*|presumably|presumed|concerning|worrisome|may|might|could"
-    r"|possible|probable|cannot|favou?r\w*|perhaps|suspected|questionable|potentially|versus|equivocal)"
+    r"(?:likely|probably|possibly|suspicious|suggest\w*|presumably|presumed|concerning|worrisome"
+    r"|may|might|could"
+    r"|possible|probable|cannot|favou?r\w*|perhaps|suspected|questionable|potentially|versus"
+    r"|equivocal)"
 )
 _HEDGE = re.compile(
-    rf"[,(] *(?:(?:which|and|this|these|it|raising|findings?|appearance) )*(?:(?:is|are|was|were) )?(?:(?:most|very|highly|also) )*{_HEDGE_WORDS}(?!\w)"
-    r"|(?<!\w)(?:and|with) +(?:a |an |the |most |also )*(?:likely|probably|possibly|possible|probable|suspected|questionable)(?!\w)"
+    rf"[,(] *(?:(?:which|and|this|these|it|raising|findings?|appearance) )*(?:(?:is|are|was"
+    rf"|were) )?(?:(?:most|very|highly|also) )*{_HEDGE_WORDS}(?!\w)"
+    r"|(?<!\w)(?:and|with) +(?:a |an |the |most |also )*(?:likely|probably|possibly|possible"
+    r"|probable|suspected|questionable)(?!\w)"
 )
 _ADVICE = re.compile(
-    r"(?:[,;]|(?<!\w)and) +(?=[^,;]*(?<!\w)(?:recommend\w*|advis\w*|follow-?up|correlat\w*|suggested|warranted)(?!\w))"
+    r"(?:[,;]|(?<!\w)and) +(?=[^,;]*(?<!\w)(?:recommend\w*|advis\w*|follow-?up|correlat\w*"
+    r"|suggested|warranted)(?!\w))"
 )
 _JOIN = re.compile(r"(?:, *(?:and +)?|(?<!\w)and +)(?=\S)")
 _SEPARATOR = re.compile(r"; +|\s[-\u2013\u2014]+\s")
 _SOME = (
-    r"(?:an?|small|tiny|mild|minor|moderate|large|minimal|trace|stable|unchanged|multiple|several|few|new|subtle|slight|marked"
-    r"|severe|extensive|diffuse|bilateral|chronic|scattered|patchy|residual|some|known|increased|there is|there are|status post"
+    r"(?:an?|small|tiny|mild|minor|moderate|large|minimal|trace|stable|unchanged|multiple|several"
+    r"|few|new|subtle|slight|marked"
+    r"|severe|extensive|diffuse|bilateral|chronic|scattered|patchy|residual|some|known|increased"
+    r"|there is|there are|status post"
     r"|\d+(?:[.,]\d+)?[ -]?(?:mm|cm))"
 )
-_NEW_ITEM = re.compile(
-    rf", +(?:and +)?(?={_SOME}(?!\w))|(?<!\w)(?:with|and) +(?={_SOME}(?!\w))"
-)
+_NEW_ITEM = re.compile(rf", +(?:and +)?(?={_SOME}(?!\w))|(?<!\w)(?:with|and) +(?={_SOME}(?!\w))")
 _LIST_GOES_ON = re.compile(r"(?<!\w)(?:or|nor)(?!\w)")
 _NORMAL_AFTER = re.compile(
-    r"(?:(?<!\w)with|,) +(?=(?:an? |the |otherwise )*(?:normal|preserved|patent|intact|clear|unremarkable|no)(?!\w))"
+    r"(?:(?<!\w)with|,) +(?=(?:an? |the |otherwise )*(?:normal|preserved|patent|intact|clear"
+    r"|unremarkable|no)(?!\w))"
 )
 _LONGEST = 4000  # characters; beyond this it is no sentence, and its structure is not looked at
 
@@ -90,7 +101,9 @@ def _leading_exception(text: str) -> list[int]:
     comma = text.find(",", match.end())
     if comma >= 0:
         return [comma + 1]
-    article = re.compile(r"(?<!\w)the (?=[^,]*(?<!\w)(?:is|are|was|were)(?!\w))").search(text, match.end())
+    article = re.compile(r"(?<!\w)the (?=[^,]*(?<!\w)(?:is|are|was|were)(?!\w))").search(
+        text, match.end()
+    )
     return [article.start()] if article else []
 
 
@@ -116,6 +129,10 @@ def _new_items(text: str) -> list[int]:
         denied = any(
             cues(name).search(before) for name in ("negation_before", "negation_after", "normal")
         )
-        if denied and not _LIST_GOES_ON.search(text, match.end()) and has_strong_finding(text[match.end() :]):
+        if (
+            denied
+            and not _LIST_GOES_ON.search(text, match.end())
+            and has_strong_finding(text[match.end() :])
+        ):
             starts.append(_behind_mark(text, match.start()))
     return starts

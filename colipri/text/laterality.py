@@ -16,8 +16,10 @@ _TABLE_FILE = Path(__file__).with_name("laterality.json")
 # "L lung", "(R)", "R > L", "LT kidney": single letters count only next to what has two sides.
 _LETTER = re.compile(
     r"(?<![\w.-])(?:(?P<bracket>\()(?P<a>[LR])(?=\)(?!\w))"
-    r"|(?P<b>[LR])(?=[ -](?:lung|lobe|upper|lower|middle|hilum|hilar|kidney|renal|adrenal|pleural|breast|axilla|sided|side"
-    r"|hemithorax|ovary|hip|femur|shoulder|clavicle|rib|main|apex|apical|base|basal|basilar|thyroid|ventric|atri|iliac|carotid)"
+    r"|(?P<b>[LR])(?=[ -](?:lung|lobe|upper|lower|middle|hilum|hilar|kidney|renal|adrenal|pleural"
+    r"|breast|axilla|sided|side"
+    r"|hemithorax|ovary|hip|femur|shoulder|clavicle|rib|main|apex|apical|base|basal|basilar"
+    r"|thyroid|ventric|atri|iliac|carotid)"
     r"|\s*[<>=]+\s*[LR](?!\w))"
     r"|(?<=[<>=])\s*(?P<c>[LR])(?!\w))"
 )
@@ -79,7 +81,7 @@ def _like(original: str, word: str) -> str:
 @cache
 def _counterparts() -> dict[str, str]:
     pairs = _table()["swap"]
-    return {left: right for left, right in pairs} | {right: left for left, right in pairs}
+    return dict(pairs) | {right: left for left, right in pairs}
 
 
 @cache

@@ -20,12 +20,16 @@ Polarity = Literal["positive", "negative", "uncertain", "neutral"]
 POLARITIES: tuple[Polarity, ...] = ("positive", "negative", "uncertain", "neutral")
 _HEADING_WORDS = 5  # "LOWER NECK AND THORACIC INLET:" is a heading, a longer text is not
 # "Pneumothorax - no": a denial without a noun is about what stands before it.
-_BARE_DENIAL = re.compile(r"\W*(?:no|none|nil|absent|negative|not (?:seen|present|detected|identified))\W*")
+_BARE_DENIAL = re.compile(
+    r"\W*(?:no|none|nil|absent|negative|not (?:seen|present|detected|identified))\W*"
+)
 _GUESS = re.compile(r"(?<![\w)])\? ?(?=[a-z])")  # "? pneumonia"
 # What stands before "normal" where the whole clause says so: "the heart is", "heart size".
 _IS_NORMAL = re.compile(
-    r"(?:(?<!\w)(?:is|are|was|were|be|been|remains?|remained|appears?|appeared|appearing|looks?|sizes?|contours?"
-    r"|calib(?:er|re|ration)|width|course|appearance|attenuation|lungs?|heart|mediastinum|position)|[:;,]) "
+    r"(?:(?<!\w)(?:is|are|was|were|be|been|remains?|remained|appears?|appeared|appearing|looks?"
+    r"|sizes?|contours?"
+    r"|calib(?:er|re|ration)|width|course|appearance|attenuation|lungs?|heart|mediastinum"
+    r"|position)|[:;,]) "
     r"(?:\w+ly |otherwise |also |all |both |within |of |still |now |again )*$"
 )
 
@@ -70,6 +74,14 @@ def sentence_polarity(sentence: str) -> Polarity:
     return next((c.polarity for c in clauses if c.polarity != "neutral"), "neutral")
 
 
+def split_clauses(sentence: str) -> list[str]:
+    """The sentence at every place where a clause may begin, whatever the polarities."""
+    sentence = fold_spaces(sentence)
+    bounds = [0, *clause_starts(blank("ignored", _lowered(sentence))), len(sentence)]
+    parts = [sentence[start:end].strip() for start, end in pairwise(bounds)]
+    return [part for part in parts if part]
+
+
 def clause_polarity(clause: str) -> Polarity:
     """The polarity of one clause.
 
@@ -102,7 +114,7 @@ def clause_polarity(clause: str) -> Polarity:
 
 
 def _is_heading(clause: str) -> bool:
-    """"Findings:", "Heart and mediastinum:" and nothing behind it."""
+    """ "Findings:", "Heart and mediastinum:" and nothing behind it."""
     body = clause.strip(" *#_-")
     return body.endswith((":", "\uff1a")) and len(body.split()) <= _HEADING_WORDS
 
@@ -114,9 +126,8 @@ def _is_context(text: str, strong: bool) -> bool:
     act = cues("act").search(text)
     if act is not None:
         shows = cues("shows").search(text)
-        if shows is not None and has_strong_finding(text[shows.end() :]):
-            return False  # "CT performed yesterday shows a nodule"
-        return True
+        # "CT performed yesterday shows a nodule" is about the nodule.
+        return shows is None or not has_strong_finding(text[shows.end() :])
     history = cues("history").search(text)
     return history is not None and not (strong and has_strong_finding(text[: history.start()]))
 

@@ -10,34 +10,26 @@ import json
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from colipri.text.cleaning import fold_spaces
 
-_ABBREVIATIONS_FILE = Path(__file__).with_name("abbreviations.json")
+_WORDS_FILE = Path(__file__).with_name("sentence_words.json")
 # A line that begins like this begins a new item, whatever stood before it.
-_ITEM = re.compile(r"(?:[-*•·▪◦‣–—+>o][ \t]+|\(?\d{1,2}[.)][ \t]+|\(?[a-zA-Z][.)][ \t]+)(?=\S)")
-# What ends a line that goes on: a comma, an opening, or a word that no sentence ends with.
-_GOES_ON = re.compile(
-    r"(?:[,;(/&+–-]|\b(?:a|an|the|of|in|on|at|to|for|from|by|with|without|and|or|nor|no|not|is|are|was|were"
-    r"|has|have|be|been|as|than|that|which|into|near|per|most|may|left|right|upper|lower|there|this|these))$",
-    re.IGNORECASE,
+_ITEM = re.compile(
+    r"(?:[-*\u2022\u00b7\u25aa\u25e6\u2023\u2013\u2014+>o][ \t]+|\(?\d{1,2}[.)][ \t]+"
+    r"|\(?[a-zA-Z][.)][ \t]+)(?=\S)"
 )
+_OPEN_ENDS = tuple(",;(/&+-\u2013:")  # a line that ends so goes on in the next
 _TERMINATOR = re.compile(
-    r"[.!?…]+(?:[)\]\"'”’»*_]+)?(?=\s|$)"  # an ordinary end
+    r"[.!?\u2026]+(?:[)\]\"'\u201d\u2019\u00bb*_]+)?(?=\s|$)"  # an ordinary end
     r"|(?<=[a-z)\]%]{3})\.(?=[A-Z][a-z])"  # "effusion.No nodule": a forgotten space
-    r"|[。！？।؟۔]+"  # other scripts, which need no space behind
+    r"|[\u3002\uff01\uff1f\u0964\u061f\u06d4]+"  # other scripts, which need no space behind
 )
 _ENUMERATION_START = re.compile(r"[\s(\-*•]*(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,4})$")
 _LAST_WORD = re.compile(r"([^\s(\[\"'“]+)$")
 _DIMENSION = re.compile(
     r"(?:in|long|wide|thick|deep|high|from|above|below|x|by|and|at|diameter|diam)\b"
-)
-# Words that English writes small inside a sentence: capitalised, they begin one.
-_STARTERS = frozenset(
-    "a acute additionally all also an bilateral both chronic clear few findings heart however if in increased"
-    " interval it large lungs mild moderate multiple new no normal not note on otherwise patent pleural"
-    " possible previously pulmonary scattered see severe several similar slight small stable status surgical"
-    " the there these this trace unchanged unremarkable visualized with within without".split()
 )
 # "... is clear HEART: normal": headings of organs in capitals begin a sentence wherever they stand.
 _ORGAN_HEADING = re.compile(
@@ -87,16 +79,21 @@ def _continues(previous: str, line: str, longest: int) -> bool:
     """Whether ``line`` goes on with the sentence of the line before it."""
     if _ITEM.match(line):
         return False
-    if _GOES_ON.search(previous) or previous.endswith(":"):
+    if previous.endswith(_OPEN_ENDS) or _last_word(previous).lower() in _words("unfinished"):
         return True
-    if previous[-1] in ".!?…。！？।؟۔":
+    if previous[-1] in ".!?\u2026\u3002\uff01\uff1f\u0964\u061f\u06d4":
         return _is_protected(previous, len(previous) - 1, line)
     if line[0].islower() or line[0] in "(,;":
         return True
-    if line[0].isupper() and _first_word(line).lower() in _STARTERS and not previous.isupper():
-        return False
-    # "... in the right lung" / "Lower lobe ...": prose that was wrapped at the window's width.
-    return longest >= _WRAP_WIDTH and len(previous) >= longest - _WRAP_MARGIN
+    first = _first_word(line)
+    if first[:1].isupper() and first.lower() in _words("sentence_starters"):
+        return previous.isupper() and line.isupper() and _is_wrapped(previous, longest)
+    return _is_wrapped(previous, longest)
+
+
+def _is_wrapped(line: str, longest: int) -> bool:
+    """Whether a line of prose ends where the window ended, and not where the writer ended it."""
+    return longest >= _WRAP_WIDTH and len(line) >= longest - _WRAP_MARGIN
 
 
 def _first_word(line: str) -> str:
@@ -154,11 +151,26 @@ def _is_initial(word: str, before: str, following: str) -> bool:
     )
 
 
+def _last_word(line: str) -> str:
+    return line.rsplit(None, 1)[-1]
+
+
+@cache
+def _words(name: str) -> frozenset[str]:
+    return frozenset(_table()[name])
+
+
 @cache
 def _abbreviations() -> dict[str, tuple[str, ...]]:
-    data = json.loads(_ABBREVIATIONS_FILE.read_text(encoding="utf-8"))
+    """Abbreviation -> the kinds of protection that it has."""
     kinds: dict[str, tuple[str, ...]] = {}
     for kind in ("always", "before_number", "before_lowercase", "before_dimension"):
-        for word in data[kind]:
+        for word in _table()[kind]:
             kinds[word] = (*kinds.get(word, ()), kind)
     return kinds
+
+
+@cache
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(_WORDS_FILE.read_text(encoding="utf-8"))
+    return table

@@ -7,13 +7,16 @@ import re
 from colipri.text.sentences import strip_enumeration
 
 _CONNECTING = re.compile(
-    r"(?:[,;:–—-]\s*)*(?:(?:and|but|however|although|though|whereas|while|yet)\b[,\s]+)*(?:with (?=no\b))?",
+    r"(?:[,;:\u2013\u2014-]\s*)*(?:(?:and|but|however|although|though|whereas|while"
+    r"|yet)\b[,\s]+)*(?:with (?=no\b))?",
     re.IGNORECASE,
 )
 _TRAILING = re.compile(
-    r"(?:[\s,;:–—-]|(?<=\s)(?:and|but|or|with|while|although)(?=\s*[.,;]*\s*$))+$", re.IGNORECASE
+    r"(?:[\s,;:\u2013\u2014-]|(?<=\s)(?:and|but|or|with|while"
+    r"|although)(?=\s*[.,;]*\s*$))+$",
+    re.IGNORECASE,
 )
-_ENDS = (".", "!", "?", "…", "。", "！", "？", "।", "؟", "۔")
+_ENDS = (".", "!", "?", "\u2026", "\u3002", "\uff01", "\uff1f", "\u0964", "\u061f", "\u06d4")
 
 
 def as_statement(text: str) -> str:

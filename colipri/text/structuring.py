@@ -14,6 +14,7 @@ from colipri.text.report import Report, context_sections
 from colipri.text.sentences import split_sentences
 
 _CODES: dict[str, Polarity] = {"p": "positive", "n": "negative", "u": "uncertain", "0": "neutral"}
+_IMPORTANCE: tuple[Polarity, ...] = ("positive", "uncertain", "negative", "neutral")
 _CODE_OF = {polarity: code for code, polarity in _CODES.items()}
 
 
@@ -29,7 +30,8 @@ class Sentence(NamedTuple):
 class StructuredReport:
     """What a report says, by section and polarity.
 
-    sections: section -> {"positive": [...], "negative": [...], "uncertain": [...], "neutral": [...]}.
+    sections: section -> {"positive": [...], "negative": [...], "uncertain": [...],
+        "neutral": [...]}, sentences as written.
     order: section -> one letter a sentence (p, n, u, 0), which restores the order of writing; may
         be missing (structured by another program): then positive findings come first.
     """
@@ -130,11 +132,11 @@ def _in_order(by_polarity: Mapping[str, list[str]], codes: str) -> Iterator[tupl
     """Sentences by the letters of ``codes``; what the letters do not account for comes last."""
     remaining = {polarity: iter(by_polarity.get(polarity, ())) for polarity in POLARITIES}
     for code in codes:
-        polarity = _CODES.get(code)
-        text = next(remaining[polarity], None) if polarity is not None else None
-        if polarity is not None and text is not None:
+        polarity = _CODES.get(code, "neutral")
+        text = next(remaining[polarity], None)
+        if text is not None:
             yield polarity, text
-    for polarity in ("positive", "uncertain", "negative", "neutral"):
+    for polarity in _IMPORTANCE:
         for text in remaining[polarity]:
             yield polarity, text
 
