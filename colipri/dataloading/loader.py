@@ -70,9 +70,9 @@ class BatchLoader:
                 raise _worker_error(error) from error
             if isinstance(batch, LoadFailure):
                 logger.debug("%s", batch.details)
-                text = batch.problem
-                named = text if batch.case in text else f"case {batch.case}: {text}"
-                raise ColipriError(named) from RuntimeError(batch.details)
+                name = f"case {batch.case}: "
+                text = batch.problem.removeprefix(name)
+                raise ColipriError(name + text) from RuntimeError(batch.details)
             self.delivered += 1
             yield batch
 

@@ -17,6 +17,7 @@ from colipri.preprocessing.blosc2_files import compress
 from colipri.preprocessing.digests import digest_of, plans_digest, source_digest
 from colipri.preprocessing.image import preprocess_image
 from colipri.preprocessing.store import MANIFEST
+from colipri.preprocessing.whole_files import require_whole
 
 if TYPE_CHECKING:
     from colipri.experiment_planning.plans import Configuration, Plans
@@ -75,8 +76,7 @@ def preprocess_case(task: CaseTask) -> CaseResult:
     except _UnwritableStoreError as error:
         return CaseResult("unwritable", str(error))
     except ColipriError as error:
-        case, text = task.case.identifier, str(error)
-        raise ColipriError(text if case in text else f"case {case}: {text}") from error
+        raise ColipriError(f"case {task.case.identifier}: {error}") from error
 
 
 def _bring_up_to_date(task: CaseTask) -> str:
@@ -170,6 +170,7 @@ def _make_arrays(task: CaseTask) -> dict[str, Any]:
     from colipri.imageio.reading import read_image
 
     case, folder = task.case, task.folder
+    require_whole(case.images)
     image = read_image(case.images, task.plans.raw["orientation"])
     array, properties = preprocess_image(image, task.plans, task.configuration)
     cells = properties.pop("body_cells")

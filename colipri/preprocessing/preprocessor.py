@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import re
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -73,8 +74,7 @@ def preprocess_dataset(
         dataset = load_raw_dataset(dataset)
     if dataset.name != plans.raw["dataset_name"]:
         raise ColipriError(f"this plan is for {plans.raw['dataset_name']}, not for {dataset.name}")
-    if not dataset.cases:
-        raise ColipriError(f"{dataset.name} has no cases")
+    _check_identifiers([case.identifier for case in dataset.cases])
     names = list(configurations or plans.raw["configurations"])
     target = _target_folder(dataset)
     stores = {}
@@ -88,6 +88,19 @@ def preprocess_dataset(
             keep_going,
         )
     return stores
+
+
+def _check_identifiers(identifiers: Sequence[str]) -> None:
+    """Case names become file names, which must not collide with the store's own."""
+    if not identifiers:
+        raise ColipriError("the data set has no cases")
+    reserved = {Path(MANIFEST).stem, Path(REPORTS).stem}
+    for name in identifiers:
+        if name in reserved or name.endswith(("_tokens", ".failed")):
+            raise ColipriError(
+                f"case '{name}': the store uses this name itself (manifest, reports, *_tokens, "
+                "*.failed); rename the case"
+            )
 
 
 def _target_folder(dataset: RawDataset) -> Path:
@@ -114,12 +127,18 @@ def _preprocess_configuration(
     mine = tasks[part_id::num_parts]
     _remove_leftovers(folder, mine, alone=num_parts == 1)
     counts = {"kept": 0, "described": 0, "made": 0}
-    outcomes = run_parallel(preprocess_case, mine, num_processes, f"Preprocessing {name}")
-    with closing(cast("Generator[Outcome[CaseTask, CaseResult], None, None]", outcomes)):
-        for outcome in outcomes:
-            status = _status(outcome, keep_going)
-            if status is not None:
-                counts[status] += 1
+    try:
+        outcomes = run_parallel(preprocess_case, mine, num_processes, f"Preprocessing {name}")
+        with closing(cast("Generator[Outcome[CaseTask, CaseResult], None, None]", outcomes)):
+            for outcome in outcomes:
+                status = _status(outcome, keep_going)
+                if status is not None:
+                    counts[status] += 1
+    except KeyboardInterrupt:
+        # at once, not after the cases that the workers have begun; those are made anew next time
+        _stop_workers()
+        _remove_leftovers(folder, mine, alone=num_parts == 1)
+        raise
     logger.info(
         "%s: %d cases made, %d only described anew, %d already finished",
         name,
@@ -128,6 +147,15 @@ def _preprocess_configuration(
         counts["kept"],
     )
     return _finish(tasks, keep_going)
+
+
+def _stop_workers() -> None:
+    """End this process's workers, whatever they are at."""
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join(timeout=10)
 
 
 def _status(outcome: Outcome[CaseTask, CaseResult], keep_going: bool) -> str | None:
@@ -142,7 +170,7 @@ def _status(outcome: Outcome[CaseTask, CaseResult], keep_going: bool) -> str | N
         return outcome.result.status
     case, problem = outcome.item.case.identifier, outcome.problem or "unknown problem"
     logger.debug("%s", outcome.details)
-    if case not in problem:
+    if not problem.startswith(f"case {case}:"):
         problem = f"case {case}: {problem}"
     if not keep_going:
         raise ColipriError(
