@@ -1,4 +1,4 @@
-"""The transformer block of Primus (EVA-02): rotary attention with inner norm, SwiGLU with inner norm.
+"""The transformer block of Primus (EVA-02): rotary attention and SwiGLU, each with an inner norm.
 
 Primus: arXiv 2503.01835; EVA-02: arXiv 2303.11331. Parameter names are those of
 dynamic-network-architectures' Primus, so that weights are interchangeable; the code is our own,
@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from colipri.architectures.rope import check_head_dim, rotate
-
-Rotary = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
@@ -36,24 +34,27 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(dim) if inner_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, rotary: Rotary, prefix: int, mask: Tensor | None) -> Tensor:
-        """(B, K, D) -> (B, K, D); the first ``prefix`` tokens have no position."""
+    def forward(
+        self, x: Tensor, turn: Tensor, prefix: int = 0, mask: Tensor | None = None
+    ) -> Tensor:
+        """Attend from every token to every token.
+
+        Args:
+            x: (B, prefix + K, D); the first ``prefix`` tokens have no position.
+            turn: (K, 1, head_dim / 2) or (B, K, 1, head_dim / 2) complex (rope.rotation).
+            mask: (B, 1, 1, prefix + K) bool, False at keys nobody attends to.
+
+        Returns:
+            (B, prefix + K, D).
+        """
         batch, length, dim = x.shape
         shape = (batch, length, self.num_heads, self.head_dim)
-        query = self.q_proj(x).view(shape).transpose(1, 2)
-        key = self.k_proj(x).view(shape).transpose(1, 2)
+        query = _turned(self.q_proj(x).view(shape), turn, prefix).transpose(1, 2)
+        key = _turned(self.k_proj(x).view(shape), turn, prefix).transpose(1, 2)
         value = self.v_proj(x).view(shape).transpose(1, 2)
-        sine, cosine = rotary
-        if prefix:
-            query, key = (
-                torch.cat((t[:, :, :prefix], rotate(t[:, :, prefix:], sine, cosine)), dim=2)
-                for t in (query, key)
-            )
-        else:
-            query, key = rotate(query, sine, cosine), rotate(key, sine, cosine)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         mixed = mixed.transpose(1, 2).reshape(batch, length, dim)
-        return self.proj(self.norm(mixed))  # type: ignore[no-any-return]
+        return self.proj(self.norm(mixed))
 
 
 class SwiGLU(nn.Module):
@@ -68,11 +69,11 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        return self.fc2(self.norm(F.silu(self.fc1_g(x)) * self.fc1_x(x)))  # type: ignore[no-any-return]
+        return self.fc2(self.norm(F.silu(self.fc1_g(x)) * self.fc1_x(x)))
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382): the branch is left out for single samples in training."""
+    """Stochastic depth (arXiv 1603.09382): the branch is left out for some samples in training."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -112,19 +113,35 @@ class Block(nn.Module):
             self.gamma_2 = nn.Parameter(torch.full((dim,), init_values))
 
     def forward(
-        self, x: Tensor, rotary: Rotary, prefix: int, mask: Tensor | None, recompute_mlp: bool
+        self,
+        x: Tensor,
+        turn: Tensor,
+        prefix: int = 0,
+        mask: Tensor | None = None,
+        recompute_mlp: bool = False,
     ) -> Tensor:
-        """(B, K, D) -> (B, K, D); with ``recompute_mlp`` the MLP half keeps only its input."""
-        attended = self.attn(self.norm1(x), rotary, prefix, mask)
-        x = x + self.drop_path1(_scaled(attended, self.gamma_1))
+        """(B, K, D) -> (B, K, D), arguments as in :class:`Attention`.
+
+        With ``recompute_mlp`` the MLP half keeps only its input for the backward pass: more than
+        half of a block's activations for 6 % more arithmetic at 13,824 tokens, because attention,
+        three quarters of the work there, is not computed twice.
+        """
+        x = x + self.drop_path1(_scaled(self.attn(self.norm1(x), turn, prefix, mask), self.gamma_1))
         if recompute_mlp and torch.is_grad_enabled():
             branch = checkpoint(self._mlp_branch, x, use_reentrant=False)
         else:
             branch = self._mlp_branch(x)
-        return x + branch  # type: ignore[no-any-return]
+        return x + branch
 
     def _mlp_branch(self, x: Tensor) -> Tensor:
-        return self.drop_path2(_scaled(self.mlp(self.norm2(x)), self.gamma_2))  # type: ignore[no-any-return]
+        return self.drop_path2(_scaled(self.mlp(self.norm2(x)), self.gamma_2))
+
+
+def _turned(features: Tensor, turn: Tensor, prefix: int) -> Tensor:
+    """Queries or keys (B, prefix + K, heads, head_dim), turned except for the prefix."""
+    if not prefix:
+        return rotate(features, turn)
+    return torch.cat((features[:, :prefix], rotate(features[:, prefix:], turn)), dim=1)
 
 
 def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:

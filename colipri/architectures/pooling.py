@@ -57,7 +57,7 @@ class AttentionPool(nn.Module):
         mask = None if key_mask is None else key_mask[:, None, None, :]
         pooled = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         pooled = pooled.transpose(1, 2).reshape(batch, -1, dim)
-        return attention.out_proj(pooled).mean(dim=1)  # type: ignore[no-any-return]
+        return attention.out_proj(pooled).mean(dim=1)
 
     def dense(self, tokens: Tensor) -> Tensor:
         """(B, K, E) -> (B, K, E): every token as if attention looked at it alone.
@@ -67,4 +67,4 @@ class AttentionPool(nn.Module):
         """
         weight = self.attention.in_proj_weight.chunk(3)[2]
         bias = self.attention.in_proj_bias.chunk(3)[2]
-        return self.attention.out_proj(F.linear(tokens, weight, bias))  # type: ignore[no-any-return]
+        return self.attention.out_proj(F.linear(tokens, weight, bias))

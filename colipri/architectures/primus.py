@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,14 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from colipri.architectures.blocks import Block
-from colipri.architectures.rope import check_head_dim, grid_positions, rotary_embedding
+from colipri.architectures.rope import (
+    Grid,
+    check_head_dim,
+    grid_positions,
+    grid_rotation,
+    rotation,
+)
 from colipri.architectures.stems import build_stem
 from colipri.architectures.tokens import select_tokens
+from colipri.architectures.transformer import Transformer
 
-__all__ = ["PRESETS", "PrimusEncoder", "select_tokens"]
+__all__ = ["CHECKPOINTING", "PRESETS", "PrimusEncoder", "select_tokens"]
 
-# Sizes of the Primus paper (arXiv 2503.01835); head widths are 66 and 72.
+# Sizes of the Primus paper (arXiv 2503.01835); heads are 66 wide, in M 72.
 PRESETS: dict[str, dict[str, int]] = {
     "S": {"embed_dim": 396, "depth": 12, "num_heads": 6},
     "B": {"embed_dim": 792, "depth": 12, "num_heads": 12},
@@ -27,44 +32,11 @@ PRESETS: dict[str, dict[str, int]] = {
 CHECKPOINTING = ("none", "mlp", "full")
 
 
-class Transformer(nn.Module):
-    """Blocks and final norm; named ``eva`` in the encoder, as in Primus' state dict."""
-
-    def __init__(
-        self,
-        embed_dim: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        drop_path_rate: float,
-        init_values: float | None,
-        scale_attn_inner: bool,
-    ) -> None:
-        super().__init__()
-        rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
-        self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, mlp_ratio, rate, init_values, scale_attn_inner)
-            for rate in rates
-        )
-        self.norm = nn.LayerNorm(embed_dim)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Truncated normal 0.02, output layers scaled down with depth (as BEiT and EVA)."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        for number, block in enumerate(self.blocks, start=1):
-            assert isinstance(block, Block)
-            with torch.no_grad():
-                block.attn.proj.weight.div_(math.sqrt(2.0 * number))
-                block.mlp.fc2.weight.div_(math.sqrt(2.0 * number))
-
-
 class PrimusEncoder(nn.Module):
     """3D vision transformer that computes only with the tokens it is given.
+
+    Parameter names are those of dynamic-network-architectures' Primus without its decoder
+    (``down_projection``, ``eva``, ``register_tokens``); see colipri.architectures.key_maps.
 
     Args:
         input_channels: C.
@@ -73,10 +45,17 @@ class PrimusEncoder(nn.Module):
         stem: "linear" (Primus), "v2", "v3" (PrimusV2 and V3: convolutional), or "light" (ours: a
             convolutional stem that starts at half resolution, for small machines).
         stem_kwargs: options of the stem (colipri.architectures.stems).
+        mlp_ratio: hidden width of the MLP / D.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0.
         init_values: LayerScale's start, None for none.
+        scale_attn_inner: normalise inside attention, before the output projection.
         num_register_tokens: extra tokens without position (arXiv 2309.16588); dropped at the end.
+        position_grid: grid of a learned absolute position embedding, as Primus has by default; None
+            for none (released COLIPRI), which leaves no weight that depends on the image size.
         activation_checkpointing: "none", "mlp" (recompute the MLP halves) or "full" (whole blocks).
+
+    Raises:
+        ValueError: sizes that do not fit together; the message says which.
     """
 
     def __init__(
@@ -93,11 +72,15 @@ class PrimusEncoder(nn.Module):
         init_values: float | None = 0.1,
         scale_attn_inner: bool = True,
         num_register_tokens: int = 0,
+        position_grid: Sequence[int] | None = None,
         activation_checkpointing: str = "none",
     ) -> None:
         super().__init__()
         if activation_checkpointing not in CHECKPOINTING:
-            raise ValueError(f"activation_checkpointing must be one of {', '.join(CHECKPOINTING)}")
+            raise ValueError(
+                f"activation_checkpointing must be one of {', '.join(CHECKPOINTING)}, "
+                f"not {activation_checkpointing!r}"
+            )
         self.embed_dim = embed_dim
         self.head_dim = check_head_dim(embed_dim, num_heads)
         self.patch_embed_size = tuple(int(size) for size in patch_embed_size)
@@ -112,8 +95,13 @@ class PrimusEncoder(nn.Module):
         if num_register_tokens:
             self.register_tokens = nn.Parameter(torch.zeros(1, num_register_tokens, embed_dim))
             nn.init.normal_(self.register_tokens, std=1e-6)
+        self.position_grid = None if position_grid is None else tuple(position_grid)
+        if self.position_grid is not None:
+            rows = num_register_tokens + int(torch.tensor(self.position_grid).prod())
+            self.eva.pos_embed = nn.Parameter(torch.zeros(1, rows, embed_dim))
+            nn.init.trunc_normal_(self.eva.pos_embed, std=0.02)
 
-    def grid(self, spatial: Sequence[int]) -> tuple[int, int, int]:
+    def grid(self, spatial: Sequence[int]) -> Grid:
         """Tokens per axis of an image of this size.
 
         Raises:
@@ -121,12 +109,13 @@ class PrimusEncoder(nn.Module):
         """
         if any(size % step for size, step in zip(spatial, self.patch_embed_size, strict=True)):
             raise ValueError(
-                f"image size {tuple(spatial)} is no multiple of {self.patch_embed_size}"
+                f"image size {tuple(spatial)} is no multiple of the token patch "
+                f"{self.patch_embed_size}"
             )
         a, b, c = (size // step for size, step in zip(spatial, self.patch_embed_size, strict=True))
         return a, b, c
 
-    def tokenize(self, image: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+    def tokenize(self, image: Tensor) -> tuple[Tensor, Grid]:
         """(B, C, A0, A1, A2) -> tokens (B, N, D) with axis 0 slowest, and the grid."""
         grid = self.grid(image.shape[2:])
         return self.down_projection(image).flatten(2).transpose(1, 2), grid
@@ -137,30 +126,13 @@ class PrimusEncoder(nn.Module):
         Args:
             tokens: (B, K, D).
             positions: (B, K, 3) or (K, 3) integers.
-            key_mask: (B, K) bool, False at fillers; their outputs are zero.
+            key_mask: (B, K) bool, False at fillers; what they hold does not matter, not even NaN.
 
         Returns:
-            (B, K, D), normalised by the final norm.
+            (B, K, D), normalised by the final norm; zero at fillers.
         """
-        sine, cosine = rotary_embedding(positions, self.head_dim)
-        if positions.ndim == 3:
-            sine, cosine = sine.unsqueeze(1), cosine.unsqueeze(1)
-        prefix = self.num_register_tokens
-        if prefix:
-            tokens = torch.cat((self.register_tokens.expand(len(tokens), -1, -1), tokens), dim=1)
-        mask = None
-        if key_mask is not None:
-            full = nn.functional.pad(key_mask, (prefix, 0), value=True)
-            mask = full[:, None, None, :]
-        x = tokens
-        for block in self.eva.blocks:
-            if self.activation_checkpointing == "full" and torch.is_grad_enabled():
-                x = checkpoint(block, x, (sine, cosine), prefix, mask, False, use_reentrant=False)
-            else:
-                recompute = self.activation_checkpointing == "mlp"
-                x = block(x, (sine, cosine), prefix, mask, recompute)
-        x = self.eva.norm(x)[:, prefix:]
-        return x if key_mask is None else x * key_mask.unsqueeze(-1)
+        turn = rotation(positions, self.head_dim).unsqueeze(-2)
+        return self._encode(tokens, positions, turn, key_mask)
 
     def forward(
         self, image: Tensor, keep: Tensor | None = None, key_mask: Tensor | None = None
@@ -170,14 +142,62 @@ class PrimusEncoder(nn.Module):
         Args:
             image: (B, C, A0, A1, A2), normalised.
             keep: (B, K) token indices (:func:`select_tokens`); None for all N.
-            key_mask: (B, K) bool, False at fillers.
+            key_mask: (B, K) bool, False at fillers; None where there are none, which lets attention
+                take its fastest path.
 
         Returns:
             (B, K, D) or (B, N, D).
         """
         tokens, grid = self.tokenize(image)
         positions = grid_positions(grid, image.device)
+        turn = grid_rotation(grid, self.head_dim, image.device)
         if keep is not None:
             tokens = tokens.gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-            positions = positions[keep]
-        return self.encode(tokens, positions, key_mask)
+            positions, turn = positions[keep], turn[keep]
+        return self._encode(tokens, positions, turn.unsqueeze(-2), key_mask)
+
+    def _encode(
+        self, tokens: Tensor, positions: Tensor, turn: Tensor, key_mask: Tensor | None
+    ) -> Tensor:
+        x = self._with_absolute_positions(tokens, positions)
+        prefix, mask = self.num_register_tokens, None
+        if key_mask is not None:
+            # zero times NaN is NaN: fillers must not enter attention's weighted sums as they are
+            x = x.masked_fill(~key_mask.unsqueeze(-1), 0.0)
+            mask = _attention_mask(key_mask, prefix)
+        if prefix:
+            x = torch.cat((self._registers().expand(len(x), -1, -1).to(x.dtype), x), dim=1)
+        for block in self.eva.blocks:
+            if self.activation_checkpointing == "full" and torch.is_grad_enabled():
+                x = checkpoint(block, x, turn, prefix, mask, use_reentrant=False)
+            else:
+                x = block(x, turn, prefix, mask, self.activation_checkpointing == "mlp")
+        x = self.eva.norm(x)
+        x = x[:, prefix:] if prefix else x
+        return x if key_mask is None else x.masked_fill(~key_mask.unsqueeze(-1), 0.0)
+
+    def _with_absolute_positions(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        if self.position_grid is None:
+            return tokens
+        _, middle, last = self.position_grid
+        rows = (positions[..., 0] * middle + positions[..., 1]) * last + positions[..., 2]
+        if bool((positions >= positions.new_tensor(self.position_grid)).any()):
+            raise ValueError(
+                f"the absolute position embedding is for {self.position_grid} tokens and the image "
+                "is larger; build the encoder with position_grid=None"
+            )
+        assert isinstance(self.eva.pos_embed, Tensor)
+        embedding = self.eva.pos_embed[0, self.num_register_tokens :]
+        return tokens + embedding[rows]
+
+    def _registers(self) -> Tensor:
+        if self.position_grid is None:
+            return self.register_tokens
+        assert isinstance(self.eva.pos_embed, Tensor)
+        return self.register_tokens + self.eva.pos_embed[:, : self.num_register_tokens]
+
+
+def _attention_mask(key_mask: Tensor, prefix: int) -> Tensor:
+    """(B, 1, 1, prefix + K) bool; a sample without any key attends to all, which stays finite."""
+    mask = key_mask | ~key_mask.any(dim=1, keepdim=True)
+    return nn.functional.pad(mask, (prefix, 0), value=True)[:, None, None, :]

@@ -1,10 +1,12 @@
 """Stems: image -> one feature vector per token patch.
 
 ``linear`` is Primus' single strided convolution. ``v2`` and ``v3`` are the convolutional stems of
-PrimusV2 and V3; they are dynamic-network-architectures' own modules (a dependency of nnU-Net), so
-their weights fit by construction. ``light`` is ours: its first layer halves the resolution before
-anything is convolved, which costs a tenth of ``v2``; small data sets on small machines learn from a
-convolutional stem what a linear one would need far more images for.
+PrimusV2 and V3 (colipri.architectures.residual_stems). ``light`` is ours: its first layer halves
+the resolution before anything is convolved, which costs a tenth of ``v2``; small data sets on small
+machines learn from a convolutional stem what a linear one would need far more images for.
+
+Convolutional stems see the whole crop, air included (their instance norms average over it); only
+the transformer behind them saves by dropping tokens.
 """
 
 from __future__ import annotations
@@ -14,42 +16,52 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from colipri.architectures.residual_stems import LEAKY_SLOPE, ResidualStem, Triple
+
+STEMS = ("linear", "light", "v2", "v3")
+
 
 class LinearStem(nn.Module):
     """One convolution with stride = kernel = token patch; its weight is ``proj``, as in Primus."""
 
-    def __init__(self, input_channels: int, embed_dim: int, patch: Sequence[int]) -> None:
+    def __init__(self, input_channels: int, embed_dim: int, patch: Triple) -> None:
         super().__init__()
-        size = tuple(patch)
-        self.proj = nn.Conv3d(input_channels, embed_dim, kernel_size=size, stride=size)
+        self.proj = nn.Conv3d(input_channels, embed_dim, kernel_size=patch, stride=patch)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, A0, A1, A2) -> (B, D, G0, G1, G2)."""
-        return self.proj(image)  # type: ignore[no-any-return]
+        return self.proj(image)
 
 
 class LightStem(nn.Module):
-    """Three halvings by strided 2 x 2 x 2 convolutions, each followed by 3 x 3 x 3 ones.
+    """Halvings by strided convolutions without overlap, each followed by 3 x 3 x 3 ones.
 
     Args:
         input_channels: C.
         embed_dim: D.
-        features: channels after each of the three halvings.
-        depth_per_level: 3 x 3 x 3 convolutions at each level.
+        strides: per halving and axis, 1 or 2.
+        features: channels after each of the halvings.
+        depth_per_level: 3 x 3 x 3 convolutions after each of the halvings.
     """
 
     def __init__(
         self,
         input_channels: int,
         embed_dim: int,
+        strides: Sequence[Triple],
         features: Sequence[int] = (16, 32, 64),
         depth_per_level: Sequence[int] = (0, 1, 1),
     ) -> None:
         super().__init__()
+        if not len(features) == len(depth_per_level) == len(strides):
+            raise ValueError(
+                f"a token patch with {len(strides)} halvings needs as many features and depths, "
+                f"not {len(features)} and {len(depth_per_level)}"
+            )
         layers: list[nn.Module] = []
         channels = input_channels
-        for width, depth in zip(features, depth_per_level, strict=True):
-            layers += [nn.Conv3d(channels, width, 2, 2), *_norm_and_activation(width)]
+        for stride, width, depth in zip(strides, features, depth_per_level, strict=True):
+            layers += [nn.Conv3d(channels, width, stride, stride), *_norm_and_activation(width)]
             for _ in range(depth):
                 layers += [nn.Conv3d(width, width, 3, 1, 1), *_norm_and_activation(width)]
             channels = width
@@ -57,12 +69,28 @@ class LightStem(nn.Module):
         self.proj = nn.Conv3d(channels, embed_dim, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, A0, A1, A2) -> (B, D, A0/8, A1/8, A2/8)."""
-        return self.proj(self.layers(image))  # type: ignore[no-any-return]
+        """(B, C, A0, A1, A2) -> (B, D, G0, G1, G2)."""
+        return self.proj(self.layers(image))
 
 
 def _norm_and_activation(width: int) -> list[nn.Module]:
     return [nn.InstanceNorm3d(width, affine=True), nn.ReLU(inplace=True)]
+
+
+def halvings(patch: Sequence[int]) -> list[Triple]:
+    """Strides that lead from voxels to tokens: (8, 8, 4) -> 2,2,2 then 2,2,2 then 2,2,1.
+
+    Raises:
+        ValueError: a size that is no power of two.
+    """
+    if len(patch) != 3 or any(size < 1 or size & (size - 1) for size in patch):
+        raise ValueError(f"token patch {tuple(patch)}: three powers of two are needed")
+    levels = max(patch).bit_length() - 1
+    strides = []
+    for level in range(levels):
+        a, b, c = (2 if size >> level > 1 else 1 for size in patch)
+        strides.append((a, b, c))
+    return strides
 
 
 def build_stem(
@@ -72,30 +100,69 @@ def build_stem(
     patch: Sequence[int],
     options: dict[str, Any],
 ) -> nn.Module:
-    """Build a stem by the name that plans use.
+    """Build a stem by the name that plans use, with He initialisation as in Primus.
+
+    Args:
+        name: one of STEMS.
+        input_channels: C.
+        embed_dim: D.
+        patch: voxels of a token per axis, powers of two.
+        options: for "v2" ``base_features`` (32) and ``depth_per_level`` (1, 1, 1); for "v3"
+            ``ch_per_level`` (32, 64, 256, 1024), ``depth_per_level`` and ``add_skips``; for "light"
+            see :class:`LightStem`; none for "linear".
 
     Raises:
-        ValueError: unknown name, or a token patch that the stem cannot make.
+        ValueError: unknown name or option, or a token patch that the stem cannot make.
     """
-    if any(size < 1 or size & (size - 1) for size in patch):
-        raise ValueError(f"token patch {tuple(patch)}: sizes must be powers of two")
-    if name == "linear":
-        return LinearStem(input_channels, embed_dim, patch)
-    if tuple(patch) != (8, 8, 8):
-        raise ValueError(f"the stem '{name}' makes tokens of 8 x 8 x 8 voxels, not {tuple(patch)}")
-    if name == "light":
-        return LightStem(input_channels, embed_dim, **options)
-    from dynamic_network_architectures.building_blocks.patch_encode_decode import (
-        PatchEmbed_deeper,
-        PatchEmbedDeeperControlled,
-    )
-    from dynamic_network_architectures.initialization.weight_init import InitWeights_He
-
-    if name == "v2":
-        stem: nn.Module = PatchEmbed_deeper(input_channels, embed_dim, **options)
-    elif name == "v3":
-        stem = PatchEmbedDeeperControlled(input_channels, embed_dim, **options)
-    else:
-        raise ValueError(f"unknown stem '{name}'; known: linear, light, v2, v3")
-    stem.apply(InitWeights_He(1e-2))
+    strides = halvings(patch)
+    try:
+        stem = _build(name, input_channels, embed_dim, strides, tuple(patch), dict(options))
+    except TypeError as error:
+        raise ValueError(f"the stem '{name}' does not understand {options}: {error}") from error
+    for module in stem.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     return stem
+
+
+def _build(
+    name: str,
+    input_channels: int,
+    embed_dim: int,
+    strides: list[Triple],
+    patch: tuple[int, ...],
+    options: dict[str, Any],
+) -> nn.Module:
+    if name == "linear":
+        a, b, c = patch
+        return LinearStem(input_channels, embed_dim, (a, b, c), **options)
+    if name == "light":
+        return LightStem(input_channels, embed_dim, strides, **options)
+    depths = options.pop("depth_per_level", [1] * len(strides))
+    if name == "v2":
+        base = options.pop("base_features", 32)
+        channels = [base, *(base * 2**level for level in range(len(strides)))]
+        return ResidualStem(
+            input_channels,
+            embed_dim,
+            strides,
+            channels,
+            depths,
+            nn.ReLU(inplace=True),
+            add_skips=False,
+            **options,
+        )
+    if name == "v3":
+        return ResidualStem(
+            input_channels,
+            embed_dim,
+            strides,
+            options.pop("ch_per_level", (32, 64, 256, 1024)),
+            depths,
+            nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+            add_skips=options.pop("add_skips", True),
+            **options,
+        )
+    raise ValueError(f"unknown stem '{name}'; known: {', '.join(STEMS)}")

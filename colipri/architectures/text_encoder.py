@@ -42,7 +42,7 @@ class TextEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, T) token ids and mask -> (B, E), not normalised."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return self.projection(self.pooler(hidden, attention_mask.bool()))  # type: ignore[no-any-return]
+        return self.projection(self.pooler(hidden, attention_mask.bool()))
 
 
 def _build_bert(settings: dict[str, Any], vocabulary_size: int, load_pretrained: bool) -> Any:
