@@ -70,8 +70,8 @@ def scores(examples: Iterable[Example]) -> dict[str, tuple[float, float, float]]
 def make_reports(count: int, seed: int = 0) -> list[str]:
     """Reports of 25 sentences (about 250 words) with headings, each sentence made unique.
 
-    Real reports repeat sentences, which the rules remember; numbers in every sentence keep that from
-    helping here, so the figure is a lower bound.
+    Real reports repeat sentences, which the rules remember; numbers in every sentence keep that
+    from helping here, so the figure is a lower bound.
     """
     rng = random.Random(seed)
     sentences = [example.sentence for example in read_examples()]
@@ -86,7 +86,9 @@ def make_reports(count: int, seed: int = 0) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, and the mistakes if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--errors", choices=("held_in", "held_out"), help="list the mistakes of a part")
+    parser.add_argument(
+        "--errors", choices=("held_in", "held_out"), help="list the mistakes of a part"
+    )
     parser.add_argument("--reports", type=int, default=10000, help="for the speed (0: skip)")
     options = parser.parse_args(arguments)
     examples = read_examples()
@@ -104,12 +106,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.reports:
         reports = make_reports(options.reports)
         start = time.perf_counter()
-        sentences = sum(1 for text in reports for _ in structure_report(report_from_text(text)).sentences())
+        sentences = sum(
+            1 for text in reports for _ in structure_report(report_from_text(text)).sentences()
+        )
         seconds = time.perf_counter() - start
         words = sum(len(text.split()) for text in reports) / len(reports)
         print(
-            f"speed: {len(reports)} reports of {words:.0f} words, {sentences} sentences in {seconds:.1f} s on one "
-            f"core: {len(reports) / seconds:.0f} reports/s; 10,000 take {10000 * seconds / len(reports):.1f} s"
+            f"speed: {len(reports)} reports of {words:.0f} words ({sentences} sentences) in "
+            f"{seconds:.1f} s on one core, {len(reports) / seconds:.0f} reports/s; "
+            f"10,000 reports take {10000 * seconds / len(reports):.1f} s"
         )
 
 

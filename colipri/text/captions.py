@@ -48,6 +48,8 @@ class CaptionSettings:
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ColipriError(f"captions: {entry.name} must be a number, not {value!r}")
             if entry.name == "max_sentences":
                 if value < 0:
                     raise ColipriError(f"captions: max_sentences must be 0 or more, not {value}")

@@ -57,6 +57,7 @@ _NORMAL_AFTER = re.compile(
     r"(?:(?<!\w)with|,) +(?=(?:an? |the |otherwise )*(?:normal|preserved|patent|intact|clear"
     r"|unremarkable|no)(?!\w))"
 )
+_COMMA = re.compile(r",(?= )")
 _LONGEST = 4000  # characters; beyond this it is no sentence, and its structure is not looked at
 
 
@@ -122,17 +123,30 @@ def _new_statements(text: str) -> list[int]:
 
 
 def _new_items(text: str) -> list[int]:
-    """Something named as present after a denial: "no effusion, small nodule in the left lung"."""
+    """Something named as present after a denial: "no effusion, small nodule in the left lung".
+
+    What a denial lists without an article stays in its scope ("no effusion, nodule"); what follows
+    a normal statement does not ("normal size, coronary calcification").
+    """
     starts = []
     for match in _NEW_ITEM.finditer(text):
         before = text[: match.start()]
         denied = any(
             cues(name).search(before) for name in ("negation_before", "negation_after", "normal")
         )
-        if (
-            denied
-            and not _LIST_GOES_ON.search(text, match.end())
-            and has_strong_finding(text[match.end() :])
-        ):
+        goes_on = _LIST_GOES_ON.search(text, match.end())
+        if denied and not goes_on and has_strong_finding(text[match.end() :]):
             starts.append(_behind_mark(text, match.start()))
-    return starts
+    return starts + _after_normal(text)
+
+
+def _after_normal(text: str) -> list[int]:
+    """Commas after a normal statement, before any denial, that a finding follows."""
+    normal = cues("normal").search(text)
+    if normal is None or cues("negation_before").search(text, 0, normal.start()):
+        return []
+    denial = cues("negation_before").search(text, normal.end())
+    end = denial.start() if denial else len(text)
+    commas = [match.end() for match in _COMMA.finditer(text, normal.end(), end)]
+    pieces = pairwise([*commas, len(text)])
+    return [start for start, stop in pieces if has_strong_finding(text[start:stop])]

@@ -84,7 +84,9 @@ class StructuredReport:
             if not isinstance(by_polarity, Mapping):
                 raise ColipriError(f"section '{name}' of a structured report must be an object")
             checked[str(name)] = {p: _texts(by_polarity.get(p, []), name, p) for p in POLARITIES}
-        order = content.get("order") or {}
+        order = content.get("order", {})
+        if not isinstance(order, Mapping):
+            raise ColipriError("'order' must be an object: section to letters")
         return cls(checked, {str(name): str(codes) for name, codes in order.items()})
 
     @classmethod

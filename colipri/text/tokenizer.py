@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # BERT's, in the order of their ids
 _MINIMUM_COUNT = 2  # what was written once is a typing error or a name
 _LARGEST_ALPHABET = 1000  # characters with a token of their own; BERT's own limit
+_ONE_SCRIPT = 64  # letters, digits and marks of one language
 _WORDS_A_LINE = 1000
 _LONGEST_COUNT = 1 << 20  # of one word; above, its rank among the merges is settled anyway
 _FORMAT = "colipri tokenizer 1"
@@ -45,9 +46,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     words = _count_words(texts)
     if not words:
         raise ColipriError("no words to learn a vocabulary from: all reports are empty")
-    alphabet = _alphabet(
-        words, limit=min(_LARGEST_ALPHABET, (vocab_size - len(SPECIAL_TOKENS)) // 2)
-    )
+    alphabet = _alphabet(words, vocab_size - len(SPECIAL_TOKENS))
     known = set(alphabet)
     words = Counter({w: n for w, n in words.items() if known.issuperset(w)})
     pieces = [*alphabet, *(f"##{char}" for char in alphabet)]
@@ -175,7 +174,13 @@ def _count_words(texts: Iterable[str]) -> Counter[str]:
     return words
 
 
-def _alphabet(words: Counter[str], limit: int) -> list[str]:
+def _alphabet(words: Counter[str], room: int) -> list[str]:
+    """The most frequent characters; each takes two tokens (first or later in a word).
+
+    They may fill half of the vocabulary, so that reports in many scripts leave room for words; a
+    tiny vocabulary still gets one script.
+    """
+    limit = min(_LARGEST_ALPHABET, max(room // 4, min(_ONE_SCRIPT, room // 2)))
     counts: Counter[str] = Counter()
     for word, count in words.items():
         for char in word:
