@@ -26,6 +26,8 @@ from colipri.evaluation.report_results import (
 
 logger = logging.getLogger(__name__)
 
+_CONTROL = "_untrained"  # zero_shot_untrained.json is the control of zero_shot_*.json
+
 
 def build_report(
     output: Path | str,
@@ -61,7 +63,8 @@ def write_report(
 
     Read where there: plans.json, dataset_fingerprint.json, debug.json, metrics.jsonl,
     zero_shot*.json and retrieval*.json (what colipri_zero_shot and colipri_retrieve write with
-    -o); validation/summary.json stands in while no test result is there.
+    -o; those whose names end in _untrained are shown as controls); validation/summary.json stands
+    in while no test result is there.
 
     Args:
         folder: With the results.
@@ -105,8 +108,8 @@ def read_results(folder: Path) -> dict[str, Any]:
             content[key] = read_json(folder / name)
     if (folder / "metrics.jsonl").is_file():
         content["history"] = read_metrics(folder / "metrics.jsonl")
-    content["zero_shot"] = _results(folder, "zero_shot*.json", "macro_auroc")
-    content["retrieval"] = _results(folder, "retriev*.json", "text_to_image")
+    content["zero_shot"] = _with_controls(_results(folder, "zero_shot*.json", "macro_auroc"))
+    content["retrieval"] = _with_controls(_results(folder, "retriev*.json", "text_to_image"))
     summary = folder / "validation" / "summary.json"
     if not content["zero_shot"] and summary.is_file():
         found = read_json(summary)
@@ -250,6 +253,18 @@ def _results(folder: Path, pattern: str, required: str) -> dict[str, Any]:
         else:
             logger.info("%s holds no metrics of a split and is not shown", path)
     return found
+
+
+def _with_controls(found: dict[str, Any]) -> dict[str, Any]:
+    """Results named ..._untrained become the control of the others instead of standing alone."""
+    controls = [name for name in found if name.endswith(_CONTROL)]
+    results = {name: result for name, result in found.items() if name not in controls}
+    if not controls or not results:
+        return found
+    control = {key: value for key, value in found[controls[0]].items() if key != "case_scores"}
+    for result in results.values():
+        result.setdefault("controls", {}).setdefault("untrained", control)
+    return results
 
 
 def _bounds(entry: Mapping[str, Any]) -> str:

@@ -161,18 +161,26 @@ def retrieval_section(result: Result, *, order: int = 60) -> Section:
         result: What colipri_retrieve writes for a split (or ``retrieval_metrics`` returns).
     """
     parts: list[Html] = []
+    controls = result.get("controls") or {}
     names = {"text_to_image": "Report → image", "image_to_text": "Image → report"}
     for direction, name in names.items():
         found = result[direction]
-        rows = [
-            [f"Recall@{k}", interval(found[f"recall_at_{k}"], 2), number(chance, 2)]
+        others = [control[direction] for control in controls.values()]
+        measures = [
+            (f"Recall@{k}", f"recall_at_{k}", 2)
             for k in (1, 5, 10, 50, 100)
-            if (chance := found[f"chance_recall_at_{k}"]) < 1
+            if found[f"chance_recall_at_{k}"] < 1
         ]
-        rows.append(["Median rank", interval(found["median_rank"], 1), ""])
-        rows.append(["Mean reciprocal rank", interval(found["mean_reciprocal_rank"], 2), ""])
+        measures += [("Median rank", "median_rank", 1)]
+        measures += [("Mean reciprocal rank", "mean_reciprocal_rank", 2)]
+        rows = []
+        for label, key, digits in measures:
+            chance = found.get(f"chance_{key}")
+            cells = [interval(one[key], digits) for one in (found, *others)]
+            rows.append([label, *cells, "" if chance is None else number(chance, 2)])
         caption = f"{found['queries']} queries, {found['candidates']} candidates"
-        content = table([caption, "this model", "chance"], rows, numeric=(1, 2))
+        header = [caption, "this model", *controls, "chance"]
+        content = table(header, rows, numeric=range(1, len(header)))
         parts.append(element("div", element("h3", name), content))
     return Section(
         "Retrieval",

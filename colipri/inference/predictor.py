@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from colipri.common.errors import ColipriError
+from colipri.common.seeds import derive_seed
 from colipri.inference.volume import PreparedVolume, StoredVolume, Volume, prepare_files
 from colipri.inference.windows import Triple, plan_windows, positions_of, stitch
 
@@ -121,7 +122,7 @@ class ColipriPredictor:
 
         control = copy.copy(self)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(derive_seed(seed, "untrained control"))
             model = ColipriModel.from_plans(self.configuration.raw, len(self.tokenizer))
         control.model = model.to(self.device).eval()
         control.source = f"{self.source} (untrained)"
@@ -164,7 +165,7 @@ class ColipriPredictor:
     @property
     def temperature(self) -> float:
         """Of the softmax over prompts, as trained."""
-        return float(1.0 / self.model.temperature_scale())
+        return float(1.0 / self.model.temperature_scale().detach())
 
     def describe(self) -> dict[str, Any]:
         """Where the numbers of a result come from, for its file."""

@@ -77,6 +77,9 @@ def thresholds_from_split(
     scores = split_scores(predictor, split, prompts)
     values = choose_thresholds(scores, label_matrix(split.cases, names), names)
     source = f"maximum F1 on the {split.name} split of {dataset} ({len(split.cases)} scans)"
+    undefined = [name for name, value in values.items() if value is None]
+    if undefined:
+        source += f"; none for {', '.join(undefined)} (one class only there)"
     return Thresholds(values, source)
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from colipri.common.errors import EXIT_OK
+from colipri.common.errors import EXIT_OK, ColipriError
 from colipri.run.cli import make_parser, run_command
 from colipri.run.inference_options import check_output
+
+if TYPE_CHECKING:
+    from colipri.evaluation.html_page import Section
 
 DESCRIPTION = """\
 Write one HTML page about a trained model. It needs no other file and loads nothing from anywhere.
@@ -22,7 +27,7 @@ Shown is what the folder holds: fingerprint, plan with reasons, training curves,
                       -o $FOLD/zero_shot_test.json
     colipri_retrieve -m $FOLD/checkpoint_best.pth -d 101 -o $FOLD/retrieval_test.json
 
-The page holds no report text of any patient.
+The page holds no report text of any patient, unless --show_reports is given.
 """
 
 
@@ -32,6 +37,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", metavar="RESULTS_FOLDER", help="the folder of a fold")
     parser.add_argument("-o", metavar="FILE.html", help="default: report.html in the folder")
     parser.add_argument("--title", help="instead of the data set's name")
+    parser.add_argument(
+        "--pictures",
+        action="store_true",
+        help="show scans and text heat maps as well (reads the best checkpoint and the data set)",
+    )
+    parser.add_argument(
+        "--show_reports",
+        action="store_true",
+        help="with --pictures: print patients' reports beside their scans",
+    )
+    parser.add_argument(
+        "-device", default="auto", help="for --pictures: cuda, cpu or mps (default: the best)"
+    )
     return parser
 
 
@@ -39,9 +57,26 @@ def report(options: argparse.Namespace) -> int:
     """Write the page and say where it is."""
     from colipri.evaluation.html_report import write_report
 
+    if options.show_reports and not options.pictures:
+        raise ColipriError("--show_reports needs --pictures")
     output = check_output(options.o, (".html", ".htm"))
-    print(write_report(options.folder, output, title=options.title))
+    pictures = _pictures(options) if options.pictures else []
+    print(write_report(options.folder, output, pictures, title=options.title))
     return EXIT_OK
+
+
+def _pictures(options: argparse.Namespace) -> list[Section]:
+    from colipri.inference.predictor import ColipriPredictor
+    from colipri.inference.report_pictures import picture_sections
+
+    folder = Path(options.folder)
+    names = ("checkpoint_best.pth", "checkpoint_final.pth", "checkpoint_latest.pth")
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        raise ColipriError(f"--pictures needs a checkpoint, and {folder} holds none")
+    predictor = ColipriPredictor.from_checkpoint(found, options.device)
+    dataset = predictor.plans.dataset_name
+    return picture_sections(predictor, dataset, show_reports=options.show_reports)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

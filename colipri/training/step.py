@@ -67,6 +67,7 @@ class BatchEncoder:
         self.device = device
         self.autocast = autocast
         self.keep_ratio = keep_ratio
+        self._samples_seen = self._tokens_seen = 0
 
     def micro_batches(self, batch: dict[str, Any], size: int, seed: int) -> list[MicroBatch]:
         """Cut a loader batch into rows of ``size``; texts are tokenised once for all of them."""
@@ -82,6 +83,10 @@ class BatchEncoder:
             )
             for start in range(0, total, size)
         ]
+
+    def mean_tokens(self) -> float | None:
+        """Image tokens per sample that the encoder has worked on so far in training."""
+        return self._tokens_seen / self._samples_seen if self._samples_seen else None
 
     def encode(self, part: MicroBatch) -> dict[str, Tensor]:
         """Embeddings of one micro batch: {"image": (b, E), "text": (b, E)}, float32, normalised."""
@@ -119,6 +124,9 @@ class BatchEncoder:
             )
             keep_ratio = self.keep_ratio
         keep, key_mask = select_tokens(body, keep_ratio=keep_ratio, generator=generator)
+        if self.model.training:
+            self._samples_seen += keep.shape[0]
+            self._tokens_seen += keep.numel()
         return image, keep, key_mask
 
 

@@ -282,7 +282,7 @@ class ColipriTrainer:
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "train": {name: value / steps for name, value in self.epoch_sums.items()},
             "val": validation.values if validation else {},
-            "temperature": float(1.0 / self.model.temperature_scale()),
+            "temperature": 1.0 / self.model.temperature_scale().item(),
             "seconds": self.seconds_in_epoch,
             "samples_per_second": speed,
             "model_flop_utilisation": speed * self.flops_per_sample() / self.peak_flops,
@@ -319,7 +319,7 @@ class ColipriTrainer:
         """Model FLOPs of one training sample (forward and backward, recomputation not counted)."""
         from colipri.experiment_planning.flops import training_flops_per_sample
 
-        return training_flops_per_sample(self.configuration.raw)
+        return training_flops_per_sample(self.configuration.raw, self.encoder.mean_tokens())
 
     def run_final_validation(self) -> Path:
         """``--val``: validate and write all details to validation/summary.json."""

@@ -71,7 +71,7 @@ def validate(
         retrieval = retrieval_metrics(image.numpy(), text.numpy(), groups)
         values = {"loss": float(np.mean(losses))}
         values |= {
-            f"recall_at_5_{direction}": retrieval[direction]["recall_at_5"]
+            f"recall_at_5_{direction}": retrieval[direction]["recall_at_5"]["value"]
             for direction in ("image_to_text", "text_to_image")
         }
         details: dict[str, Any] = {"cases": len(cases), "retrieval": retrieval}
@@ -85,11 +85,11 @@ def validate(
                 labels,
                 finding_names,
                 lambda prompts: encode_texts(encoder, prompts),
-                float(1.0 / model.temperature_scale()),
+                1.0 / model.temperature_scale().item(),
                 prompt_style,
             )
             details["zero_shot"] = zero_shot
-            auroc = zero_shot["macro_auroc"]
+            auroc = zero_shot["macro_auroc"]["value"]
             if auroc is not None and math.isfinite(auroc):
                 values["zero_shot_macro_auroc"] = auroc
                 score, name = auroc, "zero-shot macro AUROC"

@@ -1,0 +1,106 @@
+"""What planning needs to know of one image: size, spacing, body, intensities."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colipri.common.atomic import atomic_write_json
+from colipri.common.errors import ColipriError
+from colipri.raw_dataset.cases import Case
+
+FORMAT = 1
+# nnU-Net samples intensities from the foreground; a few thousand voxels a case fix percentiles well
+# enough, and every case has the same say whatever its size.
+SAMPLES_PER_CASE = 5000
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One case to look at, and where its result is kept."""
+
+    case: Case
+    channel_names: dict[str, str]
+    cache_folder: Path
+
+
+def fingerprint_image(task: ImageTask) -> dict[str, Any]:
+    """Look at one case, or take what an earlier run found if the files are the same.
+
+    Returns:
+        spacing, shape, shape_after_crop (voxels), body_extent_mm, body_fraction (of the cropped
+        box), orientation (of the file), dtype, minimum, maximum per channel, and a sample of
+        intensities per channel.
+    """
+    target = task.cache_folder / f"{task.case.identifier}.json"
+    key = _key(task)
+    if target.is_file():
+        stored = _read_cache(target)
+        if stored.get("key") == key:
+            found: dict[str, Any] = stored["result"]
+            return found
+    result = _look_at(task)
+    atomic_write_json(target, {"key": key, "result": result})
+    return result
+
+
+def _look_at(task: ImageTask) -> dict[str, Any]:
+    from colipri.imageio.reading import read_image
+    from colipri.preprocessing.body import body_mask, find_ct_channel, mask_box
+
+    case = task.case
+    image = read_image(case.images)
+    if image.array.shape[0] != len(task.channel_names):
+        raise ColipriError(
+            f"case {case.identifier}: {image.array.shape[0]} channels, dataset.json names "
+            f"{len(task.channel_names)}"
+        )
+    if not np.isfinite(image.array).all():
+        raise ColipriError(f"case {case.identifier}: {case.images[0]} holds NaN or infinity")
+    mask = body_mask(image.array, image.spacing, find_ct_channel(task.channel_names))
+    box = mask_box(mask, image.spacing)
+    inside = tuple(slice(start, stop) for start, stop in box)
+    cropped = mask[inside]
+    rng = np.random.default_rng(int(hashlib.sha256(case.identifier.encode()).hexdigest()[:8], 16))
+    voxels = np.flatnonzero(cropped)
+    chosen = np.sort(rng.choice(voxels, min(SAMPLES_PER_CASE, voxels.size), replace=False))
+    samples = [
+        [round(float(value), 3) for value in channel[inside].ravel()[chosen]]
+        for channel in image.array
+    ]
+    return {
+        "spacing": list(image.spacing),
+        "shape": list(image.array.shape[1:]),
+        "shape_after_crop": list(cropped.shape),
+        "body_extent_mm": [n * s for n, s in zip(cropped.shape, image.spacing, strict=True)],
+        "body_fraction": float(cropped.mean()),
+        "orientation": image.properties["original_orientation"],
+        "dtype": image.properties["dtype"],
+        "minimum": [float(channel.min()) for channel in image.array],
+        "maximum": [float(channel.max()) for channel in image.array],
+        "samples": samples,
+    }
+
+
+def _key(task: ImageTask) -> str:
+    """Changes when a file of the case does."""
+    parts: list[Any] = [FORMAT, task.channel_names]
+    for path in task.case.images:
+        if not path.exists():
+            raise ColipriError(f"case {task.case.identifier}: image {path} does not exist")
+        entries = sorted(path.iterdir()) if path.is_dir() else [path]
+        parts += [[str(e), e.stat().st_size, e.stat().st_mtime_ns] for e in entries]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _read_cache(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # an unreadable cache entry is made again
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,332 @@
+"""The planner: from a fingerprint and a memory target to a plan, each number with its reason.
+
+Small methods in nnU-Net's manner: a planner of your own overrides one of them and is found by name
+(-pl, colipri.common.registry). Only the fingerprint and the memory target count, never the machine
+that plans; the same fingerprint gives the same file, byte for byte.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from colipri.common.errors import ColipriError
+from colipri.experiment_planning.geometry import (
+    TOKEN,
+    finest_isotropic_spacing,
+    largest_patch,
+    round_up,
+    tokens_for,
+)
+from colipri.experiment_planning.memory import GIB, SAFETY, estimate_memory
+from colipri.experiment_planning.model_sizes import BY_DATA, SMALL_MACHINE_GB, TINY, ModelSize
+from colipri.experiment_planning.normalization_planning import plan_channels
+from colipri.experiment_planning.plans import PLANS_VERSION
+from colipri.experiment_planning.text_planning import (
+    plan_scratch_encoder,
+    plan_text_length,
+    plan_vocabulary,
+)
+
+CONFIGURATIONS = ("3d_lowres", "3d_fullres")
+COVERED_PERCENTILE = "95"
+# More than this many voxels along an axis is finer than a report ever describes.
+MAXIMUM_VOXELS_PER_AXIS = 384
+MAXIMUM_BATCH = 256
+MINIMUM_BATCH = 8
+PASSES_OVER_DATA = 100
+COMFORTABLE_MICRO_BATCH = 4
+
+Because = dict[str, str]
+
+
+class ColipriPlanner:
+    """Plans 3d_lowres (the whole field of view in one patch) and 3d_fullres (windows).
+
+    Args:
+        fingerprint: content of dataset_fingerprint.json.
+        gpu_memory_target_in_gb: memory of one accelerator, in GB (GiB).
+        text_encoder: "scratch", or the name or folder of a pretrained one.
+        text_encoder_reason: why that one, for the plan.
+        plans_name: of the file.
+    """
+
+    def __init__(
+        self,
+        fingerprint: dict[str, Any],
+        gpu_memory_target_in_gb: float = 24.0,
+        text_encoder: str = "scratch",
+        text_encoder_reason: str = "asked for",
+        plans_name: str = "colipriPlans",
+    ) -> None:
+        if not gpu_memory_target_in_gb >= 1:
+            raise ColipriError(
+                f"-gpu_memory_target must be at least 1 GB, not {gpu_memory_target_in_gb}"
+            )
+        self.fingerprint = fingerprint
+        self.target_gb = float(gpu_memory_target_in_gb)
+        self.text_encoder = text_encoder
+        self.text_encoder_reason = text_encoder_reason
+        self.plans_name = plans_name
+        self.num_studies = int(fingerprint["num_paired_studies"] or fingerprint["num_studies"])
+
+    # ---------------------------------------------------------------- the whole plan
+
+    def plan(self) -> dict[str, Any]:
+        """The content of the plans file."""
+        channels = plan_channels(self.fingerprint)
+        return {
+            "colipri_plans_version": PLANS_VERSION,
+            "dataset_name": self.fingerprint["dataset_name"],
+            "plans_name": self.plans_name,
+            "planner": type(self).__name__,
+            "gpu_memory_target_in_gb": self.target_gb,
+            "image_reader_writer": "NibabelIOWithReorient",
+            "orientation": "SAR",
+            "transpose_forward": [0, 1, 2],
+            "transpose_backward": [0, 1, 2],
+            "channel_names": self.fingerprint["channel_names"],
+            "findings": list(self.fingerprint["findings"]),
+            "foreground_intensity_properties_per_channel": channels.intensities,
+            "configurations": {
+                name: self.plan_configuration(name, channels) for name in CONFIGURATIONS
+            },
+        }
+
+    def plan_configuration(self, name: str, channels: Any) -> dict[str, Any]:
+        """One configuration: geometry, model, text, training, and what they cost."""
+        because: Because = {"normalization_schemes": channels.reason}
+        size = self.choose_model(because)
+        spacing, patch = self.choose_geometry(name, size, because)
+        text = self.choose_text(size, because)
+        training = self.choose_training(size, because)
+        batch = self.choose_batch(because)
+        configuration: dict[str, Any] = {
+            "data_identifier": f"{self.plans_name}_{name}",
+            "preprocessor_name": "ColipriPreprocessor",
+            "spacing": list(spacing),
+            "patch_size": list(patch),
+            "token_patch_size": [TOKEN] * 3,
+            "batch_size": batch,
+            "micro_batch_size": batch,
+            "activation_checkpointing": "none",
+            **channels.configuration_entries,
+            "architecture": self.architecture(size),
+            "pool_heads": 12 if size.shared_dim % 12 == 0 else 4,
+            "pool_queries": 0,
+            **text,
+            "embed_dim": text["text_encoder"]["embed_dim"],
+            "captions": {},
+            "training": training,
+            "augmentation": {},
+        }
+        del configuration["text_encoder"]["embed_dim"]
+        self.fit_memory(configuration, because)
+        configuration["memory_estimate"] = {
+            **estimate_memory(configuration).as_gigabytes(),
+            "planned_for_in_gb": self.target_gb,
+            "precision": "bf16",
+        }
+        configuration["because"] = because
+        return configuration
+
+    # ---------------------------------------------------------------- single decisions
+
+    def choose_model(self, because: Because) -> ModelSize:
+        """By the amount of paired data; a small memory target means a small machine."""
+        if self.target_gb < SMALL_MACHINE_GB:
+            because["architecture"] = (
+                f"{TINY.name}: {self.target_gb:g} GB is a small card or a CPU; a convolutional stem "
+                "learns from little data"
+            )
+            return TINY
+        at_least, size = next(row for row in BY_DATA if self.num_studies >= row[0])
+        stem = "a convolutional stem, because data is scarce" if size.stem != "linear" else "linear"
+        because["architecture"] = (
+            f"{size.name}: {self.num_studies:,} studies with reports (this size from {at_least:,} "
+            f"on); stem: {stem}"
+        )
+        return size
+
+    def choose_geometry(
+        self, name: str, size: ModelSize, because: Because
+    ) -> tuple[list[float], list[int]]:
+        """Spacing (mm) and patch (voxels) of a configuration."""
+        budget = int(size.token_factor * size.embed_dim)
+        extent = self.fingerprint["body_extent_mm_percentiles"][COVERED_PERCENTILE]
+        finest = self.finest_sensible_spacing(extent)
+        shown = " x ".join(f"{value:.0f}" for value in extent)
+        budget_text = (
+            f"{budget:,} tokens ({size.token_factor:g} x width {size.embed_dim}: attention is then "
+            f"{size.token_factor / (size.token_factor + 6):.0%} of the arithmetic)"
+        )
+        if name == "3d_lowres":
+            spacing = finest_isotropic_spacing(extent, budget, min(finest))
+            grid = tokens_for(extent, [spacing] * 3)
+            because["spacing"] = (
+                f"finest isotropic spacing at which the body of 95 % of the cases ({shown} mm) "
+                f"fits into {budget_text}, and not finer than the images ({min(finest):g} mm)"
+            )
+            because["patch_size"] = (
+                f"covers {shown} mm at {spacing:g} mm, in multiples of {TOKEN}, not forced to a cube"
+            )
+            return [spacing] * 3, [n * TOKEN for n in grid]
+        grid = largest_patch(extent, finest, budget)
+        because["spacing"] = (
+            f"median spacing of the data, per axis, but at most {MAXIMUM_VOXELS_PER_AXIS} voxels "
+            "along an axis and never more than 3 times coarser than the finest axis"
+        )
+        because["patch_size"] = (
+            f"the largest window within {budget_text}, no longer along an axis than the body "
+            f"({shown} mm); whole scans are encoded window by window"
+        )
+        return finest, [n * TOKEN for n in grid]
+
+    def finest_sensible_spacing(self, extent: list[float]) -> list[float]:
+        """Median spacing per axis, limited where the data is finer than a report describes.
+
+        Thick slices are resampled to at most 3 times the finest axis: tokens of 8 voxels would
+        otherwise be so long that several organs fall into one.
+        """
+        median = np.median(np.array(self.fingerprint["spacings"]), axis=0)
+        limited = [
+            max(float(step), length / MAXIMUM_VOXELS_PER_AXIS)
+            for step, length in zip(median, extent, strict=True)
+        ]
+        return [round_up(min(step, 3 * min(limited)), 0.01) for step in limited]
+
+    def architecture(self, size: ModelSize) -> dict[str, Any]:
+        """The image encoder in nnU-Net's form: an importable class and its arguments."""
+        return {
+            "network_class_name": "colipri.architectures.primus.PrimusEncoder",
+            "arch_kwargs": {
+                "input_channels": len(self.fingerprint["channel_names"]),
+                "embed_dim": size.embed_dim,
+                "depth": size.depth,
+                "num_heads": size.num_heads,
+                "patch_embed_size": [TOKEN] * 3,
+                "stem": size.stem,
+                "stem_kwargs": dict(size.stem_kwargs),
+                "drop_path_rate": 0.2 if size.depth > 6 else 0.1,
+                "init_values": 0.1,
+                "scale_attn_inner": True,
+                "activation_checkpointing": "none",
+            },
+            "_kw_requires_import": [],
+        }
+
+    def choose_text(self, size: ModelSize, because: Because) -> dict[str, Any]:
+        """Text encoder, vocabulary and text length."""
+        text = self.fingerprint["text"]
+        max_tokens, because["max_text_tokens"] = plan_text_length(text)
+        because["text_encoder"] = self.text_encoder_reason
+        if self.text_encoder == "scratch":
+            vocabulary, because["vocabulary_size"] = plan_vocabulary(text)
+            arch, reason = plan_scratch_encoder(text, max_tokens, size.shared_dim)
+            because["text_encoder"] += f"; from scratch: {reason}"
+            encoder: dict[str, Any] = {"source": "scratch", "name_or_path": None}
+            shared = size.shared_dim
+        else:
+            from colipri.architectures.text_encoder import pretrained_config
+
+            config = pretrained_config(self.text_encoder)
+            vocabulary = config["vocab_size"]
+            because["vocabulary_size"] = f"that of {self.text_encoder}"
+            arch = config
+            encoder = {"source": "pretrained", "name_or_path": self.text_encoder}
+            shared = config["hidden_size"]
+        because["embed_dim"] = (
+            "width of the text encoder, so that it needs no projection"
+            if self.text_encoder != "scratch"
+            else f"goes with {size.name}"
+        )
+        return {
+            "text_encoder": {
+                **encoder,
+                "vocabulary_size": vocabulary,
+                "arch_kwargs": arch,
+                "embed_dim": shared,
+            },
+            "max_text_tokens": max_tokens,
+        }
+
+    def choose_batch(self, because: Because) -> int:
+        """The contrastive batch: memory does not limit it (gradient cache), the data does."""
+        tenth = max(1, self.num_studies // 10)
+        batch = min(MAXIMUM_BATCH, max(MINIMUM_BATCH, 2 ** int(math.log2(tenth))))
+        batch = min(batch, max(2, self.num_studies))
+        because["batch_size"] = (
+            f"largest power of two that still gives ten updates a pass over {self.num_studies:,} "
+            f"studies, between {MINIMUM_BATCH} and {MAXIMUM_BATCH}; micro batches with cached "
+            "gradients make it independent of memory"
+        )
+        return batch
+
+    def choose_training(self, size: ModelSize, because: Because) -> dict[str, Any]:
+        """Schedule and optimiser."""
+        batch = self.choose_batch({})
+        steps = max(200, math.ceil(PASSES_OVER_DATA * self.num_studies / batch))
+        per_epoch = min(250, max(25, math.ceil(self.num_studies / batch)))
+        epochs = math.ceil(steps / per_epoch)
+        because["num_epochs"] = (
+            f"{PASSES_OVER_DATA} passes over the studies (COLIPRI's published budget is about 120 at "
+            f"192^3), in epochs of {per_epoch} steps (one pass, at least 25, at most nnU-Net's 250)"
+        )
+        because["learning_rate"] = f"goes with {size.name}; warm-up 5 % of the steps, then cosine"
+        because["weight_decay"] = "nnssl's for Primus; none on norms, biases, embeddings"
+        because["objectives"] = "C: contrastive alignment (InfoNCE)"
+        return {
+            "objectives": {"contrastive": {"weight": 1.0, "kind": "infonce"}},
+            "num_epochs": epochs,
+            "num_iterations_per_epoch": per_epoch,
+            "learning_rate": size.learning_rate,
+            "weight_decay": 0.05,
+            "betas": [0.9, 0.98],
+            "warmup_iterations": max(10, round(0.05 * epochs * per_epoch)),
+            "gradient_clip": 1.0,
+            "text_learning_rate_factor": 1.0 if self.text_encoder == "scratch" else 0.1,
+            "keep_ratio": 1.0,
+            "prompt_style": "short",
+        }
+
+    def fit_memory(self, configuration: dict[str, Any], because: Because) -> None:
+        """The ladder: no checkpointing, then the MLP halves, then whole blocks; the micro batch is
+        what fits, and the gradient cache makes up the contrastive batch.
+
+        Raises:
+            ColipriError: not even one pair fits.
+        """
+        budget = self.target_gb * GIB * SAFETY
+        batch = configuration["batch_size"]
+        for level in ("none", "mlp", "full"):
+            configuration["activation_checkpointing"] = level
+            configuration["architecture"]["arch_kwargs"]["activation_checkpointing"] = level
+            configuration["micro_batch_size"] = 1
+            estimate = estimate_memory(configuration)
+            free = budget - estimate.parameters - estimate.overhead
+            fits = int(free // (estimate.per_sample + estimate.live))
+            if fits >= min(batch, COMFORTABLE_MICRO_BATCH):
+                break
+        if fits < 1:
+            needed = estimate.total / GIB / SAFETY
+            raise ColipriError(
+                f"one pair at {configuration['patch_size']} voxels needs {needed:.1f} GB; plan with "
+                f"-gpu_memory_target {math.ceil(needed)} or more"
+            )
+        configuration["micro_batch_size"] = _even_share(batch, fits)
+        costs = {"none": "0", "mlp": "6", "full": "33"}[level]
+        because["activation_checkpointing"] = (
+            f"'{level}' ({costs} % more arithmetic) is the cheapest level at which "
+            f"{min(batch, COMFORTABLE_MICRO_BATCH)} pairs fit at once"
+        )
+        because["micro_batch_size"] = (
+            f"{fits} pairs fit into {SAFETY:.0%} of {self.target_gb:g} GB; equal parts of the batch"
+        )
+
+
+def _even_share(batch: int, fits: int) -> int:
+    """The micro batch that divides the batch into equal parts of at most ``fits``."""
+    parts = math.ceil(batch / min(batch, fits))
+    return math.ceil(batch / parts)

@@ -1,0 +1,76 @@
+"""Planning a data set: find the fingerprint and the planner, write the plans file."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from colipri.common.atomic import atomic_write_json, read_json
+from colipri.common.errors import ColipriError
+from colipri.experiment_planning.fingerprint import fingerprint_path
+from colipri.experiment_planning.planner import ColipriPlanner
+from colipri.experiment_planning.plans import Plans
+from colipri.paths import find_dataset_name, preprocessed_folder
+
+logger = logging.getLogger(__name__)
+
+BUILTIN_PLANNERS = {"ColipriPlanner": "colipri.experiment_planning.planner:ColipriPlanner"}
+
+
+def plan_experiment(
+    dataset: str | int,
+    planner_name: str = "ColipriPlanner",
+    gpu_memory_target_in_gb: float = 24.0,
+    text_encoder: str = "auto",
+    plans_name: str = "colipriPlans",
+) -> Plans:
+    """Plan a data set whose fingerprint exists and write the plans file.
+
+    Args:
+        text_encoder: "scratch", a name or folder, or "auto": CXR-BERT where it can be loaded,
+            otherwise from scratch; the plan says which and why.
+
+    Raises:
+        ColipriError: no fingerprint, no such planner, or nothing fits.
+    """
+    from colipri.common.registry import find_class
+
+    name = find_dataset_name(dataset)
+    path = fingerprint_path(name)
+    if not path.is_file():
+        raise ColipriError(
+            f"{name} has no fingerprint; run colipri_extract_fingerprint -d {dataset}"
+        )
+    planner_class = find_class("planners", planner_name, BUILTIN_PLANNERS, ColipriPlanner)
+    chosen, reason = resolve_text_encoder(text_encoder)
+    planner = planner_class(read_json(path), gpu_memory_target_in_gb, chosen, reason, plans_name)
+    target = preprocessed_folder() / name / f"{plans_name}.json"
+    plans = Plans(planner.plan(), str(target))
+    _keep_edited_plans(target, plans)
+    atomic_write_json(target, plans.raw)
+    return plans
+
+
+def resolve_text_encoder(wanted: str) -> tuple[str, str]:
+    """Which text encoder is planned for, and why."""
+    if wanted == "scratch":
+        return wanted, "asked for (-text_encoder scratch)"
+    from colipri.architectures.text_encoder import CXR_BERT, pretrained_available
+
+    if wanted != "auto":
+        available, reason = pretrained_available(wanted)
+        if not available:
+            raise ColipriError(f"-text_encoder {wanted}: {reason}")
+        return wanted, f"asked for; {reason}"
+    available, reason = pretrained_available(CXR_BERT)
+    return (CXR_BERT if available else "scratch"), reason
+
+
+def _keep_edited_plans(target: Path, plans: Plans) -> None:
+    """A plans file that differs is kept under another name: it may have been edited by hand."""
+    if target.is_file():
+        old = read_json(target)
+        if old != plans.raw:
+            kept = target.with_name(target.stem + "_before.json")
+            atomic_write_json(kept, old)
+            logger.info("The plan that was there differs; it is kept as %s", kept)

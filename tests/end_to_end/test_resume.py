@@ -1,0 +1,98 @@
+"""An interrupted training continues as if it had never stopped, bit for bit on the CPU."""
+
+import json
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from commands import run, run_until
+from tiny_dataset import install_example_plans, write_tiny_dataset
+
+RUN = "Dataset950_Tiny/ColipriTrainer_C__colipriPlans__3d_lowres/fold_0"
+TRAIN = ["950", "3d_lowres", "0", "-device", "cpu", "--epochs", "4", "--iterations_per_epoch", "8"]
+TIMES = ("seconds", "samples_per_second", "model_flop_utilisation")
+
+
+@pytest.fixture
+def prepared(workspace):
+    write_tiny_dataset(workspace.raw)
+    install_example_plans(workspace.preprocessed)
+    done = run("colipri_preprocess", "-d", "950", "-c", "3d_lowres", "-np", "1")
+    assert done.returncode == 0, done.stderr
+    return workspace
+
+
+def outcome(results):
+    """Weights, optimiser state and everything logged except the clock."""
+    folder = results / RUN
+    final = torch.load(folder / "checkpoint_final.pth", weights_only=True)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        for name in TIMES:
+            del line[name]
+    return final, lines
+
+
+def assert_equal(first, second):
+    (one, one_log), (two, two_log) = first, second
+    assert one["network_weights"].keys() == two["network_weights"].keys()
+    for name, weight in one["network_weights"].items():
+        assert torch.equal(weight, two["network_weights"][name]), name
+    for number, state in one["optimizer_state"]["state"].items():
+        for name, value in state.items():
+            other = two["optimizer_state"]["state"][number][name]
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(other)), (number, name)
+    assert [line["epoch"] for line in one_log] == [0, 1, 2, 3]
+    assert one_log == two_log
+
+
+def uninterrupted(workspace):
+    done = run("colipri_train", *TRAIN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = outcome(workspace.results)
+    shutil.rmtree(workspace.results)
+    workspace.results.mkdir()
+    return result
+
+
+def logged_epochs(workspace):
+    log = workspace.results / RUN / "metrics.jsonl"
+    return len(log.read_text().splitlines()) if log.is_file() else 0
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_an_epoch_and_resumed_equals_never_killed(prepared):
+    reference = uninterrupted(prepared)
+
+    def in_the_third_epoch():
+        if logged_epochs(prepared) < 2:
+            return False
+        latest = prepared.results / RUN / "checkpoint_latest.pth"
+        if not latest.is_file() or torch.load(latest, weights_only=True)["epoch"] != 2:
+            return False
+        time.sleep(0.1)
+        return True
+
+    code, _ = run_until(in_the_third_epoch, signal.SIGKILL, "colipri_train", *TRAIN)
+    assert code == -signal.SIGKILL
+    assert not (prepared.results / RUN / "checkpoint_final.pth").exists()
+    resumed = run("colipri_train", "950", "3d_lowres", "0", "-device", "cpu", "--c")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "Continuing" in resumed.stdout
+    assert_equal(reference, outcome(prepared.results))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],
+)
+def test_a_signal_saves_in_the_middle_of_an_epoch_and_nothing_is_lost(prepared, number, expected):
+    reference = uninterrupted(prepared)
+    code, output = run_until(lambda: logged_epochs(prepared) >= 1, number, "colipri_train", *TRAIN)
+    assert code == expected, output
+    resumed = run("colipri_train", "950", "3d_lowres", "0", "-device", "cpu", "--c")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert_equal(reference, outcome(prepared.results))
