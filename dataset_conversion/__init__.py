@@ -1,0 +1,1 @@
+"""Converters that turn other data into colipri's raw format, one package or module each."""

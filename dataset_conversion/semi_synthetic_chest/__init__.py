@@ -1,0 +1,1 @@
+"""Semi-synthetic chest CT: real scans, inserted findings, written reports."""

@@ -1,0 +1,264 @@
+"""One chest in the making: the warped scan with its anatomy, and the brushes that findings use.
+
+Arrays are (Z, Y, X); z grows to the head, y to the back, x to the patient's left; mm throughout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset_conversion.semi_synthetic_chest.geometry import Shape, View, source_coordinates
+from dataset_conversion.semi_synthetic_chest.sources import LEFT_LUNG, RIGHT_LUNG, Array, Source
+
+SIDES = ("right", "left")
+LOBES = {
+    "right": ("right upper lobe", "right middle lobe", "right lower lobe"),
+    "left": ("left upper lobe", "left lower lobe"),
+}
+
+
+@dataclass
+class Chest:
+    """A chest that findings are drawn into.
+
+    hu: Hounsfield units. lung: per side the fraction of each voxel that is lung (0..1).
+    wall_mm, pleura_mm: distances as in Source, in source millimetres. labels: the finding that was
+    drawn last at each voxel (0: none). occupied: fraction of each voxel that a finding has taken,
+    so that the next one can choose a place where it will be seen.
+    """
+
+    source: Source
+    hu: Array
+    lung: dict[str, Array]
+    wall_mm: Array
+    pleura_mm: Array
+    spacing: tuple[float, float, float]
+    coarse: NDArray[np.float64]
+    rng: np.random.Generator
+    labels: NDArray[np.uint8] = field(init=False)
+    occupied: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.labels = np.zeros(self.hu.shape, np.uint8)
+        self.occupied = np.zeros(self.hu.shape, np.float32)
+        self.axes_mm = [
+            (np.arange(n, dtype=np.float32) * s).reshape([-1 if a == b else 1 for b in range(3)])
+            for a, (n, s) in enumerate(zip(self.hu.shape, self.spacing, strict=True))
+        ]
+        self.boxes = {side: self._box(side) for side in SIDES}
+        self.lung_hu = float(np.median(self.hu[self.lung["right"] + self.lung["left"] > 0.95]))
+
+    def _box(self, side: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        mask = self.lung[side] > 0.5
+        index = [np.flatnonzero(mask.any(tuple(b for b in range(3) if b != a))) for a in range(3)]
+        low = np.array([i[0] for i in index]) * self.spacing
+        high = np.array([i[-1] for i in index]) * self.spacing
+        return low, high
+
+    def height(self, side: str) -> Array:
+        """0 at the lowest point of the lung, 1 at its apex; (Z, 1, 1)."""
+        low, high = self.boxes[side]
+        return (self.axes_mm[0] - np.float32(low[0])) / np.float32(high[0] - low[0])
+
+    def backness(self, side: str) -> Array:
+        """0 at the front of the lung, 1 at its back; (1, Y, 1)."""
+        low, high = self.boxes[side]
+        return (self.axes_mm[1] - np.float32(low[1])) / np.float32(high[1] - low[1])
+
+    def lobe_at(self, side: str, position: NDArray[np.float64]) -> str:
+        """The lobe that holds ``position`` (z, y, x mm), by the usual course of the fissures."""
+        low, high = self.boxes[side]
+        height, back = (position[:2] - low[:2]) / (high[:2] - low[:2])
+        if height < _oblique_fissure(back):
+            return f"{side} lower lobe"
+        if side == "right" and height < 0.45 and back < 0.62:
+            return "right middle lobe"
+        return f"{side} upper lobe"
+
+    def lobe_mask(self, lobe: str) -> NDArray[np.bool_]:
+        """Where the lobe would be in a box-shaped lung; multiply with the lung's mask. (Z, Y, 1)"""
+        side = lobe.split()[0]
+        height, back = self.height(side), self.backness(side)
+        lower = height < _oblique_fissure(back)
+        if lobe.endswith("lower lobe"):
+            return np.asarray(lower)
+        middle = (side == "right") & (height < 0.45) & (back < 0.62) & ~lower
+        return np.asarray(middle if lobe.endswith("middle lobe") else ~lower & ~middle)
+
+    def position_of(self, source_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where a point of the source (z, y, x mm) is in this chest (mm from the first voxel)."""
+        distance = ((self.coarse - source_mm.reshape(3, 1, 1, 1)) ** 2).sum(0)
+        best = np.array(np.unravel_index(int(np.argmin(distance)), distance.shape), float)
+        step = [
+            (n - 1) * s / (c - 1)
+            for n, s, c in zip(self.hu.shape, self.spacing, distance.shape, strict=True)
+        ]
+        for _ in range(4):  # Newton steps on the interpolated mapping
+            value, slope = _interpolate(self.coarse, best)
+            best = best + np.linalg.solve(slope, source_mm - value)
+            best = np.clip(best, 0, np.array(distance.shape) - 1.001)
+        return best * step
+
+    def distance_to(self, centre: NDArray[np.float64], window_mm: float) -> tuple[Array, Box]:
+        """Distance (mm) to ``centre`` within a window around it, and the window."""
+        box = self.window(centre, window_mm)
+        parts = [
+            (axis[_only(a, part)] - np.float32(c)) ** 2
+            for a, (axis, part, c) in enumerate(zip(self.axes_mm, box, centre, strict=True))
+        ]
+        return np.sqrt(parts[0] + parts[1] + parts[2]), box
+
+    def window(self, centre: NDArray[np.float64], radius_mm: float) -> Box:
+        """Slices of all voxels within ``radius_mm`` of ``centre`` along each axis."""
+        low = [max(0, int((c - radius_mm) / s)) for c, s in zip(centre, self.spacing, strict=True)]
+        high = [int((c + radius_mm) / s) + 2 for c, s in zip(centre, self.spacing, strict=True)]
+        return (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
+
+    def noise(self, scale_mm: float, shape: tuple[int, int, int] | None = None) -> Array:
+        """A smooth random field with mean 0 and standard deviation about 1."""
+        shape = shape or (self.hu.shape[0], self.hu.shape[1], self.hu.shape[2])
+        counts = [
+            max(2, int(np.ceil(n * s / scale_mm)) + 1)
+            for n, s in zip(shape, self.spacing, strict=True)
+        ]
+        coarse = self.rng.standard_normal(counts, dtype=np.float32)
+        return upsample(coarse[None], shape)[0] * np.float32(1.7)  # interpolation loses variance
+
+    def fill(self, part: Array, value: float | Array, box: Box | None = None) -> None:
+        """Replace lung by ``value`` HU where ``part`` (0..1, fraction of the lung) says so.
+
+        At the border of the lung only the lung's share of a voxel is replaced, as in a real scan:
+        otherwise a dark rim would separate the finding from the chest wall.
+        """
+        box = box or EVERYTHING
+        share = (self.lung["right"][box] + self.lung["left"][box]) * part
+        self.replace(share, value, box)
+
+    def replace(self, share: Array, value: float | Array, box: Box | None = None) -> None:
+        """Replace ``share`` of each voxel, wherever it is, by ``value`` HU."""
+        box = box or EVERYTHING
+        hu = self.hu[box]
+        lung = self.lung["right"][box] + self.lung["left"][box]
+        old = np.where(lung > 0.9, hu, np.minimum(hu, self.lung_hu))
+        old = np.where(lung < 0.05, hu, old)
+        new = hu + share * (value - old)
+        ceiling = np.maximum(np.maximum(value, hu), 70)
+        self.hu[box] = np.minimum(new, ceiling)
+        self.occupied[box] = np.maximum(self.occupied[box], share)
+
+    def mark(self, mask: NDArray[np.bool_], label: int, box: Box | None = None) -> None:
+        """Write ``label`` where ``mask`` is true."""
+        self.labels[box or EVERYTHING][mask] = label
+
+    def aerated_point(
+        self, side: str, depth_mm: float, where: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        """A random point (mm) of free lung at least ``depth_mm`` from its border.
+
+        The demand for depth is relaxed until a point exists; ``where`` narrows the choice if it can
+        be met at all.
+        """
+        free = (self.lung[side] > 0.9) & (self.occupied < 0.2)
+        if where is not None and (free & where).any():
+            free = free & where
+        for factor in (1.0, 0.6, 0.3, 0.0):
+            index = np.flatnonzero(free & (self.pleura_mm >= depth_mm * factor))
+            if index.size:
+                chosen = int(index[self.rng.integers(index.size)])
+                return np.array(np.unravel_index(chosen, self.hu.shape)) * self.spacing
+        low, high = self.boxes[side]
+        middle: NDArray[np.float64] = (low + high) / 2
+        return middle
+
+
+Box = tuple[slice, slice, slice]
+EVERYTHING: Box = (slice(None), slice(None), slice(None))
+
+
+def make_chest(source: Source, shape: Shape, view: View, rng: np.random.Generator) -> Chest:
+    """Sample a source scan and its anatomy on the grid of a new study."""
+    import torch
+
+    coarse, size = source_coordinates(source, shape, view)
+    extent = (np.array(source.hu.shape) - 1) * source.spacing
+    relative = (coarse - source.origin.reshape(3, 1, 1, 1)) / extent.reshape(3, 1, 1, 1) * 2 - 1
+    grid = upsample(relative[::-1].astype(np.float32), size)  # grid_sample wants x, y, z
+    volumes = torch.from_numpy(_volumes(source))
+    sampled = torch.nn.functional.grid_sample(
+        volumes[None],
+        torch.from_numpy(grid).permute(1, 2, 3, 0)[None],
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )[0].numpy()
+    return Chest(
+        source=source,
+        hu=sampled[0],
+        lung={"right": sampled[1], "left": sampled[2]},
+        wall_mm=sampled[3],
+        pleura_mm=sampled[4],
+        spacing=view.spacing,
+        coarse=coarse,
+        rng=rng,
+    )
+
+
+def upsample(fields: Array, size: tuple[int, int, int]) -> Array:
+    """Trilinear interpolation of (C, n0, n1, n2) to (C, *size); corners coincide."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(fields))[None]
+    larger = torch.nn.functional.interpolate(
+        tensor, size=size, mode="trilinear", align_corners=True
+    )
+    result: Array = larger[0].numpy()
+    return result
+
+
+_VOLUMES: dict[str, Array] = {}
+
+
+def _volumes(source: Source) -> Array:
+    """(5, Z, Y, X): what is sampled together; cached per process, as it is used for every study."""
+    if source.name not in _VOLUMES:
+        _VOLUMES[source.name] = np.stack(
+            [
+                source.hu,
+                (source.anatomy == RIGHT_LUNG).astype(np.float32),
+                (source.anatomy == LEFT_LUNG).astype(np.float32),
+                source.wall_mm,
+                source.pleura_mm,
+            ]
+        )
+    return _VOLUMES[source.name]
+
+
+def _oblique_fissure(backness: Array | float) -> Array | float:
+    """Height of the oblique fissure: from the diaphragm in front to T4 at the back."""
+    return 0.02 + 0.7 * backness
+
+
+def _only(axis: int, part: slice) -> tuple[slice, ...]:
+    return tuple(part if a == axis else slice(None) for a in range(3))
+
+
+def _interpolate(
+    field_: NDArray[np.float64], position: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Value (3,) and Jacobian (3, 3) of a trilinear field at a fractional index."""
+    corner = np.floor(position).astype(int)
+    t = position - corner
+    cell = field_[
+        :, corner[0] : corner[0] + 2, corner[1] : corner[1] + 2, corner[2] : corner[2] + 2
+    ]
+    weights = [np.array([1 - f, f]) for f in t]
+    slopes = np.array([-1.0, 1.0])
+    value = np.einsum("czyx,z,y,x->c", cell, *weights)
+    columns = [
+        np.einsum("czyx,z,y,x->c", cell, *[slopes if b == a else weights[b] for b in range(3)])
+        for a in range(3)
+    ]
+    return value, np.stack(columns, axis=1)

@@ -1,0 +1,148 @@
+"""Make the small scans of this package from the originals (run by hand, results are committed).
+
+    python -m dataset_conversion.semi_synthetic_chest.make_scans FOLDER_WITH_ORIGINALS
+
+Each scan is turned to LPS, resampled to voxels of at least 3 mm, cropped to the body, segmented,
+freed of marked lesions and of wall calcification, and written as int16 with a label map beside it
+(1 left lung, 2 right lung, 3 rest of the chest cavity, 4 rest of the body).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from colipri.common.atomic import atomic_path
+from dataset_conversion.semi_synthetic_chest import repair, segmentation
+from dataset_conversion.semi_synthetic_chest.sources import (
+    BODY,
+    CAVITY,
+    SCANS_FOLDER,
+    read_source_list,
+)
+
+logger = logging.getLogger(__name__)
+
+_VOXEL_MM = 3.0
+_MARGIN_MM = 9.0  # air kept around the body
+_AORTA_RADIUS_MM = 20.0
+
+
+def make_scan(entry: dict[str, Any], originals: Path, target: Path) -> None:
+    """Write ``target/<name>.nii.gz`` and ``target/<name>_anatomy.nii.gz`` for one source."""
+    import SimpleITK as sitk
+
+    image = _read(originals / entry["original"], entry.get("corrected_spacing"))
+    grid = _resample(image, None)
+    hu = np.clip(sitk.GetArrayFromImage(grid), -1024, 2500).astype(np.float32)
+    spacing = tuple(grid.GetSpacing()[::-1])
+    labels = segmentation.lung_masks(hu, spacing)
+    if "lesion" in entry:
+        mask = _resample(_read(originals / entry["lesion"], None), grid)
+        lesion = sitk.GetArrayFromImage(mask) > 0.3
+        hu, labels = repair.remove_lesion(hu, labels, lesion, spacing)
+    heart, vessels = _heart_and_aorta(entry, labels.shape, spacing)
+    tissue = float(np.median(hu[heart & (hu > 0) & (hu < 250)]))
+    regions = (heart | vessels) & (labels == segmentation.BODY)
+    hu = repair.remove_calcification(hu, regions, spacing, tissue, seed=int(entry["number"]))
+    anatomy = labels.copy()
+    anatomy[labels == segmentation.BODY] = BODY
+    anatomy[segmentation.chest_cavity(labels) & (labels == segmentation.BODY)] = CAVITY
+    _write(np.rint(hu).astype(np.int16), anatomy, grid, target, entry["name"])
+
+
+def _read(path: Path, corrected_spacing: list[float] | None) -> Any:
+    import SimpleITK as sitk
+
+    image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
+    if corrected_spacing is not None:
+        image.SetSpacing(corrected_spacing)
+    return image
+
+
+def _resample(image: Any, grid: Any | None) -> Any:
+    """To voxels of at least 3 mm, low-pass filtered first; or onto ``grid`` if it is given.
+
+    The new origin puts the outer corner of the whole volume at (0, 0, 0).
+    """
+    import SimpleITK as sitk
+
+    image = sitk.Cast(image, sitk.sitkFloat32)
+    image.SetDirection(np.eye(3).ravel().tolist())
+    old = image.GetSpacing()
+    image.SetOrigin([s / 2 for s in old])
+    if grid is not None:
+        return sitk.Resample(image, grid, sitk.Transform(), sitk.sitkLinear, 0.0)
+    new = [max(_VOXEL_MM, s) for s in old]
+    if any(n > o for n, o in zip(new, old, strict=True)):
+        sigmas = [0.4 * n if n > o else 0.01 for n, o in zip(new, old, strict=True)]
+        image = sitk.SmoothingRecursiveGaussian(image, sigmas)
+    size = [int(n * o / w) for n, o, w in zip(image.GetSize(), old, new, strict=True)]
+    origin = [w / 2 for w in new]
+    direction = image.GetDirection()
+    linear = sitk.sitkLinear
+    return sitk.Resample(image, size, sitk.Transform(), linear, origin, new, direction, -1000.0)
+
+
+def _heart_and_aorta(
+    entry: dict[str, Any], shape: tuple[int, ...], spacing: tuple[float, ...]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    z, y, x = (
+        (np.arange(n) + 0.5).reshape([-1 if a == axis else 1 for a in range(3)]) * spacing[axis]
+        for axis, n in enumerate(shape)
+    )
+    (cx, cy, cz), (rx, ry, rz) = entry["heart"]
+    radius = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 + ((z - cz) / rz) ** 2
+    seeds = np.ones(shape, bool)
+    points = np.asarray(entry["aorta"], float)
+    for start, end in zip(points[:-1], points[1:], strict=True):
+        for t in np.linspace(0, 1, 12):
+            px, py, pz = start + t * (end - start)
+            index = (int(pz / spacing[0]), int(py / spacing[1]), int(px / spacing[2]))
+            seeds[index] = False
+    aorta = ndimage.distance_transform_edt(seeds, sampling=spacing) < _AORTA_RADIUS_MM
+    return radius < 1.3**2, aorta
+
+
+def _write(
+    hu: NDArray[np.int16], anatomy: NDArray[np.uint8], grid: Any, target: Path, name: str
+) -> None:
+    import SimpleITK as sitk
+
+    spacing = grid.GetSpacing()[::-1]
+    body = np.argwhere(anatomy > 0)
+    margin = [int(_MARGIN_MM / s) for s in spacing]
+    low = [max(0, int(b) - m) for b, m in zip(body.min(0), margin, strict=True)]
+    high = [min(n, int(b) + m + 1) for b, m, n in zip(body.max(0), margin, hu.shape, strict=True)]
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    origin = [o + a * s for o, a, s in zip(grid.GetOrigin()[::-1], low, spacing, strict=True)]
+    for suffix, array in (("", hu), ("_anatomy", anatomy)):
+        image = sitk.GetImageFromArray(array[box])
+        image.SetSpacing(grid.GetSpacing())
+        image.SetOrigin(origin[::-1])
+        with atomic_path(target / f"{name}{suffix}.nii.gz") as path:
+            sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=9)
+    logger.info("%s: %s voxels of %s mm (z, y, x)", name, hu[box].shape, spacing)
+
+
+def main() -> None:
+    """Make all scans, or those named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("originals", type=Path, help="folder that holds the original scans")
+    parser.add_argument("--only", nargs="+", default=None, help="names from sources.json")
+    parser.add_argument("-o", type=Path, default=SCANS_FOLDER, help="where to write")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for entry in read_source_list():
+        if arguments.only is None or entry["name"] in arguments.only:
+            make_scan(entry, arguments.originals, arguments.o)
+
+
+if __name__ == "__main__":
+    main()
