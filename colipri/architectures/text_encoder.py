@@ -1,4 +1,4 @@
-"""The text encoder: any BERT-like Hugging Face model, pretrained or from scratch, and its pooling."""
+"""The text encoder: any BERT-like Hugging Face model, pretrained or scratch, and its pooling."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def _build_bert(settings: dict[str, Any], vocabulary_size: int, load_pretrained:
         return _without_pooler(AutoModel.from_config(config))
     except (OSError, ValueError, KeyError) as error:
         raise ColipriError(
-            f"the text encoder '{name}' of the plan cannot be loaded ({_first_line(error)}); put it "
-            "into the local cache, name a folder, or plan again with -text_encoder scratch"
+            f"the text encoder '{name}' of the plan cannot be loaded ({_first_line(error)}); put "
+            "it into the local cache, name a folder, or plan again with -text_encoder scratch"
         ) from error
 
 
@@ -82,8 +82,8 @@ def pretrained_available(name: str) -> tuple[bool, str]:
     try:
         AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
         return True, f"{name} is in the local cache"
-    except (OSError, ValueError) as error:
-        offline = _first_line(error)
+    except (OSError, ValueError):
+        pass  # not here; the hub is asked next
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return False, f"{name} is not in the local cache and HF_HUB_OFFLINE is set"
     try:
@@ -94,8 +94,47 @@ def pretrained_available(name: str) -> tuple[bool, str]:
     except Exception as error:  # noqa: BLE001 (whatever keeps the hub away is the answer)
         return (
             False,
-            f"{name} is not in the local cache ({offline}) and no hub answers: {_first_line(error)}",
+            f"{name} is not in the local cache and no hub answers ({type(error).__name__})",
         )
+
+
+# What a plan stores of a pretrained encoder: enough to build it again without its files.
+_CONFIG_ENTRIES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "pad_token_id",
+)
+
+
+def pretrained_config(name: str) -> dict[str, Any]:
+    """The numbers of a pretrained text encoder's BertConfig, as a plan stores them.
+
+    Raises:
+        ColipriError: it cannot be loaded, or it is not a BERT.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ColipriError(
+            f"the text encoder '{name}' cannot be loaded ({_first_line(error)}); name a folder "
+            "with config.json, or use -text_encoder scratch"
+        ) from error
+    missing = [entry for entry in _CONFIG_ENTRIES if not hasattr(config, entry)]
+    if missing:
+        raise ColipriError(
+            f"the text encoder '{name}' is a {config.model_type}, not a BERT-like encoder "
+            f"(no {', '.join(missing)})"
+        )
+    return {entry: getattr(config, entry) for entry in _CONFIG_ENTRIES}
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from colipri.common.errors import ColipriError
+from colipri.experiment_planning.compute import estimate_compute
 from colipri.experiment_planning.geometry import (
     TOKEN,
     finest_isotropic_spacing,
@@ -129,6 +130,9 @@ class ColipriPlanner:
             "planned_for_in_gb": self.target_gb,
             "precision": "bf16",
         }
+        configuration["compute_estimate"] = estimate_compute(
+            configuration, self.fingerprint["body_fraction_median"]
+        )
         configuration["because"] = because
         return configuration
 
@@ -138,8 +142,8 @@ class ColipriPlanner:
         """By the amount of paired data; a small memory target means a small machine."""
         if self.target_gb < SMALL_MACHINE_GB:
             because["architecture"] = (
-                f"{TINY.name}: {self.target_gb:g} GB is a small card or a CPU; a convolutional stem "
-                "learns from little data"
+                f"{TINY.name}: {self.target_gb:g} GB is a small card or a CPU; a convolutional "
+                "stem learns from little data"
             )
             return TINY
         at_least, size = next(row for row in BY_DATA if self.num_studies >= row[0])
@@ -170,7 +174,8 @@ class ColipriPlanner:
                 f"fits into {budget_text}, and not finer than the images ({min(finest):g} mm)"
             )
             because["patch_size"] = (
-                f"covers {shown} mm at {spacing:g} mm, in multiples of {TOKEN}, not forced to a cube"
+                f"covers {shown} mm at {spacing:g} mm, in multiples of {TOKEN}, not forced to "
+                "a cube"
             )
             return [spacing] * 3, [n * TOKEN for n in grid]
         grid = largest_patch(extent, finest, budget)
@@ -271,8 +276,9 @@ class ColipriPlanner:
         per_epoch = min(250, max(25, math.ceil(self.num_studies / batch)))
         epochs = math.ceil(steps / per_epoch)
         because["num_epochs"] = (
-            f"{PASSES_OVER_DATA} passes over the studies (COLIPRI's published budget is about 120 at "
-            f"192^3), in epochs of {per_epoch} steps (one pass, at least 25, at most nnU-Net's 250)"
+            f"{PASSES_OVER_DATA} passes over the studies (COLIPRI's published budget is about 120 "
+            f"at 192^3), in epochs of {per_epoch} steps (one pass, at least 25, at most nnU-Net's "
+            "250)"
         )
         because["learning_rate"] = f"goes with {size.name}; warm-up 5 % of the steps, then cosine"
         because["weight_decay"] = "nnssl's for Primus; none on norms, biases, embeddings"
@@ -312,8 +318,8 @@ class ColipriPlanner:
         if fits < 1:
             needed = estimate.total / GIB / SAFETY
             raise ColipriError(
-                f"one pair at {configuration['patch_size']} voxels needs {needed:.1f} GB; plan with "
-                f"-gpu_memory_target {math.ceil(needed)} or more"
+                f"one pair at {configuration['patch_size']} voxels needs {needed:.1f} GB; plan "
+                f"with -gpu_memory_target {math.ceil(needed)} or more"
             )
         configuration["micro_batch_size"] = _even_share(batch, fits)
         costs = {"none": "0", "mlp": "6", "full": "33"}[level]

@@ -73,18 +73,18 @@ class Quickstart:
         """All steps in order; returns the exit code."""
         self._set_environment()
         options = self.options
-        workers = ["-np", str(options.np)]
+        workers = f"-np {options.np}"
         self.command(
             "build the semi-synthetic chest set",
             "colipri_convert_dataset",
-            ["semi_synthetic_chest", "-d", str(DATASET_ID), "-n", "SemiSyntheticChest"]
-            + ["--num_studies", str(options.train_studies), "--seed", str(options.seed), *workers],
+            f"semi_synthetic_chest -d {DATASET_ID} -n SemiSyntheticChest "
+            f"--num_studies {options.train_studies} --seed {options.seed} {workers}",
         )
         self.command(
             "verify, plan and preprocess",
             "colipri_plan_and_preprocess",
-            ["-d", str(DATASET_ID), "--verify_dataset_integrity", "-c", CONFIGURATION]
-            + ["-gpu_memory_target", "2", "-text_encoder", "scratch", *workers],
+            f"-d {DATASET_ID} --verify_dataset_integrity -c {CONFIGURATION} -gpu_memory_target 2 "
+            f"-text_encoder scratch {workers}",
         )
         self.train()
         best = self.model_folder / "checkpoint_best.pth"
@@ -92,14 +92,12 @@ class Quickstart:
             self.command(
                 f"zero-shot classification on unseen anatomy ({name} encoder)",
                 "colipri_zero_shot",
-                ["-m", str(checkpoint), "-d", str(DATASET_ID), "--split", "test"]
-                + ["-device", options.device, "-o", str(self.result(f"zero_shot_{name}"))],
+                f"-m {shlex.quote(str(checkpoint))} {self.on_test(f'zero_shot_{name}')}",
             )
             self.command(
                 f"retrieval on unseen anatomy ({name} encoder)",
                 "colipri_retrieve",
-                ["-m", str(checkpoint), "-d", str(DATASET_ID), "--split", "test"]
-                + ["-device", options.device, "-o", str(self.result(f"retrieval_{name}"))],
+                f"-m {shlex.quote(str(checkpoint))} {self.on_test(f'retrieval_{name}')}",
             )
         self.step("report", self.write_page)
         self.say_result(self.write_metrics())
@@ -111,21 +109,13 @@ class Quickstart:
             self.say("\n# pre-train: done in an earlier run")
             return
         options = self.options
-        arguments = [
-            str(DATASET_ID),
-            CONFIGURATION,
-            FOLD,
-            "-tr",
-            TRAINER,
-            "-device",
-            options.device,
-        ]
-        arguments += ["--seed", str(options.seed)]
+        arguments = f"{DATASET_ID} {CONFIGURATION} {FOLD} -tr {TRAINER} -device {options.device}"
+        arguments += f" --seed {options.seed}"
         for name in ("epochs", "iterations_per_epoch"):
             if getattr(options, name) is not None:
-                arguments += [f"--{name}", str(getattr(options, name))]
+                arguments += f" --{name} {getattr(options, name)}"
         if (self.model_folder / "checkpoint_latest.pth").is_file():
-            arguments.append("--c")
+            arguments += " --c"
         self.command("pre-train image and text encoder", "colipri_train", arguments)
 
     def untrained_checkpoint(self) -> Path:
@@ -165,19 +155,26 @@ class Quickstart:
         atomic_write_json(self.folder / "metrics.json", metrics)
         return metrics
 
+    def on_test(self, result: str) -> str:
+        """Arguments of an evaluation on the held-out split."""
+        return (
+            f"-d {DATASET_ID} --split test -device {self.options.device} "
+            f"-o {shlex.quote(str(self.result(result)))}"
+        )
+
     def result(self, name: str) -> Path:
-        """Where a result file of the evaluation lies: beside the model, as colipri_report expects."""
+        """Where a result file lies: beside the model, where colipri_report looks for it."""
         return self.model_folder / f"{name}.json"
 
-    def command(self, title: str, command: str, arguments: list[str]) -> None:
+    def command(self, title: str, command: str, arguments: str) -> None:
         """Print a command as a user would type it, run it, stop if it fails."""
         from colipri.run.cli import configure_logging
 
-        self.say(f"\n# {title}\n$ {shlex.join([command, *arguments])}")
+        self.say(f"\n# {title}\n$ {command} {arguments}")
         module = import_module(f"colipri.run.{command.removeprefix('colipri_')}")
 
         def action() -> None:
-            code = module.main(arguments)
+            code = module.main(shlex.split(arguments))
             configure_logging(self.options.verbose)
             if code == 130:
                 raise KeyboardInterrupt

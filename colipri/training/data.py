@@ -52,7 +52,7 @@ class TrainingData:
         if len(self._studies(self.train_cases)) < 2:
             raise ColipriError(
                 f"fold {fold} has {len(self.train_cases)} case(s) with a report from "
-                f"{len(self._studies(self.train_cases))} study; contrastive training needs two or more"
+                f"{len(self._studies(self.train_cases))} study; contrastive training needs two"
             )
         self._batches: Iterator[dict[str, Any]] | None = None
         folder = self.store.folder.parent

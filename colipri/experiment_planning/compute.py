@@ -1,0 +1,54 @@
+"""What a planned training costs: arithmetic of a step, and hours on common GPUs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from colipri.experiment_planning.flops import num_grid_tokens, training_flops_per_sample
+
+# Dense bf16 matrix products with fp32 accumulation, TFLOP/s, from the makers' data sheets.
+GPU_TFLOPS = {
+    "RTX 3090": 71.0,
+    "RTX 4090": 165.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "H100 SXM": 989.0,
+}
+# Share of the data-sheet figure that transformers of this width reach in practice.
+UTILISATION = 0.35
+# Recomputation and the gradient cache's forward without graph, on top of forward and backward.
+CHECKPOINTING_FACTOR = {"none": 1.0, "mlp": 1.06, "full": 1.33}
+
+
+def estimate_compute(configuration: dict[str, Any], body_fraction: float) -> dict[str, Any]:
+    """Arithmetic and time of a planned training.
+
+    Args:
+        configuration: of the plan.
+        body_fraction: share of the cropped scans that is body: tokens of outside air are dropped.
+
+    Returns:
+        tokens_per_image (all, and kept as expected), tflop_per_step, steps, utilisation, and hours
+        per GPU. Loading, validation and the optimiser are not counted.
+    """
+    tokens = num_grid_tokens(configuration)
+    # A token at the body's surface is kept whole, so more tokens are kept than volume.
+    kept = min(tokens, round(tokens * min(1.0, body_fraction + 0.1)))
+    batch = configuration["batch_size"]
+    flops = batch * training_flops_per_sample(configuration, kept)
+    flops *= CHECKPOINTING_FACTOR[configuration["activation_checkpointing"]]
+    if configuration["micro_batch_size"] < batch:
+        flops *= 4 / 3  # the gradient cache encodes everything once more, without a graph
+    training = configuration["training"]
+    steps = training["num_epochs"] * training["num_iterations_per_epoch"]
+    return {
+        "tokens_per_image": tokens,
+        "kept_tokens_per_image": kept,
+        "tflop_per_step": round(flops / 1e12, 3),
+        "steps": steps,
+        "utilisation": UTILISATION,
+        "hours": {
+            name: round(steps * flops / (peak * 1e12 * UTILISATION) / 3600, 2)
+            for name, peak in GPU_TFLOPS.items()
+        },
+    }

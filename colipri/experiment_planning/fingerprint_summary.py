@@ -1,0 +1,37 @@
+"""A fingerprint in a few lines for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def summarize_fingerprint(fingerprint: Mapping[str, Any]) -> str:
+    """What was found, for a person to check at a glance."""
+    spacing = np.median(np.array(fingerprint["spacings"]), axis=0)
+    extent = fingerprint["body_extent_mm_percentiles"]["95"]
+    text = fingerprint["text"]
+    words = text["tokens_per_report"]
+    lines = [
+        f"{fingerprint['dataset_name']}: {fingerprint['num_cases']} cases of "
+        f"{fingerprint['num_subjects']} subjects for training and validation, "
+        f"{fingerprint['num_paired_studies']} studies with a report, "
+        f"{fingerprint['num_image_only_cases']} cases without one",
+        f"  median spacing {_by(spacing, '.3g')} mm, body of 95 % within {_by(extent, '.0f')} mm, "
+        f"body fills {fingerprint['body_fraction_median']:.0%} of its box",
+    ]
+    if words.get("mean"):
+        repeated = text["vocabulary"]["distinct_words_seen_twice"]
+        lines.append(
+            f"  reports: {words['mean']:.0f} words on average, 99 % at most "
+            f"{words['percentile_99']:.0f}; {repeated:,} words occur at least twice"
+        )
+    if fingerprint["left_out"]:
+        lines.append(f"  {len(fingerprint['left_out'])} cases were left out, see the file")
+    return "\n".join(lines)
+
+
+def _by(values: Any, pattern: str) -> str:
+    return " x ".join(format(float(value), pattern) for value in values)

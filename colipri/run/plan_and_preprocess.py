@@ -1,0 +1,127 @@
+"""colipri_plan_and_preprocess: verification, fingerprint, plan and preprocessing in one command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from colipri.common.errors import ColipriError
+from colipri.run.cli import make_parser, run_command
+from colipri.run.planning_options import (
+    add_dataset_option,
+    add_planning_options,
+    add_process_options,
+    check_processes,
+)
+
+DESCRIPTION = """\
+From a raw data set to a folder that training reads: verify it, extract its fingerprint, plan, and
+preprocess all cases.
+
+    colipri_plan_and_preprocess -d 101 --verify_dataset_integrity -c 3d_lowres
+    colipri_plan_and_preprocess -d 101 -gpu_memory_target 80 -np 16
+
+Use --verify_dataset_integrity the first time: it names every problem of every case before hours are
+spent. Killed and run again, finished steps and cases are not repeated. To spread preprocessing over
+a job array, run this command with --no_pp once, then colipri_preprocess with --num_parts and
+--part_id.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments (nnU-Net's, where it has them)."""
+    parser = make_parser("colipri_plan_and_preprocess", DESCRIPTION)
+    add_dataset_option(parser)
+    parser.add_argument(
+        "--verify_dataset_integrity",
+        action="store_true",
+        help="check all cases first; stops if there are errors (with --keep_going: goes on)",
+    )
+    parser.add_argument(
+        "-c",
+        nargs="+",
+        metavar="CONFIGURATION",
+        help="configurations to preprocess (default: 3d_lowres 3d_fullres)",
+    )
+    parser.add_argument("--no_pp", action="store_true", help="plan only, do not preprocess")
+    parser.add_argument("--num_parts", type=int, default=1, metavar="N", help="jobs in the array")
+    parser.add_argument("--part_id", type=int, default=0, metavar="I", help="this job, from 0")
+    add_process_options(parser)
+    add_planning_options(parser)
+    return parser
+
+
+def plan_and_preprocess(options: argparse.Namespace) -> int:
+    """All steps for each data set; planning of all comes first, because it is quick to fail."""
+    from colipri.paths import find_dataset_name
+
+    check_processes(options.np)
+    names = [find_dataset_name(dataset) for dataset in options.d]
+    for name in names:
+        if options.verify_dataset_integrity:
+            _verify(name, options)
+        _fingerprint_and_plan(name, options)
+    if options.no_pp:
+        return 0
+    for name in names:
+        _preprocess(name, options)
+    return 0
+
+
+def _verify(name: str, options: argparse.Namespace) -> None:
+    import logging
+
+    from colipri.paths import preprocessed_folder
+    from colipri.raw_dataset.verification import verify_dataset, write_verification
+
+    result = verify_dataset(name, options.np)
+    folder = preprocessed_folder() / name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_verification(result, folder)
+    logging.getLogger("colipri").info("%s", result.to_text())
+    if result.errors and not options.keep_going:
+        raise ColipriError(
+            f"{name} has {len(result.errors)} error(s), listed above and in "
+            f"{folder / 'verification.json'}; mend them, or go on without the cases with "
+            "--keep_going"
+        )
+
+
+def _fingerprint_and_plan(name: str, options: argparse.Namespace) -> None:
+    import logging
+
+    from colipri.experiment_planning.fingerprint import extract_fingerprint
+    from colipri.experiment_planning.fingerprint_summary import summarize_fingerprint
+    from colipri.run.plan_experiment import plan_and_show
+
+    fingerprint = extract_fingerprint(name, options.np, options.keep_going)
+    logging.getLogger("colipri").info("%s\n", summarize_fingerprint(fingerprint))
+    plan_and_show(name, options)
+
+
+def _preprocess(name: str, options: argparse.Namespace) -> None:
+    import logging
+
+    from colipri.experiment_planning.plans import load_plans
+    from colipri.preprocessing.preprocessor import preprocess_dataset
+
+    stores = preprocess_dataset(
+        name,
+        load_plans(name, options.overwrite_plans_name),
+        options.c,
+        options.np,
+        options.num_parts,
+        options.part_id,
+        options.keep_going,
+    )
+    logger = logging.getLogger("colipri")
+    number = int(name[len("Dataset") :].split("_")[0])
+    for configuration, store in stores.items():
+        if store is not None:
+            logger.info("%s %s is ready in %s", name, configuration, store.folder)
+            logger.info("Next: colipri_train %s %s 0", number, configuration)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of colipri_plan_and_preprocess."""
+    return run_command(build_parser(), plan_and_preprocess, arguments)

@@ -1,0 +1,70 @@
+"""colipri_plan_experiment: from a fingerprint to a plan, each number with its reason."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from colipri.run.cli import make_parser, run_command
+from colipri.run.planning_options import add_dataset_option, add_planning_options
+
+DESCRIPTION = """\
+Plan pre-training from a data set's fingerprint: spacing, patch size, model, text encoder, text
+length, batch and micro batch, checkpointing, schedule. Prints every choice with its reason, the
+predicted memory, the arithmetic of a step and hours on common GPUs.
+
+    colipri_plan_experiment -d 101                          for a GPU of 24 GB
+    colipri_plan_experiment -d 101 -gpu_memory_target 80    for a larger one
+    colipri_plan_experiment -d 101 -pl my_package.planners:MyPlanner
+
+The plan is a JSON file, $colipri_preprocessed/DatasetXXX/colipriPlans.json, made to be edited. The
+same fingerprint and the same options give the same file.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = make_parser("colipri_plan_experiment", DESCRIPTION)
+    add_dataset_option(parser)
+    add_planning_options(parser)
+    return parser
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Plan each data set and show the plan."""
+    import logging
+
+    logger = logging.getLogger("colipri")
+    for dataset in options.d:
+        plan_and_show(dataset, options)
+        plans = options.overwrite_plans_name
+        logger.info(
+            "\nNext: colipri_preprocess -d %s%s",
+            dataset,
+            "" if plans == "colipriPlans" else f" -p {plans}",
+        )
+    return 0
+
+
+def plan_and_show(dataset: str, options: argparse.Namespace) -> None:
+    """Write one plan and print its table (also used by colipri_plan_and_preprocess)."""
+    import logging
+
+    from colipri.experiment_planning.plan_table import format_plan
+    from colipri.experiment_planning.planning import plan_experiment
+
+    plans = plan_experiment(
+        dataset,
+        options.pl,
+        options.gpu_memory_target,
+        options.text_encoder,
+        options.overwrite_plans_name,
+    )
+    logger = logging.getLogger("colipri")
+    logger.info("%s", format_plan(plans.raw))
+    logger.info("\nThe plan is in %s", plans.source)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of colipri_plan_experiment."""
+    return run_command(build_parser(), plan, arguments)

@@ -1,0 +1,66 @@
+"""Arguments that the planning commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_planning_options(parser: argparse.ArgumentParser) -> None:
+    """-pl, -gpu_memory_target, -text_encoder, -overwrite_plans_name (nnU-Net's names)."""
+    group = parser.add_argument_group("planning")
+    group.add_argument(
+        "-pl",
+        default="ColipriPlanner",
+        metavar="PLANNER",
+        help="planner: a name, or package.module:Class of your own (default: %(default)s)",
+    )
+    group.add_argument(
+        "-gpu_memory_target",
+        type=float,
+        default=24.0,
+        metavar="GB",
+        help="memory of one GPU that training may use; below 6: small cards and CPUs "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "-text_encoder",
+        default="auto",
+        metavar="NAME",
+        help="scratch, or a BERT-like encoder by hub name or folder (default: CXR-BERT where it "
+        "can be loaded, otherwise scratch)",
+    )
+    group.add_argument(
+        "-overwrite_plans_name",
+        default="colipriPlans",
+        metavar="NAME",
+        help="name of the plans file (default: %(default)s)",
+    )
+
+
+def add_dataset_option(parser: argparse.ArgumentParser) -> None:
+    """-d, one or several."""
+    parser.add_argument(
+        "-d", nargs="+", required=True, metavar="DATASET", help="numbers or names, e.g. 101 102"
+    )
+
+
+def add_process_options(parser: argparse.ArgumentParser) -> None:
+    """-np and --keep_going."""
+    parser.add_argument("-np", type=int, metavar="N", help="processes (default: cores, at most 8)")
+    parser.add_argument(
+        "--keep_going",
+        action="store_true",
+        help="leave cases out that cannot be read (they are named) instead of stopping",
+    )
+
+
+def check_processes(number: int | None) -> None:
+    """-np must be a count.
+
+    Raises:
+        ColipriError: it is not.
+    """
+    from colipri.common.errors import ColipriError
+
+    if number is not None and number < 1:
+        raise ColipriError(f"-np must be at least 1, not {number}")
