@@ -91,7 +91,7 @@ def source_coordinates(
     """
     centre, half = _lung_box(source)
     low, high = _field_of_view(source, shape, view, centre, half)
-    fine = tuple(int(round((h - lo) / s)) for lo, h, s in zip(low, high, view.spacing, strict=True))
+    fine = tuple(round((h - lo) / s) for lo, h, s in zip(low, high, view.spacing, strict=True))
     ends = [lo + (n - 1) * s for lo, n, s in zip(low, fine, view.spacing, strict=True)]
     counts = [
         max(4, int(np.ceil((e - lo) / _COARSE_MM)) + 1) for lo, e in zip(low, ends, strict=True)

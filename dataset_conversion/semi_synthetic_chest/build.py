@@ -1,0 +1,197 @@
+"""Write the semi-synthetic chest set as a raw data set."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colipri.common.atomic import atomic_path, atomic_write_json, atomic_write_text, read_json
+from colipri.common.errors import ColipriError
+from colipri.common.parallel import run_parallel
+from dataset_conversion.semi_synthetic_chest.findings import FINDING_NAMES
+from dataset_conversion.semi_synthetic_chest.sources import source_names
+from dataset_conversion.semi_synthetic_chest.study import Study, StudyPlan, make_study
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # raise it when the same seed would give other files
+IMAGE_ONLY = 0.1  # share of training studies without a report
+VALIDATION_SHARE = 0.12  # of the number of training studies; the test split has twice that
+
+
+@dataclass(frozen=True)
+class BuildTask:
+    """One study and the folder it goes into."""
+
+    plan: StudyPlan
+    folder: Path
+
+
+def build_dataset(
+    folder: Path, name: str, num_studies: int, seed: int, num_processes: int
+) -> dict[str, int]:
+    """Write the data set; killed and called again, it makes only what is missing.
+
+    Args:
+        folder: $colipri_raw/DatasetXXX_Name.
+        name: for dataset.json.
+        num_studies: training studies; validation and test studies of other people are added.
+        seed: the same seed gives the same files.
+
+    Returns:
+        cases per split.
+
+    Raises:
+        ColipriError: the folder holds another data set, or a study could not be written.
+    """
+    if num_studies < 4:
+        raise ColipriError(f"--num_studies must be at least 4, not {num_studies}")
+    marker = {"generator": "semi_synthetic_chest", "format": FORMAT, "seed": seed}
+    marker["num_studies"] = num_studies
+    _claim(folder, marker)
+    plans = plan_studies(num_studies, seed)
+    tasks = [BuildTask(plan, folder) for plan in plans]
+    rows: list[dict[str, Any]] = []
+    problems = []
+    for outcome in run_parallel(_write_study, tasks, num_processes, "studies"):
+        if outcome.result is None:
+            problems.append(f"{outcome.item.plan.identifier}: {outcome.problem}")
+        else:
+            rows += outcome.result
+    if problems:
+        raise ColipriError(f"{len(problems)} studies could not be made, first {problems[0]}")
+    rows.sort(key=lambda row: row["case"])
+    atomic_write_text(folder / "cases.csv", _as_csv(rows))
+    trained = [row for row in rows if row["split"] != "test"]
+    atomic_write_json(folder / "dataset.json", _description(name, len(trained), marker))
+    return {split: sum(r["split"] == split for r in rows) for split in ("train", "val", "test")}
+
+
+def plan_studies(num_studies: int, seed: int) -> list[StudyPlan]:
+    """All studies: the sources of a split are used by turns and belong to that split alone."""
+    counts = {
+        "train": num_studies,
+        "val": max(2, round(num_studies * VALIDATION_SHARE)),
+        "test": max(4, round(num_studies * 2 * VALIDATION_SHARE)),
+    }
+    plans: list[StudyPlan] = []
+    for split, count in counts.items():
+        names = source_names(split)
+        for index in range(count):
+            number = len(plans)
+            rng = np.random.default_rng([seed, number, 7])
+            plans.append(
+                StudyPlan(
+                    identifier=f"chest_{number:04d}",
+                    source=names[index % len(names)],
+                    split=split,
+                    seed=seed,
+                    number=number,
+                    with_report=split != "train" or rng.random() >= IMAGE_ONLY,
+                )
+            )
+    return plans
+
+
+def _claim(folder: Path, marker: dict[str, Any]) -> None:
+    """A folder that was begun with other settings would end up mixed."""
+    path = folder / "generator.json"
+    if path.is_file():
+        if read_json(path) != marker:
+            raise ColipriError(
+                f"{folder} was begun with other settings ({path}); remove it or choose another -d"
+            )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ColipriError(f"{folder} is not empty; remove it or choose another -d")
+    atomic_write_json(path, marker)
+
+
+def _write_study(task: BuildTask) -> list[dict[str, Any]]:
+    """Write a study's files; its row file comes last and says that it is complete."""
+    plan = task.plan
+    row_file = task.folder / "studies" / f"{plan.identifier}.json"
+    if row_file.is_file():
+        stored: list[dict[str, Any]] = read_json(row_file)
+        return stored
+    study = make_study(plan)
+    suffix = "Ts" if plan.split == "test" else "Tr"
+    rows = []
+    for index in range(len(study.volumes)):
+        case = f"{plan.identifier}_{index + 1}"
+        _write_image(study, index, task.folder / f"images{suffix}" / f"{case}_0000.nii.gz")
+        _write_labels(study, index, task.folder / f"labels{suffix}" / f"{case}.nii.gz")
+        _write_report(study, task.folder / f"reports{suffix}" / case)
+        labels = {name: "" if v is None else v for name, v in study.findings.items()}
+        rows.append(
+            {
+                "case": case,
+                "subject": plan.identifier,
+                "study": plan.identifier,
+                "split": plan.split,
+                **labels,
+            }
+        )
+    atomic_write_json(row_file, rows)
+    return rows
+
+
+def _write_report(study: Study, path: Path) -> None:
+    if not study.plan.with_report:
+        return
+    if study.text is None:
+        atomic_write_json(path.with_name(path.name + ".json"), study.sections)
+    else:
+        atomic_write_text(path.with_name(path.name + ".txt"), study.text)
+
+
+def _write_image(study: Study, index: int, path: Path) -> None:
+    _write(study.volumes[index], study, index, path)
+
+
+def _write_labels(study: Study, index: int, path: Path) -> None:
+    _write(study.label_maps[index], study, index, path)
+
+
+def _write(array: np.ndarray, study: Study, index: int, path: Path) -> None:
+    """As NIfTI; the axes are stored in one of several orders, as in real archives."""
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(tuple(reversed(study.spacings[index])))
+    stored = ("LPS", "RAS", "LPI")[(study.plan.number + index) % 3]
+    image = sitk.DICOMOrient(image, stored)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
+
+
+def _as_csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["case", "subject", "study", "split", *FINDING_NAMES])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().replace("\r\n", "\n")
+
+
+def _description(name: str, num_training: int, marker: dict[str, Any]) -> dict[str, Any]:
+    labels = {"background": 0}
+    labels.update({finding: value for value, finding in enumerate(FINDING_NAMES, start=1)})
+    return {
+        "name": name,
+        "description": "Semi-synthetic chest CT: real scans, warped, with inserted findings and "
+        "written reports; not for clinical conclusions",
+        "licence": "that of the source scans, see semi_synthetic_chest/scans/SOURCES.md of colipri",
+        "reference": "https://arxiv.org/abs/2510.15042 (method)",
+        "channel_names": {"0": "CT"},
+        "labels": labels,
+        "numTraining": num_training,
+        "file_ending": ".nii.gz",
+        "findings": list(FINDING_NAMES),
+        "semi_synthetic": marker,
+    }

@@ -1,0 +1,123 @@
+"""The findings that are inserted: what each is called, how often, and the functions that draw it.
+
+A finding is three small functions: ``draw`` chooses its details (side, size, place), ``deform``
+changes the shape of the chest where the finding does so, ``insert`` paints it and returns what the
+report may say. The order here gives the label values of labelsTr (1, 2, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dataset_conversion.semi_synthetic_chest import (
+    airspace_findings,
+    mediastinal_findings,
+    pleural_findings,
+)
+from dataset_conversion.semi_synthetic_chest.chest import Chest
+from dataset_conversion.semi_synthetic_chest.geometry import Shape
+
+Details = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of finding.
+
+    Attributes:
+        name: column of cases.csv; CT-RATE's word where it has one.
+        key: of the sentences in reports.json.
+        prevalence: probability in an abnormal study.
+        draw: random details, among them ``size`` (a word) where sizes exist.
+        insert: paints into a chest with a label value; returns details with what was found out on
+            the way (lobe, side, count).
+        deform: changes the shape before the chest is made.
+    """
+
+    name: str
+    key: str
+    prevalence: float
+    draw: Callable[[np.random.Generator], Details]
+    insert: Callable[[Chest, Details, int], Details]
+    deform: Callable[[Shape, Details], Shape] | None = None
+
+
+FINDINGS: tuple[Finding, ...] = (
+    Finding(
+        "Pleural effusion",
+        "pleural_effusion",
+        0.32,
+        pleural_findings.draw_effusion,
+        pleural_findings.insert_effusion,
+    ),
+    Finding(
+        "Pneumothorax",
+        "pneumothorax",
+        0.25,
+        pleural_findings.draw_pneumothorax,
+        pleural_findings.insert_pneumothorax,
+    ),
+    Finding(
+        "Consolidation",
+        "consolidation",
+        0.3,
+        airspace_findings.draw_consolidation,
+        airspace_findings.insert_consolidation,
+    ),
+    Finding(
+        "Lung opacity",
+        "lung_opacity",
+        0.28,
+        airspace_findings.draw_opacity,
+        airspace_findings.insert_opacity,
+    ),
+    Finding(
+        "Lung nodule",
+        "lung_nodule",
+        0.32,
+        airspace_findings.draw_nodules,
+        airspace_findings.insert_nodules,
+    ),
+    Finding(
+        "Emphysema",
+        "emphysema",
+        0.26,
+        airspace_findings.draw_emphysema,
+        airspace_findings.insert_emphysema,
+    ),
+    Finding(
+        "Atelectasis",
+        "atelectasis",
+        0.26,
+        airspace_findings.draw_atelectasis,
+        airspace_findings.insert_atelectasis,
+        airspace_findings.deform_atelectasis,
+    ),
+    Finding(
+        "Cardiomegaly",
+        "cardiomegaly",
+        0.32,
+        mediastinal_findings.draw_cardiomegaly,
+        mediastinal_findings.insert_cardiomegaly,
+        mediastinal_findings.deform_cardiomegaly,
+    ),
+    Finding(
+        "Arterial wall calcification",
+        "arterial_wall_calcification",
+        0.3,
+        mediastinal_findings.draw_calcification,
+        mediastinal_findings.insert_calcification,
+    ),
+    Finding(
+        "Hiatal hernia",
+        "hiatal_hernia",
+        0.24,
+        mediastinal_findings.draw_hernia,
+        mediastinal_findings.insert_hernia,
+    ),
+)
+FINDING_NAMES = tuple(finding.name for finding in FINDINGS)

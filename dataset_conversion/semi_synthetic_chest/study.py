@@ -1,0 +1,111 @@
+"""One semi-synthetic study: a subject's chest with findings, its reconstructions and its report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset_conversion.semi_synthetic_chest.acquisition import acquire, draw_acquisition
+from dataset_conversion.semi_synthetic_chest.chest import make_chest
+from dataset_conversion.semi_synthetic_chest.findings import FINDINGS
+from dataset_conversion.semi_synthetic_chest.geometry import draw_shape, draw_view
+from dataset_conversion.semi_synthetic_chest.reports import Mention, report_as_text, write_report
+from dataset_conversion.semi_synthetic_chest.sources import load_source
+
+SPACING_MM = 4.0
+NORMAL = 0.12  # share of studies without any finding
+SECOND_RECONSTRUCTION = 0.15
+JSON_REPORT = 0.1
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What identifies a study: everything about it follows from these.
+
+    Attributes:
+        identifier: case identifier without the reconstruction.
+        source: name of the real scan.
+        split: train, val or test.
+        seed: of the whole data set.
+        number: of the study.
+        with_report: False for image-only studies.
+    """
+
+    identifier: str
+    source: str
+    split: str
+    seed: int
+    number: int
+    with_report: bool
+
+
+@dataclass
+class Study:
+    """Volumes (Z, Y, X) in LPS with spacing (z, y, x) mm, label maps, report, labels."""
+
+    plan: StudyPlan
+    volumes: list[NDArray[np.int16]] = field(default_factory=list)
+    label_maps: list[NDArray[np.uint8]] = field(default_factory=list)
+    spacings: list[tuple[float, float, float]] = field(default_factory=list)
+    sections: dict[str, str] = field(default_factory=dict)
+    text: str | None = None
+    findings: dict[str, int | None] = field(default_factory=dict)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def make_study(plan: StudyPlan) -> Study:
+    """Make a study; equal plans give equal studies."""
+    rng = np.random.default_rng([plan.seed, plan.number])
+    source = load_source(plan.source)
+    drawn = _draw_findings(rng)
+    shape = draw_shape(rng)
+    for finding in FINDINGS:
+        if finding.deform is not None and finding.name in drawn:
+            shape = finding.deform(shape, drawn[finding.name])
+    study = Study(plan)
+    insertion_seed = int(rng.integers(2**31))
+    reconstructions = 2 if rng.random() < SECOND_RECONSTRUCTION else 1
+    for index in range(reconstructions):
+        view = draw_view(rng, SPACING_MM)
+        if index:  # the same examination on another grid, with another kernel
+            factor = float(rng.uniform(1.05, 1.3))
+            view = replace(view, spacing=(view.spacing[0] * factor, *view.spacing[1:]))
+        # The same findings in both: the brushes draw the same numbers.
+        chest = make_chest(source, shape, view, np.random.default_rng(insertion_seed))
+        for label, finding in enumerate(FINDINGS, start=1):
+            if finding.name in drawn:
+                chest.rng = np.random.default_rng([insertion_seed, label])
+                details = finding.insert(chest, drawn[finding.name], label)
+                if not index:
+                    study.details[finding.name] = details
+        study.volumes.append(acquire(chest, draw_acquisition(rng), rng))
+        study.label_maps.append(chest.labels)
+        study.spacings.append(view.spacing)
+    _describe(study, source.unknown, rng)
+    return study
+
+
+def _draw_findings(rng: np.random.Generator) -> dict[str, dict[str, Any]]:
+    normal = rng.random() < NORMAL
+    drawn = {}
+    for finding in FINDINGS:
+        there = rng.random() < finding.prevalence
+        details = finding.draw(rng)
+        if there and not normal:
+            drawn[finding.name] = details
+    return drawn
+
+
+def _describe(study: Study, unknown: frozenset[str], rng: np.random.Generator) -> None:
+    """Labels and report; nothing is said or labelled absent that the real patient may have."""
+    for finding in FINDINGS:
+        there = finding.name in study.details
+        study.findings[finding.name] = 1 if there else None if finding.name in unknown else 0
+    mentions = [Mention(f.key, study.details.get(f.name)) for f in FINDINGS]
+    keys = frozenset(f.key for f in FINDINGS if f.name in unknown)
+    study.sections = write_report(mentions, keys, rng)
+    if study.plan.with_report and rng.random() >= JSON_REPORT:
+        study.text = report_as_text(study.sections, rng)
