@@ -1,0 +1,89 @@
+"""colipri_convert_dataset: published data sets, archives and tables become the raw format."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Sequence
+
+from colipri.common.errors import EXIT_OK, ColipriError
+from colipri.run.cli import make_parser, run_command
+
+COMMAND = "colipri_convert_dataset"
+
+DESCRIPTION = """\
+Convert other data into colipri's raw format, $colipri_raw/DatasetXXX_Name.
+
+    colipri_convert_dataset NAME -i SOURCE -d 101 -n ChestCT
+    colipri_convert_dataset NAME --help              what NAME expects, and its options
+
+Images stay where they are unless you ask for copies. The command may be stopped or killed at any
+moment: run it again and it goes on. What is left out is listed with its reason.
+
+Converters:
+
+{converters}
+
+Your own: package.module:Class (see documentation/write_a_converter.md).
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser that lists the converters; each has its own arguments."""
+    from dataset_conversion.registry import list_converters
+
+    parser = make_parser(COMMAND, DESCRIPTION.format(converters=list_converters()))
+    parser.add_argument("name", metavar="NAME", help="one of the converters above")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see NAME --help")
+    return parser
+
+
+def build_converter_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one converter.
+
+    Raises:
+        ColipriError: no such converter.
+    """
+    from dataset_conversion.base_options import add_common_arguments
+    from dataset_conversion.registry import find_converter
+
+    converter = find_converter(name)
+    parser = make_parser(f"{COMMAND} {name}", inspect.getdoc(converter) or "")
+    add_common_arguments(parser, converter.needs_input)
+    converter.add_arguments(parser)
+    parser.set_defaults(converter=converter)
+    return parser
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Run the converter and say what comes next."""
+    import logging
+
+    from dataset_conversion.base_options import target_of
+
+    target = target_of(options)
+    code: int = options.converter(options).convert(target)
+    if code == EXIT_OK:
+        logging.getLogger("colipri").info("\nNext: colipri_verify_dataset -d %d", options.d)
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of colipri_convert_dataset."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0].startswith("-"):
+        parser = build_parser()
+        parser.parse_args(given)  # --help, or an error: the name comes first
+        parser.error("the converter's NAME comes first")
+    name = given.pop(0)
+    try:
+        parser = build_converter_parser(name)
+    except ColipriError as error:
+        problem = error
+
+        def refuse(_: argparse.Namespace) -> int:
+            raise problem
+
+        return run_command(make_parser(COMMAND, ""), refuse, [])
+    return run_command(parser, convert, given)

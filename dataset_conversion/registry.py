@@ -1,0 +1,51 @@
+"""The converters by name: data, so that listing them imports none of them."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from colipri.common.errors import ColipriError
+from colipri.common.registry import find_class
+
+if TYPE_CHECKING:
+    from dataset_conversion.base import Converter
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a converter is defined ("module:Class"), and one line for the list of --help."""
+
+    target: str
+    summary: str
+
+
+# One line a data set; the module is imported when its name is asked for.
+CONVERTERS: dict[str, Entry] = {
+    "semi_synthetic_chest": Entry(
+        "dataset_conversion.semi_synthetic:SemiSyntheticChest",
+        "embedded real chest CTs with inserted findings and written reports (no download)",
+    ),
+}
+
+
+def find_converter(name: str) -> type[Converter]:
+    """The converter class called ``name``: built in, registered, or "package.module:Class".
+
+    Raises:
+        ColipriError: there is none; near names are suggested.
+    """
+    from dataset_conversion.base import Converter
+
+    near = difflib.get_close_matches(name, CONVERTERS, n=1)
+    if name not in CONVERTERS and ":" not in name and near:
+        raise ColipriError(f"no converter is called '{name}'; did you mean '{near[0]}'?")
+    targets = {known: entry.target for known, entry in CONVERTERS.items()}
+    return find_class("converters", name, targets, Converter)  # type: ignore[type-abstract]
+
+
+def list_converters() -> str:
+    """One line a converter, for --help."""
+    width = max(len(name) for name in CONVERTERS)
+    return "\n".join(f"    {name:<{width}}  {e.summary}" for name, e in CONVERTERS.items())
