@@ -1,4 +1,4 @@
-"""Counting what autograd keeps for the backward pass: the activation memory, exact, on any device."""
+"""Counting what autograd keeps for the backward pass: activation memory, exact, on any device."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def count_saved_bytes(function: Callable[[], object], exclude: Iterable[Tensor] 
 
     Each storage counts once and whole, however many views of it are kept, because that is what
     stays allocated. What lives anyway should be excluded: parameters (also kept by linear layers)
-    and inputs. Copies of weights that autocast makes are counted; they do not grow with the batch, so
-    differences between two sizes are free of them.
+    and inputs. Copies of weights that autocast makes are counted; they do not grow with the batch,
+    so differences between two sizes are free of them.
 
     Args:
         function: runs a forward pass; what it returns is kept until the count is done.
