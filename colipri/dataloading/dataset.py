@@ -17,6 +17,7 @@ from colipri.preprocessing.cells import centre_start
 from colipri.preprocessing.store import CaseStore
 
 if TYPE_CHECKING:
+    from colipri.dataloading.opposites import OppositePair, OppositeSampler
     from colipri.experiment_planning.plans import Configuration
     from colipri.text.structuring import StructuredReport
 
@@ -34,7 +35,8 @@ class ColipriDataset:
     """Samples of a store; a map-style data set for torch's DataLoader, indexed by SampleKey.
 
     A sample is {"image": (C, *patch) int16 or float16 tensor, "body": (N,) bool tensor in token
-    order, "caption": str, "report": StructuredReport or None, "case", "study", "text_hash"}.
+    order, "caption": str, "report": StructuredReport or None, "opposites": list of
+    OppositePair, "case", "study", "text_hash"}.
 
     Training draws the place of the crop (where the volume is larger than the patch) or of the
     volume in the patch (where it is smaller, air around it) and the caption. Validation takes the
@@ -45,16 +47,23 @@ class ColipriDataset:
         configuration: patch_size, token_patch_size, and optionally "captions" (text augmentation).
         training: draw, or take the fixed form.
         seed: of the run.
+        opposites: draws opposite sentences for each sample; None where they are not trained.
     """
 
     def __init__(
-        self, store: CaseStore, configuration: Configuration, training: bool, seed: int
+        self,
+        store: CaseStore,
+        configuration: Configuration,
+        training: bool,
+        seed: int,
+        opposites: OppositeSampler | None = None,
     ) -> None:
         self.store = store
         self.patch_size = tuple(configuration.raw["patch_size"])
         self.caption_settings = dict(configuration.raw.get("captions", {}))
         self.training = training
         self.seed = seed
+        self.opposites = opposites
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any] | LoadFailure:
         """The sample; a failure comes back as a value, so that a worker process survives it."""
@@ -81,6 +90,7 @@ class ColipriDataset:
             "body": torch.from_numpy(body.reshape(-1)),
             "caption": self.caption(report, rng),
             "report": report,
+            "opposites": self.opposite_pairs(report, key.number),
             "case": key.case,
             "study": self.store.record(key.case)["study"],
             "text_hash": text_hash(report),
@@ -104,6 +114,13 @@ class ColipriDataset:
         if not self.training:
             return full_caption(report)
         return draw_caption(report, rng, CaptionSettings.from_dict(self.caption_settings))
+
+    def opposite_pairs(self, report: StructuredReport | None, number: int) -> list[OppositePair]:
+        """Pairs of opposite sentences, from a generator of their own: captions stay the same."""
+        if self.opposites is None:
+            return []
+        rng = np.random.default_rng(derive_seed(self.seed, "opposites", number))
+        return self.opposites.draw(report, rng)
 
 
 def text_hash(report: StructuredReport | None) -> str:

@@ -144,7 +144,7 @@ def collate(samples: Sequence[dict[str, Any] | LoadFailure]) -> dict[str, Any] |
 
     Returns:
         image (B, C, *patch) int16 or float16, body (B, N) bool, has_report (B,) bool, and lists:
-        caption, report, case, study, text_hash.
+        caption, report, opposites, case, study, text_hash.
     """
     import torch
 
@@ -156,7 +156,7 @@ def collate(samples: Sequence[dict[str, Any] | LoadFailure]) -> dict[str, Any] |
     batch: dict[str, Any] = {
         name: torch.stack([sample[name] for sample in good]) for name in ("image", "body")
     }
-    for name in ("caption", "report", "case", "study", "text_hash"):
+    for name in ("caption", "report", "opposites", "case", "study", "text_hash"):
         batch[name] = [sample[name] for sample in good]
     batch["has_report"] = torch.tensor([sample["report"] is not None for sample in good])
     return batch

@@ -6,8 +6,41 @@ from typing import Any
 
 from colipri.common.errors import ColipriError
 from colipri.objectives.contrastive import ContrastiveObjective
+from colipri.objectives.opposite_sentence import OppositeSentenceObjective
 
-OBJECTIVES = {"contrastive": ContrastiveObjective}
+OBJECTIVES: dict[str, Any] = {
+    "contrastive": ContrastiveObjective,
+    "opposite_sentence": OppositeSentenceObjective,
+}
+# The letters of trainers' names, and what an objective is given where the plan says nothing of it.
+LETTERS = {"C": "contrastive", "O": "opposite_sentence"}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "contrastive": {"weight": 1.0, "kind": "infonce"},
+    # weight and number of pairs as in public re-implementations of the opposite sentence loss
+    "opposite_sentence": {"weight": 0.5, "pairs": 8},
+}
+
+
+def settings_of_letters(letters: str, planned: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a family member trains: the plan's options where it has them, else the defaults.
+
+    Args:
+        letters: of the family, for example "CRM".
+        planned: the plan's ``training.objectives``.
+
+    Raises:
+        ColipriError: a letter that no objective has.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for letter in letters:
+        if letter not in LETTERS:
+            raise ColipriError(
+                f"no objective has the letter '{letter}'; known: "
+                + ", ".join(f"{key} ({name})" for key, name in LETTERS.items())
+            )
+        name = LETTERS[letter]
+        settings[name] = {**DEFAULTS[name], **planned.get(name, {})}
+    return settings
 
 
 def build_objectives(settings: dict[str, dict[str, Any]]) -> dict[str, tuple[float, Any]]:

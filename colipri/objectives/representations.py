@@ -9,6 +9,24 @@ from torch import Tensor
 
 
 @dataclass
+class OppositeSentences:
+    """Sentences of one batch and the P pairs that they form; S distinct sentences.
+
+    Attributes:
+        sentences: (S, E) float32, L2-normalised; each distinct sentence once.
+        image_index: (P,) which image a pair is about.
+        present_index, absent_index: (P,) rows of ``sentences``.
+        shown: (P,) bool, True where the image shows what the first sentence says.
+    """
+
+    sentences: Tensor
+    image_index: Tensor
+    present_index: Tensor
+    absent_index: Tensor
+    shown: Tensor
+
+
+@dataclass
 class Representations:
     """Embeddings of one contrastive batch; B paired cases, E the width of the shared space.
 
@@ -19,6 +37,7 @@ class Representations:
             or must not be pushed apart (:func:`colipri.objectives.positives.positive_pairs`).
         logit_scale: scalar, the inverse temperature (already exponentiated).
         logit_bias: scalar, used by the sigmoid loss.
+        opposites: for the opposite sentence loss; None where it is not trained.
     """
 
     image: Tensor
@@ -26,6 +45,7 @@ class Representations:
     positives: Tensor
     logit_scale: Tensor
     logit_bias: Tensor
+    opposites: OppositeSentences | None = None
 
     def __post_init__(self) -> None:
         if self.image.shape != self.text.shape:

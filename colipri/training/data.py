@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.dataset import ColipriDataset, paired_cases
 from colipri.dataloading.loader import make_loader
+from colipri.dataloading.opposites import FindingPool, OppositeSampler, OppositeSettings
 from colipri.dataloading.splits import load_split
 from colipri.experiment_planning.plans import Configuration, Plans
 from colipri.preprocessing.manifest import check_preprocessed
 from colipri.training.options import RunOptions
+
+if TYPE_CHECKING:
+    from colipri.text.structuring import StructuredReport
 
 
 class TrainingData:
@@ -24,7 +29,7 @@ class TrainingData:
         plans, configuration: what was preprocessed.
         fold: 0 to 4 or "all".
         options: seed and number of workers.
-        batch_size: contrastive batch.
+        settings: the run's training numbers; batch_size and objectives count here.
         pin_memory: for fast copies to a CUDA device.
 
     Raises:
@@ -37,13 +42,14 @@ class TrainingData:
         configuration: Configuration,
         fold: int | str,
         options: RunOptions,
-        batch_size: int,
+        settings: dict[str, Any],
         pin_memory: bool = False,
     ) -> None:
         self.plans = plans
         self.configuration = configuration
         self.options = options
-        self.batch_size = batch_size
+        self.settings = settings
+        self.batch_size = settings["batch_size"]
         self.pin_memory = pin_memory
         self.store = check_preprocessed(plans.dataset_name, plans, configuration.name)
         train, val = load_split(self.store, fold)
@@ -70,14 +76,33 @@ class TrainingData:
         settings = self.configuration.raw["text_encoder"]
         if settings["source"] == "pretrained":
             return load_pretrained_tokenizer(settings["name_or_path"])
-        reports = (self.store.report(case) for case in self.train_cases)
-        texts = [report.text for report in reports if report is not None]
+        texts = [report.text for report in self.training_reports()]
         return train_wordpiece(texts, settings["vocabulary_size"])
+
+    def training_reports(self) -> Iterator[StructuredReport]:
+        """The reports of the training cases."""
+        for case in self.train_cases:
+            report = self.store.report(case)
+            if report is not None:
+                yield report
+
+    def opposite_sampler(self) -> OppositeSampler | None:
+        """Draws opposite sentences, if they are trained (colipri.dataloading.opposites)."""
+        if "opposite_sentence" not in self.settings["objectives"]:
+            return None
+        chosen = self.settings["objectives"]["opposite_sentence"]
+        known = {entry.name for entry in fields(OppositeSettings)}
+        numbers = {key: value for key, value in chosen.items() if key in known}
+        return OppositeSampler(FindingPool(self.training_reports()), OppositeSettings(**numbers))
 
     def start_training(self, position: int) -> None:
         """Begin or continue the order of batches at ``position`` steps since the beginning."""
         dataset = ColipriDataset(
-            self.store, self.configuration, True, derive_seed(self.options.seed, "data")
+            self.store,
+            self.configuration,
+            True,
+            derive_seed(self.options.seed, "data"),
+            self.opposite_sampler(),
         )
         self._batches = iter(
             make_loader(

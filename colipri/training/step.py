@@ -93,11 +93,15 @@ class BatchEncoder:
         image, keep, key_mask = self.image_input(part)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             features = self.model.encode_image(image, keep, key_mask)
-            text = self.model.encode_text(
-                part.tokens["input_ids"].to(self.device),
-                part.tokens["attention_mask"].to(self.device),
+        return {"image": features.embedding.float(), "text": self.encode_tokens(part.tokens)}
+
+    def encode_tokens(self, tokens: dict[str, Tensor]) -> Tensor:
+        """(B, T) token ids and mask -> (B, E) float32, normalised."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            embedded = self.model.encode_text(
+                tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
             )
-        return {"image": features.embedding.float(), "text": text.float()}
+        return embedded.float()
 
     def image_input(self, part: MicroBatch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Image on the device as the encoder sees it, and which of its tokens are kept."""

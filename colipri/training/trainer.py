@@ -18,7 +18,7 @@ from colipri.experiment_planning.plans import Plans
 from colipri.objectives.registry import build_objectives
 from colipri.training.checkpoint import package_versions, save_checkpoint
 from colipri.training.data import TrainingData
-from colipri.training.gradient_cache import contrastive_backward
+from colipri.training.objective_step import ObjectiveStep
 from colipri.training.optimizer import build_optimizer, set_learning_rate
 from colipri.training.options import RunOptions
 from colipri.training.plots import plot_progress
@@ -26,7 +26,7 @@ from colipri.training.run_folder import BEST, FINAL, LATEST, write_run_descripti
 from colipri.training.run_log import RunLog
 from colipri.training.schedule import learning_rate
 from colipri.training.signals import StopRequest
-from colipri.training.step import BatchEncoder, pairs_of, representations
+from colipri.training.step import BatchEncoder
 from colipri.training.throughput import format_duration, measured_peak_flops
 from colipri.training.trainer_state import restore_trainer, trainer_state
 from colipri.training.validation import ValidationResult, validate
@@ -86,7 +86,7 @@ class ColipriTrainer:
         self.settings["objectives"] = self.objective_settings()
         self.objectives = build_objectives(self.settings["objectives"])
         self.data = TrainingData(
-            self.plans, self.configuration, self.fold, self.options, self.settings["batch_size"]
+            self.plans, self.configuration, self.fold, self.options, self.settings
         )
         self.tokenizer = self.data.build_tokenizer()
         self.model = self.build_model().to(self.device)
@@ -101,6 +101,7 @@ class ColipriTrainer:
             self.use_bf16(),
             self.settings.get("keep_ratio", 1.0),
         )
+        self.step = ObjectiveStep(self.encoder, self.objectives, self.settings["micro_batch_size"])
         self.peak_flops = measured_peak_flops(
             self.device, torch.bfloat16 if self.use_bf16() else torch.float32
         )
@@ -255,20 +256,8 @@ class ColipriTrainer:
             )
 
     def backward(self, batch: dict[str, Any], seed: int, terms: dict[str, Tensor]) -> Tensor:
-        """Gradients of all objectives on one contrastive batch; fills ``terms``."""
-        positives = pairs_of(batch)
-
-        def loss_of(embeddings: dict[str, Tensor]) -> Tensor:
-            compared = representations(embeddings, positives, self.model)
-            total = compared.image.new_zeros(())
-            for name, (weight, objective) in self.objectives.items():
-                loss, parts = objective(compared)
-                total = total + weight * loss
-                terms.update({f"{name}/{key}": value for key, value in parts.items()})
-            return total
-
-        parts = self.encoder.micro_batches(batch, self.settings["micro_batch_size"], seed)
-        return contrastive_backward(parts, self.encoder.encode, loss_of, self.device)
+        """Gradients of all objectives on one batch; fills ``terms``."""
+        return self.step.backward(batch, seed, terms)
 
     # ---------------------------------------------------------------- after an epoch
 

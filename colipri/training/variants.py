@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
+from colipri.objectives.registry import settings_of_letters
 from colipri.training.trainer import ColipriTrainer
+
+_FAMILY = ("C", "CO")
 
 # name -> "module:Class", for colipri.common.registry.find_class
 BUILTIN_TRAINERS = {
     "ColipriTrainer": "colipri.training.trainer:ColipriTrainer",
-    "ColipriTrainer_C": "colipri.training.variants:ColipriTrainer_C",
+    **{
+        f"ColipriTrainer_{letters}": f"colipri.training.variants:ColipriTrainer_{letters}"
+        for letters in _FAMILY
+    },
 }
 
 
-class ColipriTrainer_C(ColipriTrainer):  # noqa: N801 (the family's letters, as nnU-Net names trainers)
-    """COLIPRI-C: contrastive alignment of images and reports alone."""
+class _FamilyTrainer(ColipriTrainer):
+    """A member of the family: the objectives of its letters, with the plan's options."""
+
+    letters: ClassVar[str]
 
     def objective_settings(self) -> dict[str, Any]:
-        """Objective C with the plan's options."""
-        planned = self.settings["objectives"].get("contrastive", {"kind": "infonce"})
-        return {"contrastive": {**planned, "weight": 1.0}}
+        """The plan's options for these objectives, and the defaults for what it does not name."""
+        return settings_of_letters(self.letters, self.settings["objectives"])
+
+
+class ColipriTrainer_C(_FamilyTrainer):  # noqa: N801 (the family's letters, as nnU-Net names trainers)
+    """COLIPRI-C: contrastive alignment of images and reports alone."""
+
+    letters = "C"
+
+
+class ColipriTrainer_CO(_FamilyTrainer):  # noqa: N801
+    """Contrastive alignment and opposite sentences: for data sets with reports on all scans."""
+
+    letters = "CO"

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from colipri.objectives.contrastive import info_nce, siglip
-from colipri.objectives.representations import Representations
+from colipri.objectives.opposite_sentence import opposite_sentence_loss
+from colipri.objectives.representations import OppositeSentences, Representations
 from colipri.training.gradient_cache import contrastive_backward
 
 
@@ -61,6 +62,84 @@ def test_chunks_equal_one_batch_for_every_parameter(loss_function, chunk):
     assert "logit_scale" in parts
     for name in whole:
         assert torch.allclose(parts[name], whole[name], rtol=1e-9, atol=1e-13), name
+
+
+def opposite_gradients(contrastive, image_chunk, sentence_chunk, one_pass=False):
+    """C and O together: images with captions and sentences are parts of different kinds."""
+    torch.manual_seed(0)
+    model = Towers().double()
+    images, texts = torch.randn(10, 6).double(), torch.randn(10, 5).double()
+    sentences = torch.randn(7, 5).double()
+    count = 23
+    opposites = {
+        "image_index": torch.randint(10, (count,)),
+        "present_index": torch.randint(7, (count,)),
+        "absent_index": torch.randint(7, (count,)),
+        "shown": torch.rand(count) < 0.5,
+    }
+
+    def encode(part):
+        kind, rows = part
+        if kind == "sentences":
+            return {"sentences": F.normalize(model.text(sentences[rows]), dim=1)}
+        return {
+            "image": F.normalize(model.image(images[rows]), dim=1),
+            "text": F.normalize(model.text(texts[rows]), dim=1),
+        }
+
+    def loss_of(embeddings):
+        data = Representations(
+            embeddings["image"],
+            embeddings["text"],
+            torch.eye(10, dtype=torch.bool),
+            model.logit_scale.exp(),
+            model.logit_bias,
+            OppositeSentences(embeddings["sentences"], **opposites),
+        )
+        return contrastive(data)[0] + 0.5 * opposite_sentence_loss(data)[0]
+
+    parts = [("pairs", rows) for rows in torch.arange(10).split(image_chunk)]
+    parts += [("sentences", rows) for rows in torch.arange(7).split(sentence_chunk)]
+    loss = contrastive_backward(parts, encode, loss_of, torch.device("cpu"), one_pass=one_pass)
+    return loss, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("contrastive", [info_nce, siglip])
+@pytest.mark.parametrize(("images", "sentences"), [(1, 1), (4, 3), (10, 2), (3, 7), (10, 7)])
+def test_opposite_sentences_in_chunks_equal_one_batch(contrastive, images, sentences):
+    whole_loss, whole = opposite_gradients(contrastive, 10, 7, one_pass=True)
+    loss, parts = opposite_gradients(contrastive, images, sentences)
+    assert torch.allclose(loss, whole_loss, rtol=1e-12)
+    assert whole.keys() == parts.keys()
+    assert "logit_scale" in parts
+    for name in whole:
+        assert torch.allclose(parts[name], whole[name], rtol=1e-9, atol=1e-13), name
+
+
+@pytest.mark.parametrize("chunk", [2, 5, 12])
+def test_losses_of_single_cases_are_added_where_the_graph_is(chunk):
+    """A loss that needs no other case gives the same gradient, whatever the micro batches."""
+    torch.manual_seed(3)
+    weight = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    data = torch.randn(12, 6, dtype=torch.float64)
+
+    def encode(rows):
+        return {"image": data[rows] @ weight}
+
+    def with_loss(rows):
+        embedded = encode(rows)
+        return embedded, embedded["image"].exp().sum() / 12
+
+    def pairwise(embeddings):
+        return (embeddings["image"] @ embeddings["image"].T).logsumexp(dim=1).mean()
+
+    expected = pairwise(encode(slice(None))) + with_loss(slice(None))[1]
+    (gradient,) = torch.autograd.grad(expected, weight)
+    loss = contrastive_backward(
+        torch.arange(12).split(chunk), encode, pairwise, torch.device("cpu"), with_loss
+    )
+    assert torch.allclose(loss, expected)
+    assert torch.allclose(weight.grad, gradient)
 
 
 def test_dropout_is_replayed_in_the_second_pass():

@@ -1,0 +1,68 @@
+"""Every trainer that the documentation names trains on the CPU, and learns with all it says."""
+
+import pytest
+import torch
+
+from colipri.common.registry import find_class
+from colipri.training.options import RunOptions
+from colipri.training.trainer import ColipriTrainer
+from colipri.training.variants import BUILTIN_TRAINERS
+
+LETTERS = sorted(name.removeprefix("ColipriTrainer_") for name in BUILTIN_TRAINERS if "_" in name)
+
+
+def trainer_of(name, folder, **options):
+    from colipri.experiment_planning.plans import load_plans
+
+    cls = find_class("trainers", name, BUILTIN_TRAINERS, ColipriTrainer)
+    run = RunOptions(**{"epochs": 1, "iterations_per_epoch": 2, "num_workers": 0, **options})
+    return cls(load_plans("Dataset950_Tiny"), "3d_lowres", 0, folder, torch.device("cpu"), run)
+
+
+@pytest.mark.parametrize("letters", LETTERS)
+def test_every_member_of_the_family_trains_and_every_parameter_moves(letters, tiny, tmp_path):
+    trainer = trainer_of(f"ColipriTrainer_{letters}", tmp_path)
+    trainer.initialize()
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.run_training()
+    terms = trainer.history[-1]["train"]
+    for name in trainer.objectives:
+        assert any(term.startswith(f"{name}/") for term in terms), terms
+    still = [
+        name
+        for name, value in trainer.model.named_parameters()
+        if torch.equal(value, before[name]) and name != "logit_bias"  # of the sigmoid loss only
+    ]
+    assert still == []
+
+
+@pytest.mark.parametrize("letters", LETTERS)
+def test_micro_batches_of_any_size_give_the_same_gradients(letters, tiny, tmp_path):
+    gradients = []
+    for size in (1, 3, 4):
+        trainer = trainer_of(f"ColipriTrainer_{letters}", tmp_path, micro_batch_size=size)
+        trainer.initialize()
+        trainer.configuration.raw["augmentation"].update(_no_augmentation())
+        for module in trainer.model.modules():
+            if hasattr(module, "probability"):
+                module.probability = 0.0  # drop path draws per micro batch
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        trainer.data.start_training(0)
+        trainer.backward(trainer.data.next_batch(), 7, {})
+        gradients.append({n: p.grad for n, p in trainer.model.named_parameters()})
+    whole = gradients[-1]
+    for parts in gradients[:-1]:
+        for name, gradient in whole.items():
+            if gradient is None:
+                assert parts[name] is None
+            else:  # float32: exact to rounding; double precision is in test_gradient_cache.py
+                error = (parts[name] - gradient).norm() / gradient.norm().clamp_min(1e-12)
+                assert error < 1e-3, name
+
+
+def _no_augmentation():
+    from colipri.dataloading.augmentation_settings import AugmentationSettings
+
+    names = AugmentationSettings().to_dict()
+    return {name: 0.0 for name in names if name.endswith("_probability")}
