@@ -57,7 +57,7 @@ def test_micro_batches_of_any_size_give_the_same_gradients(letters, tiny, tmp_pa
             if gradient is None:
                 assert parts[name] is None
             else:  # float32: exact to rounding; double precision is in test_gradient_cache.py
-                error = (parts[name] - gradient).norm() / gradient.norm().clamp_min(1e-12)
+                error = (parts[name] - gradient).norm() / gradient.norm().clamp_min(1e-4)
                 assert error < 1e-3, name
 
 
