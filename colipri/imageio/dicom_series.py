@@ -1,0 +1,212 @@
+"""From DICOM headers to series that are volumes; everything else is left out with its reason."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from colipri.imageio.dicom_files import LeftOut
+from colipri.imageio.dicom_geometry import (
+    Stack,
+    has_repeated_places,
+    places,
+    split_by_grid,
+    stack_slices,
+)
+from colipri.imageio.dicom_headers import MARKS, SECONDARY_CAPTURES, Instance
+
+# Image types of pictures computed from a scan (they repeat its content), as DICOM part 3 (C.8.2.1)
+# and the vendors' conformance statements name them.
+_DERIVED = {"MPR", "REFORMATTED", "PROJECTION IMAGE", "MIP", "MINIP", "CSA MPR", "CSAPARALLEL",
+            "VOLUME", "3D", "SCREEN SAVE", "DOSE_INFO", "AVERAGE"}  # fmt: skip
+_LOCALISERS = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVIEW")
+_NO_IMAGES = {
+    "1.2.840.10008.5.1.4.1.1.88.67": "a radiation dose report",
+    "1.2.840.10008.5.1.4.1.1.11.1": "a presentation state",
+    "1.2.840.10008.5.1.4.1.1.88.59": "a key object selection",
+    "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation object",
+    "1.2.840.10008.5.1.4.1.1.481.3": "a radiotherapy structure set",
+    "1.2.840.10008.5.1.4.1.1.104.1": "a report as PDF; export it as text beside the images",
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One volume: slices in order, and what had to be decided on the way.
+
+    Attributes:
+        part: "" or "a", "b", ... where one series UID held several volumes.
+        notes: duplicates dropped, tilt, parts; one line each.
+    """
+
+    uid: str
+    part: str
+    stack: Stack
+    notes: tuple[str, ...] = ()
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """Slices from low to high along the normal."""
+        return self.stack.instances
+
+    @property
+    def folder(self) -> Path:
+        """Where the first slice lies (for an archive: the archive)."""
+        return self.instances[0].file if self.instances[0].member else self.instances[0].file.parent
+
+
+def find_series(
+    instances: Sequence[Instance],
+    modalities: Sequence[str] = ("CT",),
+    with_derived: bool = False,
+    min_slices: int = 2,
+    same_pixels: Callable[[Sequence[Instance]], bool] | None = None,
+) -> tuple[list[Series], list[LeftOut]]:
+    """Sort instances into volumes.
+
+    Args:
+        instances: headers from anywhere; files of a series may lie in several folders.
+        modalities: which to keep; the others are left out.
+        with_derived: keep reformatted, projected and otherwise derived series.
+        min_slices: a series of fewer is left out (scouts and single pictures).
+        same_pixels: asked whether slices at one place are copies; by default the pixels are read.
+
+    Returns:
+        Series by UID, and what was left out; their files add up to ``len(instances)``.
+    """
+    if same_pixels is None:
+        from colipri.imageio.dicom_pixels import same_pixels as same_pixels_by_reading
+
+        same_pixels = same_pixels_by_reading
+    by_series: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        by_series[instance.series].append(instance)
+    found: list[Series] = []
+    left_out: list[LeftOut] = []
+    for uid, members in sorted(by_series.items()):
+        by_reason: dict[str, list[Instance]] = defaultdict(list)
+        for instance in members:
+            by_reason[_reason(instance, modalities, with_derived)].append(instance)
+        images = by_reason.pop("", [])
+        left_out += [_left_out(files, reason) for reason, files in by_reason.items()]
+        volumes, problems = _volumes(uid, images, min_slices, same_pixels)
+        found += volumes
+        left_out += problems
+    return found, left_out
+
+
+def _reason(instance: Instance, modalities: Sequence[str], with_derived: bool) -> str:
+    """Why an instance is no slice of a volume; "" if it may be one."""
+    kinds = set(instance.image_type)
+    if instance.sop_class in _NO_IMAGES:
+        return _NO_IMAGES[instance.sop_class]
+    if instance.sop_class.startswith("1.2.840.10008.5.1.4.1.1.88."):
+        return "a structured report, no image"
+    if instance.sop_class.startswith(SECONDARY_CAPTURES):
+        return "a secondary capture (a picture of a screen or page), no scan"
+    if any(name in kind for kind in kinds for name in _LOCALISERS):
+        return "a localiser"
+    if instance.modality not in modalities:
+        return f"its modality is {instance.modality or 'not given'}, not {' or '.join(modalities)}"
+    # DERIVED, PRIMARY alone is also written for scans that were merely compressed or anonymised.
+    secondary = "SECONDARY" in instance.image_type[1:2] or kinds & _DERIVED
+    if not with_derived and instance.image_type[:1] == ("DERIVED",) and secondary:
+        return f"a derived series ({', '.join(instance.image_type)})"
+    if instance.frames > 1:
+        return "an enhanced multi-frame object; export it as one file per slice"
+    if instance.samples != 1:
+        return "a colour picture"
+    if not (instance.position and instance.orientation and instance.spacing and instance.rows):
+        return "it has no position, orientation or pixel spacing"
+    return ""
+
+
+def _volumes(
+    uid: str,
+    images: Sequence[Instance],
+    min_slices: int,
+    same_pixels: Callable[[Sequence[Instance]], bool],
+) -> tuple[list[Series], list[LeftOut]]:
+    kept, copies = _without_copies(images)
+    problems = [_left_out(copies, "a copy of a file with the same instance UID")] if copies else []
+    volumes: list[tuple[Stack, tuple[str, ...]]] = []
+    for number, group in enumerate(split_by_grid(kept)):
+        if len(group) < min_slices:
+            other = (
+                "; its orientation or grid differs from the rest of the series" if number else ""
+            )
+            noun = "slice" if len(group) == 1 else "slices"
+            reason = f"only {len(group)} {noun}, {min_slices} are needed{other}"
+            problems.append(_left_out(group, reason))
+            continue
+        stacks, dropped, notes = _untangle(group, same_pixels)
+        if dropped:
+            problems.append(_left_out(dropped, "a copy of a slice at the same place"))
+        for stack in stacks:
+            if stack.problem or len(stack.instances) < min_slices:
+                problems.append(_left_out(stack.instances, stack.problem or "too few slices"))
+            else:
+                volumes.append((stack, notes))
+    parts = [""] if len(volumes) == 1 else [chr(ord("a") + n) for n in range(len(volumes))]
+    return [
+        Series(uid, part, stack, notes + _notes(stack))
+        for part, (stack, notes) in zip(parts, volumes, strict=True)
+    ], problems
+
+
+def _untangle(
+    group: list[Instance], same_pixels: Callable[[Sequence[Instance]], bool]
+) -> tuple[list[Stack], list[Instance], tuple[str, ...]]:
+    """One stack; or several, where what looked irregular are two scans under one UID."""
+    whole = stack_slices(group)
+    if not whole.problem:
+        return [whole], [], ()
+    for mark in MARKS:
+        by_value: dict[str, list[Instance]] = defaultdict(list)
+        for instance in group:
+            by_value[dict(instance.marks)[mark]].append(instance)
+        stacks = [stack_slices(members) for _, members in sorted(by_value.items())]
+        if len(stacks) > 1 and not any(stack.problem for stack in stacks) and _overlap(stacks):
+            note = f"one series UID held {len(stacks)} scans, told apart by their {mark}"
+            return stacks, [], (note,)
+    if has_repeated_places(group):
+        together = places(group)
+        repeated = [files for files in together if len(files) > 1]
+        if all(same_pixels(files) for files in repeated):
+            dropped = [instance for files in repeated for instance in files[1:]]
+            note = f"{len(dropped)} copies of slices were left out"
+            return [stack_slices([files[0] for files in together])], dropped, (note,)
+        problem = whole.problem + " and they differ: two series are mixed under one UID"
+        return [replace(whole, problem=problem)], [], ()
+    return [whole], [], ()
+
+
+def _overlap(stacks: Sequence[Stack]) -> bool:
+    """Whether all share a stretch of the patient; two halves of one scan do not."""
+    extents = [stack.extent for stack in stacks]
+    return max(low for low, _ in extents) < min(high for _, high in extents)
+
+
+def _notes(stack: Stack) -> tuple[str, ...]:
+    if not any(stack.shift):
+        return ()
+    return (f"the gantry was tilted by {stack.tilt:.1f} degrees; slices are shifted to correct it",)
+
+
+def _without_copies(images: Sequence[Instance]) -> tuple[list[Instance], list[Instance]]:
+    seen: set[str] = set()
+    kept, copies = [], []
+    for instance in images:
+        if instance.sop_instance and instance.sop_instance in seen:
+            copies.append(instance)
+        else:
+            kept.append(instance)
+            seen.add(instance.sop_instance)
+    return kept, copies
+
+
+def _left_out(files: Sequence[Instance], reason: str) -> LeftOut:
+    where = files[0].where if len(files) == 1 else f"{files[0].where} and {len(files) - 1} more"
+    return LeftOut(where, reason, len(files))

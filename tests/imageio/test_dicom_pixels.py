@@ -1,0 +1,117 @@
+"""Decoding: compressed transfer syntaxes, rescale, HU; real pixels, written in many ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from dicom_writing import expected, real_volume, save, slice_dataset, with_syntax, write_series
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+
+from colipri.common.errors import ColipriError
+from colipri.imageio.dicom import read_series
+from colipri.imageio.dicom_files import read_file
+from colipri.imageio.dicom_headers import Instance
+from colipri.imageio.dicom_pixels import read_volume
+from colipri.imageio.dicom_series import find_series
+
+SLICES = range(30, 35)
+
+
+def _notes(folder: Path) -> list[str]:
+    instances = [i for file in folder.iterdir() for i in read_file(file) if isinstance(i, Instance)]
+    ((series,), _) = find_series(instances)
+    return read_volume(series)[1]
+
+
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000"])
+def test_lossless_jpeg_by_gdcm(tmp_path: Path, compressor: str) -> None:
+    for k in SLICES:
+        writer = sitk.ImageFileWriter()
+        writer.UseCompressionOn()
+        writer.SetCompressor(compressor)
+        writer.SetFileName(str(tmp_path / "by_gdcm.dcm"))
+        writer.Execute(sitk.GetImageFromArray(expected([k]))[:, :, 0])
+        written = pydicom.dcmread(tmp_path / "by_gdcm.dcm")
+        data = slice_dataset(k, RescaleIntercept=0, PixelRepresentation=1)
+        data.PixelData, data["PixelData"].VR = written.PixelData, "OB"
+        data.file_meta.TransferSyntaxUID = written.file_meta.TransferSyntaxUID
+        file = save(data, tmp_path / f"{k}.dcm")
+    (tmp_path / "by_gdcm.dcm").unlink()
+    syntax = pydicom.dcmread(file, stop_before_pixels=True).file_meta.TransferSyntaxUID
+    assert syntax.is_compressed, syntax
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_series(tmp_path)), expected(SLICES))
+
+
+def test_rle_and_deflate(tmp_path: Path) -> None:
+    for name, syntax in (("rle", RLELossless), ("deflate", DeflatedExplicitVRLittleEndian)):
+        for file in write_series(tmp_path / name, SLICES):
+            data = pydicom.dcmread(file)
+            if name == "rle":
+                data.compress(syntax, generate_instance_uid=False)
+            data.file_meta.TransferSyntaxUID = syntax
+            data.save_as(file)
+        found = sitk.GetArrayFromImage(read_series(tmp_path / name))
+        np.testing.assert_array_equal(found, expected(SLICES))
+
+
+def test_syntax_that_nothing_decodes_is_named(tmp_path: Path) -> None:
+    for file in write_series(tmp_path, SLICES):
+        with_syntax(file, "1.2.840.10008.1.2.4.100")  # MPEG-2, for films
+    with pytest.raises(ColipriError, match=r"compressed as MPEG2 .* cannot be decoded here"):
+        read_series(tmp_path)
+
+
+def test_truncated_slice_is_named(tmp_path: Path) -> None:
+    files = write_series(tmp_path, SLICES)
+    files[2].write_bytes(files[2].read_bytes()[:-5000])
+    with pytest.raises(ColipriError, match=rf"{files[2].name}: its pixels cannot be read"):
+        read_series(tmp_path)
+
+
+def test_rescale_is_applied_once_per_slice(tmp_path: Path) -> None:
+    """Each slice with its own slope, as some scanners write; fractions survive as float32."""
+    for n, k in enumerate(SLICES):
+        slope = (1.0, 0.5)[n % 2]
+        stored = ((np.clip(real_volume()[k], -1024, 3000) + 1024) / slope).astype(np.uint16)
+        data = slice_dataset(k, RescaleSlope=slope, PixelData=stored.tobytes())
+        save(data, tmp_path / f"{k}.dcm")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_series(tmp_path)), expected(SLICES))
+    assert "different rescale" in "; ".join(_notes(tmp_path))
+
+
+def test_fractional_slope_gives_float(tmp_path: Path) -> None:
+    write_series(tmp_path, SLICES, RescaleSlope=0.7, RescaleIntercept=-716.8)
+    image = read_series(tmp_path)
+    assert image.GetPixelIDTypeAsString() == "32-bit float"
+    wanted = (expected(SLICES) + 1024) * 0.7 - 716.8
+    np.testing.assert_allclose(sitk.GetArrayFromImage(image), wanted, atol=1e-3)
+
+
+def test_stored_values_without_rescale_are_no_hu(tmp_path: Path) -> None:
+    write_series(tmp_path, SLICES, RescaleSlope=None, RescaleIntercept=None)
+    with pytest.raises(ColipriError, match=r"no rescale intercept: these are no HU"):
+        read_series(tmp_path)
+
+
+def test_signed_twelve_bit_with_overlay_bits(tmp_path: Path) -> None:
+    """Twelve bits stored in sixteen, signed: the padding bits must not count."""
+    for k in SLICES:
+        values = np.clip(real_volume()[k], -1024, 2047).astype(np.int16)
+        data = slice_dataset(
+            k, RescaleIntercept=0, PixelRepresentation=1, BitsStored=12, HighBit=11
+        )
+        data.PixelData = values.tobytes()
+        save(data, tmp_path / f"{k}.dcm")
+    wanted = np.clip(expected(SLICES), None, 2047)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_series(tmp_path)), wanted)
+
+
+def test_values_without_air_and_other_units_are_noted(tmp_path: Path) -> None:
+    write_series(tmp_path, SLICES, RescaleIntercept=0, RescaleType="US")
+    notes = "; ".join(_notes(tmp_path))
+    assert "no value is below" in notes
+    assert "rescale type US" in notes
