@@ -22,22 +22,26 @@ if TYPE_CHECKING:
 class SourceCase:
     """One scan as its source describes it; or, with ``skipped``, one that is left out and why.
 
+    Reasons (``skipped``, and the messages of errors) are counted by what stands before the first
+    ": "; put what differs from case to case behind it.
+
     Attributes:
         identifier: becomes the case's name (made safe for file names); unique in the source.
-        row: where it stands in the source ("reports.csv, line 12"), for messages and the report.
+        row: where it stands in the source ("reports.csv, row 12"), for messages and the report.
         subject: the patient; empty: the case is its own subject.
-        study: empty: the case is its own study.
+        study: reconstructions of one scan share it; empty: the case is its own study.
         split: "train", "val", "test" or "" (left to the framework).
-        images: one path a channel, or one per channel of what ``make`` gives; a DICOM series is
-            its folder. Absolute, or relative to the working directory.
-        make: makes the image where the source's file cannot be used as it is (repaired header,
-            npz, ...). Called with ``images`` in a worker process, so it must be a module-level
-            function or a functools.partial of one; returns a 3D SimpleITK image in HU.
+        images: one path a channel; a DICOM series is its folder. With ``make``: the files that
+            the image is made of.
+        make: makes the image where the source's files cannot be used as they are (blank headers,
+            npz, ...). It is called with ``images`` in a worker process, so it must be a
+            module-level function or a functools.partial of one; it returns a 3D SimpleITK image
+            in HU, or raises ColipriError with the reason.
         report: text, {"findings": ..., "impression": ...}, the path of a .txt or .json file, or
             None for an image-only case.
-        label: a segmentation that belongs to the image, if any.
         findings: label name -> 1, 0 or None (unknown).
-        skipped: why this case is left out; everything else may then be empty.
+        skipped: why this case is left out on purpose; everything else may then be empty.
+        problem: what is wrong with it; such a case stops the conversion unless --keep_going.
     """
 
     identifier: str
@@ -48,22 +52,23 @@ class SourceCase:
     images: Sequence[Path] = ()
     make: Callable[[Sequence[Path]], sitk.Image] | None = None
     report: str | Mapping[str, str] | Path | None = None
-    label: Path | None = None
     findings: Mapping[str, int | None] = field(default_factory=dict)
     skipped: str = ""
+    problem: str = ""
 
 
 class Converter(ABC):
     """Base of all converters.
 
-    The docstring of a subclass is what ``colipri_convert_dataset NAME --help`` shows: say what the
+    The docstring of a subclass is what ``colipri_convert_dataset NAME --help`` shows: what the
     source must look like, where it comes from, and under which licence and access terms.
 
     Attributes:
         needs_input: whether ``-i`` is required.
-        channel_names: nnU-Net's; more than one where a case has several images.
+        channel_names: nnU-Net's; more than one where a case has several images. A channel called
+            CT holds HU.
         licence, reference: for dataset.json.
-        options: the parsed command line.
+        options: the parsed command line; ``options.i`` is the source.
     """
 
     needs_input = True
@@ -74,26 +79,29 @@ class Converter(ABC):
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
 
-    @classmethod
+    @classmethod  # noqa: B027
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add arguments of this converter's own (-i, -d, -n and -np are there)."""
+        """Add arguments of this converter's own (-i, -d, -n, -np, --copy, ... are there)."""
+
+    def finding_names(self) -> Sequence[str]:
+        """The label columns, in order; called once, before ``cases``."""
+        return ()
 
     @abstractmethod
     def cases(self) -> Iterator[SourceCase]:
         """Yield every case of the source, also those that are left out, with the reason.
 
-        Make it a generator that reads as it goes: archives have 50,000 rows. Do not open images
-        here; that is done in parallel.
+        Make it a generator that reads as it goes: archives have 50,000 rows. Leave images closed
+        (the base looks after them, in parallel), and raise ColipriError only where nothing can go
+        on; what is wrong with one case is its ``problem``.
         """
 
-    def finding_names(self) -> Sequence[str]:
-        """The label columns, in order; empty without labels. Called after ``cases`` began."""
-        return ()
-
     def description(self) -> dict[str, Any]:
-        """More keys for dataset.json."""
+        """More keys for dataset.json; called after the last case."""
         return {}
 
-    @abstractmethod
     def convert(self, target: Target) -> int:
-        """Write the raw data set and return the exit code."""
+        """Write the raw data set and return the exit code; seldom worth overriding."""
+        from dataset_conversion.base_run import convert_cases
+
+        return convert_cases(self, target)

@@ -1,15 +1,18 @@
-"""The arguments that all converters share, and the folder that they lead to."""
+"""The arguments that all converters share, and where and how they write."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from colipri.common.errors import ColipriError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+# Options that change how a conversion runs, not what it writes.
+_HOW = {"converter", "converter_name", "verbose", "np", "keep_going", "restart", "d", "n"}
 
 
 @dataclass(frozen=True)
@@ -19,16 +22,23 @@ class Target:
     Attributes:
         folder: $colipri_raw/DatasetXXX_Name; it may exist (an interrupted conversion goes on).
         name: without number.
-        num_processes: for images that are written.
+        mode: what becomes of images: "reference", "copy", "link" or "compress".
+        keep_going: leave cases with problems out instead of failing.
+        restart: remove what an earlier conversion wrote.
+        settings: converter and arguments; a folder begun with others is not gone on with.
     """
 
     folder: Path
     name: str
     num_processes: int
+    mode: str = "reference"
+    keep_going: bool = False
+    restart: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, needs_input: bool) -> None:
-    """-i, -d, -n and -np."""
+    """-i, -d, -n, -np, and for what is read from a source: --copy, --link, --compress, ..."""
     group = parser.add_argument_group("every converter")
     if needs_input:
         group.add_argument(
@@ -41,10 +51,28 @@ def add_common_arguments(parser: argparse.ArgumentParser, needs_input: bool) -> 
         "-n", required=True, metavar="NAME", help="its name; ChestCT gives Dataset101_ChestCT"
     )
     group.add_argument("-np", type=int, metavar="N", help="processes (default: cores, at most 8)")
+    if not needs_input:
+        return
+    modes = group.add_mutually_exclusive_group()
+    for mode, text in (
+        ("copy", "copy images and report files (default: they stay where they are)"),
+        ("link", "symbolic links to images and report files"),
+        ("compress", "write images anew as .nii.gz; also makes one file of a DICOM series"),
+    ):
+        modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=text)
+    parser.set_defaults(mode="reference")
+    group.add_argument(
+        "--keep_going",
+        action="store_true",
+        help="leave cases out that have problems (they are listed) instead of failing",
+    )
+    group.add_argument(
+        "--restart", action="store_true", help="remove what an earlier conversion wrote, begin anew"
+    )
 
 
 def target_of(options: argparse.Namespace) -> Target:
-    """Check -d, -n and -np and name the folder.
+    """Check -d, -n, -np and -i, and name the folder.
 
     Raises:
         ColipriError: an argument makes no sense, or the number belongs to another data set.
@@ -58,6 +86,9 @@ def target_of(options: argparse.Namespace) -> Target:
         raise ColipriError(f"-n '{options.n}': use letters, digits, '_', '-' and '.' only")
     if options.np is not None and options.np < 1:
         raise ColipriError(f"-np must be at least 1, not {options.np}")
+    source = getattr(options, "i", None)
+    if source is not None and not source.exists():
+        raise ColipriError(f"-i {source} does not exist")
     raw = raw_folder()
     folder = raw / f"Dataset{options.d:03d}_{options.n}"
     others = [f.name for f in raw.glob(f"Dataset{options.d:03d}_*") if f != folder]
@@ -65,4 +96,27 @@ def target_of(options: argparse.Namespace) -> Target:
         raise ColipriError(
             f"the number {options.d} belongs to {others[0]}; choose another -d, or remove it"
         )
-    return Target(folder, options.n, options.np or default_num_processes())
+    return Target(
+        folder,
+        options.n,
+        options.np or default_num_processes(),
+        getattr(options, "mode", "reference"),
+        getattr(options, "keep_going", False),
+        getattr(options, "restart", False),
+        _settings(options),
+    )
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What decides about the result, as JSON."""
+    values = {key: value for key, value in vars(options).items() if key not in _HOW}
+    arguments = {key: _as_json(value) for key, value in sorted(values.items())}
+    return {"converter": options.converter_name, "arguments": arguments}
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, (list, tuple)):
+        return [_as_json(item) for item in value]
+    return value

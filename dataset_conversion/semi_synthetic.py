@@ -10,7 +10,7 @@ from colipri.common.errors import EXIT_OK
 from dataset_conversion.base import Converter, SourceCase
 from dataset_conversion.base_options import Target
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"colipri.{__name__}")  # below colipri, where commands listen
 
 
 class SemiSyntheticChest(Converter):

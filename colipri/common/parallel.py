@@ -5,7 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -67,12 +68,49 @@ def run_parallel(
         for future in progress(as_completed(futures), description, total=len(items)):
             yield future.result()
     except BrokenProcessPool as error:
-        raise ColipriError(
-            f"a worker process died during '{description}' (out of memory?); finished cases are "
-            "kept: run the same command again, with fewer processes (-np)"
-        ) from error
+        raise _worker_died(description) from error
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def stream_parallel(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    num_processes: int,
+    description: str,
+) -> Iterator[Outcome[Item, Result]]:
+    """As :func:`run_parallel`, for items that are made on the way and never all in memory.
+
+    Outcomes come in the order of ``items``; only a few items a process are taken ahead.
+
+    Raises:
+        ColipriError: a worker process died.
+    """
+    if num_processes <= 1:
+        for item in progress(items, description):
+            yield _run_one(function, item)
+        return
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(num_processes, context, initializer=_prepare_worker)
+    waiting: deque[Future[Outcome[Item, Result]]] = deque()
+    try:
+        for item in progress(items, description):
+            waiting.append(executor.submit(_run_one, function, item))
+            if len(waiting) >= 4 * num_processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise _worker_died(description) from error
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _worker_died(description: str) -> ColipriError:
+    return ColipriError(
+        f"a worker process died during '{description}' (out of memory?); finished cases are kept: "
+        "run the same command again, with fewer processes (-np)"
+    )
 
 
 def _prepare_worker() -> None:

@@ -52,7 +52,7 @@ def build_converter_parser(name: str) -> argparse.ArgumentParser:
     parser = make_parser(f"{COMMAND} {name}", inspect.getdoc(converter) or "")
     add_common_arguments(parser, converter.needs_input)
     converter.add_arguments(parser)
-    parser.set_defaults(converter=converter)
+    parser.set_defaults(converter=converter, converter_name=name)
     return parser
 
 

@@ -1,0 +1,117 @@
+"""One case of a source becomes files and a row of cases.csv; runs in a worker process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from colipri.common.atomic import atomic_path
+from colipri.common.errors import ColipriError
+from colipri.raw_dataset.writing import CaseRow
+from dataset_conversion.base import SourceCase
+from dataset_conversion.base_images import (
+    check_source,
+    copy,
+    ending_of,
+    is_current,
+    link,
+    place_image,
+)
+from dataset_conversion.base_volumes import write_image
+
+CANNOT_WRITE = "cannot write "  # begins the messages of colipri.common.atomic
+
+
+@dataclass(frozen=True)
+class CaseTask:
+    """A case, the name it gets, the folder of the data set and what becomes of images."""
+
+    case: SourceCase
+    name: str
+    folder: Path
+    mode: str
+
+
+@dataclass(frozen=True)
+class WrittenCase:
+    """The row and the images' file name endings, or why nothing more can be written."""
+
+    row: CaseRow | None
+    endings: frozenset[str] = frozenset()
+    stop: str = ""  # a full disk is no broken case
+
+
+def write_case(task: CaseTask) -> WrittenCase:
+    """Write a case's files; what an earlier run finished is kept.
+
+    Raises:
+        ColipriError: the case has a problem.
+    """
+    case, mode = task.case, task.mode
+    suffix = "Ts" if case.split == "test" else "Tr"
+    stem = task.folder / f"images{suffix}" / task.name
+    try:
+        sources = [check_source(path) for path in case.images]
+        if case.make is not None:
+            images = [_made(case, sources, stem)]
+        else:
+            images = [
+                place_image(source, stem.with_name(f"{stem.name}_{channel:04d}"), mode)
+                for channel, source in enumerate(sources)
+            ]
+        report = _report(case, task.folder / f"reports{suffix}" / task.name, mode)
+    except ColipriError as error:
+        if str(error).startswith(CANNOT_WRITE):
+            return WrittenCase(None, stop=str(error))
+        raise
+    row = CaseRow(
+        task.name, case.subject, case.study, case.split, images, report, dict(case.findings)
+    )
+    return WrittenCase(row, frozenset(ending_of(image) for image in images))
+
+
+def _made(case: SourceCase, sources: list[Path], stem: Path) -> Path:
+    assert case.make is not None
+    target = stem.with_name(f"{stem.name}_0000.nii.gz")
+    if not is_current(target, sources):
+        write_image(case.make(sources), target)
+    return target
+
+
+def _report(case: SourceCase, stem: Path, mode: str) -> Path | None:
+    """Write, copy, link or refer to the report; None if there is no text."""
+    report = case.report
+    if isinstance(report, Path):
+        source = check_source(report, "report")
+        target = stem.with_name(stem.name + (".json" if _is_json(source) else ".txt"))
+        if mode == "reference":
+            return source
+        return link(source, target) if mode == "link" else copy(source, target)
+    if isinstance(report, Mapping):
+        sections = {name: text for name, text in report.items() if text and text.strip()}
+        if not sections:
+            return None
+        content = json.dumps(sections, indent=2, ensure_ascii=False) + "\n"
+        return _write_text(stem, ".json", content)
+    if report is None or not report.strip():
+        return None
+    return _write_text(stem, ".txt", report)
+
+
+def _write_text(stem: Path, ending: str, text: str) -> Path:
+    """Without a flush a file, which would take most of the time; the run flushes once."""
+    target = stem.with_name(stem.name + ending)
+    try:
+        content = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ColipriError(f"the report holds characters that are none: {error.reason}") from error
+    if not (target.is_file() and target.read_bytes() == content):
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(content)
+    return target
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
