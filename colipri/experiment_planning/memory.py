@@ -1,43 +1,65 @@
 """How much accelerator memory a training step needs, as a formula.
 
-    total = fixed + micro batch * (stem + blocks + live block + text)
+    total = fixed + micro batch * (stem + blocks + heads + text + image + live block)
 
-The activation constants below are bytes that autograd keeps, counted with saved-tensor hooks on the
-CPU; tests/experiment_planning/test_memory.py counts them again and allows 10 %. Attention is
-computed by memory-efficient kernels, so nothing grows with the square of the tokens.
+The constants are bytes that autograd keeps per token and channel. They follow from the layers (see
+documentation/plans_explained.md) and are counted again by tests/experiment_planning/test_memory.py
+with saved-tensor hooks, which allows 10 %. Attention is computed by memory-efficient kernels, so
+nothing of the image tower grows with the square of the tokens.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from colipri.experiment_planning.stem_memory import pooled_values_per_voxel, stem_values_per_voxel
+
 GIB = 1024**3
 
-# Bytes per token, channel and block: everything, without the MLP half, only the block's input.
+# What decides the size of a kept tensor. Autocast on CUDA normalises in fp32 and keeps the fp32
+# input of a norm and the bf16 copy of its output, on the CPU the norms stay in bf16. Plans are for
+# cuda_bf16, whatever the machine that plans; the others are for runs on CPUs and for tests.
+RULES = ("cuda_bf16", "cpu_bf16", "fp32")
+PLANNED_RULES = "cuda_bf16"
+
+# Bytes per token, channel and block, by checkpointing: everything, without the MLP half, only the
+# block's input.
 BLOCK_BYTES = {
-    "fp32": {"none": 97.5, "mlp": 36.1, "full": 4.0},
-    "bf16": {"none": 58.8, "mlp": 26.1, "full": 4.0},
+    "cuda_bf16": {"none": 67.6, "mlp": 30.0, "full": 4.0},
+    "cpu_bf16": {"none": 58.7, "mlp": 26.0, "full": 4.0},
+    "fp32": {"none": 97.4, "mlp": 36.0, "full": 4.0},
 }
-# BERT blocks (plain MLP of ratio 4, dropout masks, fp32 residuals): bytes per token and channel.
-TEXT_BLOCK_BYTES = {"fp32": 81.0, "bf16": 57.0}
-# Projector, attention pool and final norm: bytes per token, for each of the two widths.
-HEAD_BYTES = {"fp32": 12.0, "bf16": 10.0}
-# Bytes per input voxel that the stems keep. v2 and light scale with their first width.
-STEM_BYTES = {
-    "fp32": {"linear": 4.0, "light": 30.1, "v2": 736.0, "v3": 957.0},
-    "bf16": {"linear": 6.0, "light": 24.2, "v2": 521.0, "v3": 662.0},
-}
-STEM_WIDTH = {"light": 16, "v2": 32}  # the width that STEM_BYTES was counted at
+# Final norm and projector per channel of the encoder; projector, keys and values of the attention
+# pool per channel of the shared space. Bytes per token.
+HEAD_BYTES = {"cuda_bf16": (6.0, 6.0), "cpu_bf16": (6.0, 6.0), "fp32": (8.0, 12.0)}
+# BERT: bytes per token and channel, for each block (MLP of ratio 4, dropout masks) and once for
+# embeddings and pool; and bytes per pair of tokens, head and block, where attention with dropout
+# has no memory-efficient kernel (on CPUs).
+TEXT_BLOCK_BYTES = {"cuda_bf16": 41.8, "cpu_bf16": 50.0, "fp32": 72.2}
+TEXT_ONCE_BYTES = {"cuda_bf16": 14.2, "cpu_bf16": 16.0, "fp32": 20.0}
+TEXT_PAIR_BYTES = {"cuda_bf16": 0.0, "cpu_bf16": 12.0, "fp32": 12.0}
+# Of the stem's numbers, and of what enters average pools, which autocast on CPUs copies to fp32.
+STEM_VALUE_BYTES = {"cuda_bf16": 2, "cpu_bf16": 2, "fp32": 4}
+POOLED_VALUE_BYTES = {"cuda_bf16": 0, "cpu_bf16": 4, "fp32": 0}
+# The image itself, per voxel and channel: int16 as loaded, float32 as normalised and augmented.
+IMAGE_BYTES = 2 + 4
 
 # Adam in fp32: weight, gradient, two moments; under autocast a bf16 copy of each weight as well.
-BYTES_PER_PARAMETER = {"fp32": 16, "bf16": 18}
+BYTES_PER_PARAMETER = {"cuda_bf16": 18, "cpu_bf16": 18, "fp32": 16}
 # CUDA context, cuBLAS and cuDNN workspaces, allocator fragmentation: what nvidia-smi shows beyond
 # the tensors; a constant, because it depends on neither model nor batch.
 OVERHEAD_BYTES = 1.25 * GIB
 # Plans use this share of the target, so that a driver update or a larger text does not end a run.
 SAFETY = 0.9
+
+
+# Activations of further objectives: name in the plan's training.objectives -> bytes per pair, from
+# the configuration and the rules. What is not listed keeps nothing beyond the two towers.
+ObjectiveBytes = Callable[[dict[str, Any], str], float]
+OBJECTIVE_BYTES: dict[str, ObjectiveBytes] = {}
 
 
 @dataclass(frozen=True)
@@ -47,31 +69,41 @@ class MemoryEstimate:
     Attributes:
         parameters: weights, gradients, optimiser and bf16 copies.
         overhead: context and workspaces.
-        per_sample: activations of one pair of the micro batch.
-        live: what one block needs while it is recomputed, per sample (0 without recomputation).
+        parts: activations of one pair of the micro batch by where they arise; ``image`` is the
+            image itself.
+        live: what one block needs while it is recomputed, per pair (0 without recomputation).
         micro_batch_size: pairs at once.
     """
 
     parameters: float
     overhead: float
-    per_sample: float
+    parts: dict[str, float]
     live: float
     micro_batch_size: int
 
     @property
+    def per_pair(self) -> float:
+        """Bytes that one more pair of the micro batch costs."""
+        return sum(self.parts.values()) + self.live
+
+    @property
     def total(self) -> float:
         """Bytes in all."""
-        activations = self.micro_batch_size * (self.per_sample + self.live)
-        return self.parameters + self.overhead + activations
+        return self.parameters + self.overhead + self.micro_batch_size * self.per_pair
 
-    def as_gigabytes(self) -> dict[str, float]:
+    def as_gigabytes(self) -> dict[str, Any]:
         """Plain data for plans, in GiB."""
         values = {
-            f"{name}_in_gb": round(value / GIB, 3)
-            for name, value in asdict(self).items()
-            if name != "micro_batch_size"
+            "total_in_gb": self.total,
+            "parameters_in_gb": self.parameters,
+            "overhead_in_gb": self.overhead,
+            "per_pair_in_gb": self.per_pair,
         }
-        return {"total_in_gb": round(self.total / GIB, 3), **values}
+        parts = {**self.parts, "recomputed_block": self.live}
+        return {
+            **{name: round(value / GIB, 3) for name, value in values.items()},
+            "parts_of_a_pair_in_gb": {k: round(v / GIB, 4) for k, v in parts.items()},
+        }
 
 
 def transformer_parameters(dim: int, depth: int, mlp_ratio: float = 8 / 3) -> int:
@@ -83,35 +115,65 @@ def transformer_parameters(dim: int, depth: int, mlp_ratio: float = 8 / 3) -> in
 
 
 def block_activation_bytes(
-    num_tokens: float, dim: int, depth: int, precision: str, checkpointing: str
+    num_tokens: float, dim: int, depth: int, rules: str, checkpointing: str
 ) -> float:
-    """Bytes that the blocks keep for the backward pass, per sample."""
-    return BLOCK_BYTES[precision][checkpointing] * num_tokens * dim * depth
+    """Bytes that the blocks keep for the backward pass, per image."""
+    return BLOCK_BYTES[rules][checkpointing] * num_tokens * dim * depth
 
 
-def live_block_bytes(num_tokens: float, dim: int, precision: str, checkpointing: str) -> float:
-    """Bytes of the one block (or MLP half) that is recomputed at a time, per sample."""
-    table = BLOCK_BYTES[precision]
+def live_block_bytes(num_tokens: float, dim: int, rules: str, checkpointing: str) -> float:
+    """Bytes of the one block (or MLP half) that is recomputed at a time, per image."""
+    table = BLOCK_BYTES[rules]
     return (table["none"] - table[checkpointing]) * num_tokens * dim
 
 
-def stem_activation_bytes(
-    stem: str, stem_kwargs: dict[str, Any], num_voxels: float, precision: str
-) -> float:
-    """Bytes that the stem keeps, per sample."""
-    width = {
-        "light": lambda: stem_kwargs.get("features", (16, 32, 64))[0],
-        "v2": lambda: stem_kwargs.get("base_features", 32),
-    }.get(stem)
-    scale = width() / STEM_WIDTH[stem] if width else 1.0
-    return STEM_BYTES[precision][stem] * scale * num_voxels
+def stem_activation_bytes(arch_kwargs: dict[str, Any], num_voxels: float, rules: str) -> float:
+    """Bytes that the stem keeps, per image."""
+    stem, options = arch_kwargs.get("stem", "linear"), arch_kwargs.get("stem_kwargs") or {}
+    patch = arch_kwargs.get("patch_embed_size", (8, 8, 8))
+    values = stem_values_per_voxel(
+        stem, options, arch_kwargs["input_channels"], arch_kwargs["embed_dim"], patch
+    )
+    pooled = pooled_values_per_voxel(stem, options, patch)
+    return num_voxels * (values * STEM_VALUE_BYTES[rules] + pooled * POOLED_VALUE_BYTES[rules])
 
 
-def text_activation_bytes(arch_kwargs: dict[str, Any], num_tokens: int, precision: str) -> float:
-    """Bytes that a BERT keeps, per text."""
+def text_activation_bytes(arch_kwargs: dict[str, Any], num_tokens: int, rules: str) -> float:
+    """Bytes that a BERT and its pool keep, per text."""
     dim = arch_kwargs.get("hidden_size", 768)
     depth = arch_kwargs.get("num_hidden_layers", 12)
-    return TEXT_BLOCK_BYTES[precision] * num_tokens * dim * depth
+    heads = arch_kwargs.get("num_attention_heads", 12)
+    linear = (TEXT_BLOCK_BYTES[rules] * depth + TEXT_ONCE_BYTES[rules]) * num_tokens * dim
+    return linear + TEXT_PAIR_BYTES[rules] * num_tokens**2 * heads * depth
+
+
+def activation_parts(configuration: dict[str, Any], rules: str = PLANNED_RULES) -> dict[str, float]:
+    """Bytes that autograd keeps for one pair: stem, blocks, heads, text, and each objective's.
+
+    All tokens of the patch are counted, although air is dropped: one patient who fills the field of
+    view must fit as well.
+
+    Args:
+        configuration: of a plan.
+        rules: one of RULES.
+    """
+    arch = configuration["architecture"]["arch_kwargs"]
+    voxels = prod(configuration["patch_size"])
+    tokens = voxels / prod(configuration["token_patch_size"])
+    dim, shared = arch["embed_dim"], configuration["embed_dim"]
+    encoder_bytes, shared_bytes = HEAD_BYTES[rules]
+    text_arch = configuration["text_encoder"].get("arch_kwargs") or {}
+    parts = {
+        "stem": stem_activation_bytes(arch, voxels, rules),
+        "blocks": block_activation_bytes(
+            tokens, dim, arch["depth"], rules, configuration["activation_checkpointing"]
+        ),
+        "heads": tokens * (encoder_bytes * dim + shared_bytes * shared),
+        "text": text_activation_bytes(text_arch, configuration["max_text_tokens"], rules),
+    }
+    objectives = configuration["training"]["objectives"]
+    further = {name: OBJECTIVE_BYTES[name] for name in objectives if name in OBJECTIVE_BYTES}
+    return parts | {name: count(configuration, rules) for name, count in further.items()}
 
 
 def text_parameters(arch_kwargs: dict[str, Any], vocabulary_size: int) -> int:
@@ -124,43 +186,45 @@ def text_parameters(arch_kwargs: dict[str, Any], vocabulary_size: int) -> int:
     return (vocabulary_size + positions + 2 + 2) * dim + depth * block + 4 * dim * dim + 4 * dim
 
 
-def estimate_memory(configuration: dict[str, Any], precision: str = "bf16") -> MemoryEstimate:
+def estimate_memory(configuration: dict[str, Any], rules: str = PLANNED_RULES) -> MemoryEstimate:
     """Memory of a training step of one plan configuration.
 
-    All tokens of the patch are counted, although air is dropped: one patient who fills the field of
-    view must fit as well.
+    Args:
+        configuration: of a plan.
+        rules: one of RULES.
     """
     arch = configuration["architecture"]["arch_kwargs"]
     voxels = prod(configuration["patch_size"])
     tokens = voxels / prod(configuration["token_patch_size"])
-    dim, depth = arch["embed_dim"], arch["depth"]
     checkpointing = configuration["activation_checkpointing"]
-    text = configuration["text_encoder"]
-    text_arch = text.get("arch_kwargs") or {}
-    shared = configuration["embed_dim"]
-    per_sample = (
-        stem_activation_bytes(
-            arch.get("stem", "linear"), arch.get("stem_kwargs") or {}, voxels, precision
-        )
-        + block_activation_bytes(tokens, dim, depth, precision, checkpointing)
-        + HEAD_BYTES[precision] * tokens * (dim + shared)
-        + text_activation_bytes(text_arch, configuration["max_text_tokens"], precision)
-        # the image: int16 as loaded, normalised and augmented copies in float32
-        + voxels * arch["input_channels"] * (2 + 3 * 4)
+    image = {"image": float(voxels * arch["input_channels"] * IMAGE_BYTES)}
+    return MemoryEstimate(
+        parameters=model_parameters(configuration) * BYTES_PER_PARAMETER[rules],
+        overhead=OVERHEAD_BYTES,
+        parts=activation_parts(configuration, rules) | image,
+        live=live_block_bytes(tokens, arch["embed_dim"], rules, checkpointing),
+        micro_batch_size=configuration["micro_batch_size"],
     )
-    parameters = (
-        transformer_parameters(dim, depth)
+
+
+def model_parameters(configuration: dict[str, Any]) -> int:
+    """Parameters of both towers, projector, pools and temperature."""
+    arch, text = configuration["architecture"]["arch_kwargs"], configuration["text_encoder"]
+    dim, shared = arch["embed_dim"], configuration["embed_dim"]
+    text_arch = text.get("arch_kwargs") or {}
+    hidden = text_arch.get("hidden_size", 768)
+    projector = dim * shared + shared
+    pool = 4 * shared * shared + 4 * shared
+    projection = 0 if hidden == shared else hidden * shared + shared
+    return (
+        transformer_parameters(dim, arch["depth"], arch.get("mlp_ratio", 8 / 3))
         + stem_parameters(configuration)
         + text_parameters(text_arch, text["vocabulary_size"])
-        + dim * shared
-        + 4 * shared * shared
-    )
-    return MemoryEstimate(
-        parameters=parameters * BYTES_PER_PARAMETER[precision],
-        overhead=OVERHEAD_BYTES,
-        per_sample=per_sample,
-        live=live_block_bytes(tokens, dim, precision, checkpointing),
-        micro_batch_size=configuration["micro_batch_size"],
+        + projector
+        + pool
+        + configuration.get("pool_queries", 0) * shared
+        + projection
+        + 2  # temperature and bias
     )
 
 

@@ -67,7 +67,7 @@ def _costs(configuration: Mapping[str, Any]) -> list[str]:
     hours = ", ".join(f"{name} {_hours(value)}" for name, value in compute["hours"].items())
     memory_reason = (
         f"weights and optimiser {memory['parameters_in_gb']:.1f}, each pair "
-        f"{memory['per_sample_in_gb'] + memory['live_in_gb']:.2f}, context and workspaces "
+        f"{memory['per_pair_in_gb']:.2f}, context and workspaces "
         f"{memory['overhead_in_gb']:.2f} ({memory['precision']})"
     )
     compute_reason = (

@@ -312,7 +312,7 @@ class ColipriPlanner:
             configuration["micro_batch_size"] = 1
             estimate = estimate_memory(configuration)
             free = budget - estimate.parameters - estimate.overhead
-            fits = int(free // (estimate.per_sample + estimate.live))
+            fits = int(free // estimate.per_pair)
             if fits >= min(batch, COMFORTABLE_MICRO_BATCH):
                 break
         if fits < 1:

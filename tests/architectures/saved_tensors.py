@@ -20,13 +20,13 @@ def count_saved_bytes(function: Callable[[], object], exclude: Iterable[Tensor] 
         function: runs a forward pass; what it returns is kept until the count is done.
         exclude: tensors that do not count.
     """
-    known = {tensor.untyped_storage().data_ptr() for tensor in exclude}
-    kept: dict[int, Tensor] = {}  # holds references, so that no address is used twice
+    known = {_storage(tensor) for tensor in exclude}
+    kept: dict[int, Tensor] = {}  # holds references, so that no identity is used twice
 
     def pack(tensor: Tensor) -> Tensor:
-        address = tensor.untyped_storage().data_ptr()
-        if address and address not in known:
-            kept[address] = tensor
+        storage = _storage(tensor)
+        if storage not in known:
+            kept[storage] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -34,3 +34,8 @@ def count_saved_bytes(function: Callable[[], object], exclude: Iterable[Tensor] 
     total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     del result
     return total
+
+
+def _storage(tensor: Tensor) -> int:
+    """Identity of a storage; unlike its address, fake tensors have one as well."""
+    return tensor.untyped_storage()._cdata

@@ -1,0 +1,153 @@
+"""The memory model against bytes that autograd really keeps, counted with saved-tensor hooks."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import pytest
+import torch
+from architectures.saved_tensors import count_saved_bytes
+from experiment_planning.configurations import make_configuration
+from experiment_planning.cuda_rules import fake_cuda
+
+from colipri.architectures.model import ColipriModel
+from colipri.experiment_planning import memory
+from colipri.experiment_planning.memory import activation_parts, estimate_memory
+
+# Small, so that a count takes a fraction of a second; the constants do not depend on size.
+COMBINATIONS: dict[str, dict[str, Any]] = {
+    "linear, no checkpointing": {},
+    "linear, wide and short": {"patch": (16, 64, 24), "embed_dim": 396, "num_heads": 6},
+    "linear, Primus-M's width": {"patch": (24, 16, 48), "embed_dim": 864, "num_heads": 12},
+    "linear, 8 blocks": {"depth": 8, "patch": (40, 24, 16)},
+    "linear, MLP halves": {"checkpointing": "mlp", "depth": 4},
+    "linear, MLP halves, wide": {
+        "checkpointing": "mlp",
+        "embed_dim": 396,
+        "num_heads": 6,
+        "depth": 4,
+    },
+    "linear, whole blocks": {"checkpointing": "full", "depth": 6},
+    "linear, whole blocks, wide": {"checkpointing": "full", "embed_dim": 396, "num_heads": 6},
+    "two channels": {"input_channels": 2, "checkpointing": "full"},
+    "light stem": {"stem": "light", "patch": (32, 40, 24)},
+    "light stem, whole blocks": {"stem": "light", "checkpointing": "full"},
+    "light stem, other widths": {
+        "stem": "light",
+        "stem_kwargs": {"features": [8, 32, 48], "depth_per_level": [1, 1, 2]},
+    },
+    "v2 stem": {"stem": "v2", "patch": (24, 32, 16)},
+    "v2 stem, MLP halves": {"stem": "v2", "checkpointing": "mlp", "patch": (32, 16, 24)},
+    "v2 stem, narrow and deep": {
+        "stem": "v2",
+        "stem_kwargs": {"base_features": 16, "depth_per_level": [1, 2, 2]},
+    },
+    "v3 stem": {"stem": "v3", "patch": (24, 16, 32)},
+    "v3 stem, whole blocks": {"stem": "v3", "checkpointing": "full", "patch": (16, 24, 16)},
+    "flat tokens": {"stem": "v2", "token_patch": (4, 8, 8), "patch": (16, 24, 32)},
+    "large text": {"text": (192, 4, 4), "max_text_tokens": 128, "patch": (16, 24, 16)},
+    "small shared space": {"shared": 48, "checkpointing": "full"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [
+        (name, rules)
+        for number, name in enumerate(COMBINATIONS)
+        for rules in memory.RULES
+        if rules != "cpu_bf16" or number % 2  # every second is enough of what no plan uses
+    ],
+)
+def test_activations_within_ten_per_cent(name: str, rules: str) -> None:
+    configuration = make_configuration(**COMBINATIONS[name])
+    counted = _count_per_pair(configuration, rules)
+    predicted = sum(activation_parts(configuration, rules).values())
+    assert predicted == pytest.approx(counted, rel=0.1)
+
+
+@pytest.mark.parametrize("rules", ["fp32", "cpu_bf16", "cuda_bf16"])
+@pytest.mark.parametrize(
+    ("size", "length"), [((96, 2, 2), 32), ((192, 3, 4), 96), ((384, 2, 6), 64)]
+)
+def test_text_tower_within_ten_per_cent(
+    size: tuple[int, int, int], length: int, rules: str
+) -> None:
+    """By itself: in the whole step the image tower would hide an error."""
+    configuration = make_configuration(text=size, max_text_tokens=length)
+    counted = _count_per_pair(configuration, rules, with_image=False)
+    assert activation_parts(configuration, rules)["text"] == pytest.approx(counted, rel=0.1)
+
+
+@pytest.mark.parametrize("stem", ["linear", "light", "v2", "v3"])
+def test_parameters_are_those_of_the_model(stem: str) -> None:
+    configuration = make_configuration(stem=stem, input_channels=2)
+    model = ColipriModel.from_plans(configuration, 300)
+    expected = sum(parameter.numel() for parameter in model.parameters())
+    assert memory.model_parameters(configuration) == expected
+
+
+def test_recomputation_is_what_the_difference_says() -> None:
+    """While a block is recomputed, it needs what it would have kept without checkpointing."""
+    none, full = (make_configuration(checkpointing=level, depth=1) for level in ("none", "full"))
+    kept = activation_parts(none)["blocks"]
+    assert activation_parts(full)["blocks"] + estimate_memory(full).live == pytest.approx(kept)
+    assert estimate_memory(none).live == 0
+
+
+def test_estimate_adds_up() -> None:
+    configuration = make_configuration() | {"micro_batch_size": 3}
+    estimate = estimate_memory(configuration)
+    assert estimate.total == estimate.parameters + estimate.overhead + 3 * estimate.per_pair
+    shown = estimate.as_gigabytes()
+    assert shown["total_in_gb"] == pytest.approx(estimate.total / memory.GIB, abs=1e-3)
+    assert set(shown["parts_of_a_pair_in_gb"]) >= {"stem", "blocks", "heads", "text", "image"}
+
+
+def test_further_objectives_have_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an objective registers is added where the plan names it, and only there."""
+
+    def ten_bytes_a_token(configuration: dict[str, Any], rules: str) -> float:
+        return 10.0 * configuration["max_text_tokens"]
+
+    monkeypatch.setitem(memory.OBJECTIVE_BYTES, "writing", ten_bytes_a_token)
+    plain = make_configuration()
+    more = make_configuration()
+    more["training"]["objectives"]["writing"] = {"weight": 1.0}
+    assert "writing" not in activation_parts(plain)
+    assert activation_parts(more)["writing"] == 320.0
+
+
+def _count_per_pair(configuration: dict[str, Any], rules: str, with_image: bool = True) -> float:
+    """Bytes that one more pair makes autograd keep in a forward pass of both towers."""
+    torch.manual_seed(0)
+    model = ColipriModel.from_plans(configuration, 300).train()
+    if rules == "cuda_bf16":
+        with fake_cuda(model):
+            counts = [_count(model, configuration, size, rules, with_image) for size in (1, 2)]
+    else:
+        counts = [_count(model, configuration, size, rules, with_image) for size in (1, 2)]
+    return counts[1] - counts[0]
+
+
+def _count(
+    model: ColipriModel, configuration: dict[str, Any], size: int, rules: str, with_image: bool
+) -> int:
+    patch = configuration["patch_size"]
+    channels = configuration["architecture"]["arch_kwargs"]["input_channels"]
+    grid = tuple(a // b for a, b in zip(patch, configuration["token_patch_size"], strict=True))
+    image = torch.zeros(size, channels, *patch)
+    ids = torch.ones(size, configuration["max_text_tokens"], dtype=torch.long)
+    mask = torch.ones_like(ids)
+    positions = torch.zeros(prod(grid), 3, dtype=torch.long)  # no cached table enters the count
+
+    def forward() -> list[torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=rules == "cpu_bf16"):
+            kept = [model.encode_text(ids, mask)]
+            if with_image:
+                tokens, _ = model.image_encoder.tokenize(image)
+                kept.append(model.pool_image(model.image_encoder.encode(tokens, positions)))
+        return kept
+
+    return count_saved_bytes(forward, model.parameters())
