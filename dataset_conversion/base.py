@@ -42,6 +42,8 @@ class SourceCase:
         findings: label name -> 1, 0 or None (unknown).
         skipped: why this case is left out on purpose; everything else may then be empty.
         problem: what is wrong with it; such a case stops the conversion unless --keep_going.
+        note: what was noticed about a converted case, for the report. What ``make`` finds out goes
+            into the image's meta data "ITK_FileNotes" (79 characters), and from there as well.
     """
 
     identifier: str
@@ -55,6 +57,7 @@ class SourceCase:
     findings: Mapping[str, int | None] = field(default_factory=dict)
     skipped: str = ""
     problem: str = ""
+    note: str = ""
 
 
 class Converter(ABC):

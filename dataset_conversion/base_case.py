@@ -19,7 +19,7 @@ from dataset_conversion.base_images import (
     link,
     place_image,
 )
-from dataset_conversion.base_volumes import write_image
+from dataset_conversion.base_volumes import note_of, write_image
 
 CANNOT_WRITE = "cannot write "  # begins the messages of colipri.common.atomic
 
@@ -36,10 +36,11 @@ class CaseTask:
 
 @dataclass(frozen=True)
 class WrittenCase:
-    """The row and the images' file name endings, or why nothing more can be written."""
+    """The row, the images' file name endings and notes, or why nothing more can be written."""
 
     row: CaseRow | None
     endings: frozenset[str] = frozenset()
+    note: str = ""
     stop: str = ""  # a full disk is no broken case
 
 
@@ -69,7 +70,9 @@ def write_case(task: CaseTask) -> WrittenCase:
     row = CaseRow(
         task.name, case.subject, case.study, case.split, images, report, dict(case.findings)
     )
-    return WrittenCase(row, frozenset(ending_of(image) for image in images))
+    notes = [case.note, note_of(images[0]) if case.make is not None else ""]
+    endings = frozenset(ending_of(image) for image in images)
+    return WrittenCase(row, endings, "; ".join(note for note in notes if note))
 
 
 def _made(case: SourceCase, sources: list[Path], stem: Path) -> Path:

@@ -75,7 +75,7 @@ def _rows(
         if outcome.result.row is None:
             raise ColipriError(outcome.result.stop)
         row = outcome.result.row
-        report.add(CONVERTED, case.row, case.identifier, row.case)
+        report.add(CONVERTED, case.row, case.identifier, row.case, outcome.result.note)
         report.image_only += row.report is None
         endings.update(outcome.result.endings)
         yield row

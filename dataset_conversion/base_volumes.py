@@ -31,6 +31,16 @@ def read_volume(source: Path) -> sitk.Image:
         raise ColipriError(f"the image cannot be read: {source} ({reason})") from error
 
 
+def note_of(path: Path) -> str:
+    """What was written into the image's description (so that a resumed run knows it as well)."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader.GetMetaData("descrip").strip() if reader.HasMetaDataKey("descrip") else ""
+
+
 def write_image(image: sitk.Image, target: Path) -> None:
     """Write a 3D image as compressed NIfTI; whole numbers that fit become int16.
 
