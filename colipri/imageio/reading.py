@@ -11,6 +11,7 @@ import numpy as np
 from colipri.common.errors import ColipriError
 from colipri.imageio.image import ImageHeader, MedicalImage
 from colipri.imageio.orientation import DEFAULT_ORIENTATION, orientation_of, reorient
+from colipri.imageio.whole_files import require_whole
 
 # SimpleITK and NIfTI count x towards the left and y towards posterior ("LPS") resp. right and
 # anterior ("RAS"); everything here is RAS.
@@ -31,6 +32,7 @@ def read_image(
         orientation: where the array axes shall point.
 
     Raises:
+        TruncatedImageError: a file that ends early (ITK would fill a NIfTI file with zeros).
         ColipriError: unreadable, not three-dimensional, or channels that do not match.
     """
     paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(file) for file in files]
@@ -96,6 +98,7 @@ def _read_channel(path: Path) -> tuple[np.ndarray, np.ndarray, ImageHeader]:
     import SimpleITK as sitk
 
     _require_existing(path)
+    require_whole([path])
     if path.name.lower().endswith(_TIFF_ENDINGS):
         return _read_tiff(path)
     if path.is_dir():

@@ -17,7 +17,6 @@ from colipri.preprocessing.blosc2_files import compress
 from colipri.preprocessing.digests import digest_of, plans_digest, source_digest
 from colipri.preprocessing.image import preprocess_image
 from colipri.preprocessing.store import MANIFEST
-from colipri.preprocessing.whole_files import require_whole
 
 if TYPE_CHECKING:
     from colipri.experiment_planning.plans import Configuration, Plans
@@ -170,7 +169,6 @@ def _make_arrays(task: CaseTask) -> dict[str, Any]:
     from colipri.imageio.reading import read_image
 
     case, folder = task.case, task.folder
-    require_whole(case.images)
     image = read_image(case.images, task.plans.raw["orientation"])
     array, properties = preprocess_image(image, task.plans, task.configuration)
     cells = properties.pop("body_cells")

@@ -10,12 +10,12 @@ from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.paths import dataset_id, find_dataset_name, raw_folder
 from colipri.raw_dataset.cases import Case
-from colipri.raw_dataset.table import parse_finding, parse_split, read_cases_table
+from colipri.raw_dataset.folders import Subfolders
+from colipri.raw_dataset.problems import ProblemHandler, TableProblem, refuse
+from colipri.raw_dataset.rows import RowReader
+from colipri.raw_dataset.table import FIXED_COLUMNS, read_cases_table
 
-__all__ = ["Case", "RawDataset", "load_raw_dataset"]
-
-REPORT_ENDINGS = (".txt", ".json")
-_HELD_OUT = {"imagesTr": "imagesTs", "reportsTr": "reportsTs", "labelsTr": "labelsTs"}
+__all__ = ["Case", "RawDataset", "load_raw_dataset", "read_description"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,18 @@ class RawDataset:
         return list(self.dataset_json.get("findings", []))
 
 
-def load_raw_dataset(id_or_name_or_folder: int | str | Path) -> RawDataset:
+def load_raw_dataset(
+    id_or_name_or_folder: int | str | Path, on_problem: ProblemHandler = refuse
+) -> RawDataset:
     """Read a data set by number, name or folder; collections are resolved to their members.
 
+    Args:
+        id_or_name_or_folder: 101, "Dataset101_ChestCT" or a path.
+        on_problem: what to do with a mistake in cases.csv; the verification collects them.
+
     Raises:
-        ColipriError: something in dataset.json, cases.csv or the folders is wrong; one line says
-            what and where.
+        ColipriError: there is no such data set or its dataset.json is wrong; by the default
+            handler also anything wrong in cases.csv. One line says what and where.
     """
     candidate = Path(str(id_or_name_or_folder))
     if candidate.is_absolute() or (candidate / "dataset.json").is_file():
@@ -59,13 +65,15 @@ def load_raw_dataset(id_or_name_or_folder: int | str | Path) -> RawDataset:
         folder = raw_folder() / find_dataset_name(str(id_or_name_or_folder))
     if not folder.is_dir():
         raise ColipriError(f"there is no raw data set {folder}")
-    description = _read_description(folder)
+    description = read_description(folder)
     if "members" in description:
-        return _load_collection(folder, description)
-    return RawDataset(folder.name, folder, description, tuple(_read_cases(folder, description)))
+        return _load_collection(folder, description, on_problem)
+    cases = _read_cases(folder, description, on_problem)
+    return RawDataset(folder.name, folder, description, tuple(cases))
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
+    """The content of dataset.json, checked (a member list, or channels and file ending)."""
     path = folder / "dataset.json"
     description = read_json(path)
     if not isinstance(description, dict):
@@ -81,130 +89,64 @@ def _read_description(folder: Path) -> dict[str, Any]:
                 f"{path} needs '{key}', for example "
                 + ('{"0": "CT"}' if key == "channel_names" else '".nii.gz"')
             )
-    if sorted(description["channel_names"]) != [
-        str(n) for n in range(len(description["channel_names"]))
-    ]:
+    channels = description["channel_names"]
+    if set(channels) != {str(number) for number in range(len(channels))}:
         raise ColipriError(f'{path}: channel_names must be numbered "0", "1", ...')
     findings = description.get("findings", [])
-    if not isinstance(findings, list) or len(set(findings)) != len(findings):
-        raise ColipriError(f"{path}: findings must be a list of different names")
+    if not isinstance(findings, list) or not all(isinstance(name, str) for name in findings):
+        raise ColipriError(f"{path}: findings must be a list of names")
+    if len(set(findings)) != len(findings) or set(findings) & set(FIXED_COLUMNS):
+        raise ColipriError(
+            f"{path}: findings must differ from each other and from {', '.join(FIXED_COLUMNS)}"
+        )
     return description
 
 
-def _read_cases(folder: Path, description: dict[str, Any]) -> list[Case]:
+def _read_cases(
+    folder: Path, description: dict[str, Any], on_problem: ProblemHandler
+) -> list[Case]:
     """Cases of the table, or of the folder where there is no table."""
     table = folder / "cases.csv"
-    findings = list(description.get("findings", []))
+    subfolders = Subfolders(folder)
     if table.is_file():
-        rows = read_cases_table(table, findings)
+        rows = read_cases_table(table, list(description.get("findings", [])), on_problem)
     else:
-        rows = _rows_from_folders(folder, description)
+        rows = _rows_from_folders(subfolders, description, on_problem)
     if not rows:
-        raise ColipriError(f"{folder} has no cases (no rows in cases.csv, no files in imagesTr)")
-    return sorted((_case(folder, description, row) for row in rows), key=lambda c: c.identifier)
+        what = "no cases (no rows in cases.csv, no files in imagesTr)"
+        on_problem(TableProblem("no_cases", "", folder, what))
+    reader = RowReader(folder, description, subfolders, on_problem)
+    return sorted((reader.case(row) for row in rows), key=lambda case: case.identifier)
 
 
-def _rows_from_folders(folder: Path, description: dict[str, Any]) -> list[dict[str, str]]:
+def _rows_from_folders(
+    subfolders: Subfolders, description: dict[str, Any], on_problem: ProblemHandler
+) -> list[dict[str, str]]:
     """Without cases.csv every image is a case of its own subject; imagesTs is the test split."""
     ending = "_0000" + description["file_ending"]
-    rows = []
+    rows: dict[str, dict[str, str]] = {}
     for images, split in (("imagesTr", ""), ("imagesTs", "test")):
-        for file in sorted((folder / images).glob("*" + ending)):
-            rows.append({"case": file.name[: -len(ending)], "split": split})
-    return rows
+        for name in sorted(subfolders.names(images)):
+            if not name.endswith(ending):
+                continue
+            case = name[: -len(ending)]
+            if case in rows:
+                what = f"case '{case}' is in imagesTr and in imagesTs"
+                on_problem(TableProblem("case_twice", case, subfolders.folder / images, what))
+                continue
+            rows[case] = {"case": case, "split": split}
+    return list(rows.values())
 
 
-def _case(folder: Path, description: dict[str, Any], row: dict[str, str]) -> Case:
-    identifier = row["case"]
-    where = f"{folder / 'cases.csv'}, case {identifier}"
-    split = parse_split(row.get("split", ""), where)
-    findings: dict[str, int | None] = {}
-    for name in description.get("findings", []):
-        try:
-            findings[name] = parse_finding(row.get(name, ""))
-        except ValueError as error:
-            raise ColipriError(
-                f"{where}: '{name}' is '{error}'; it must be 0, 1 or empty"
-            ) from None
-    return Case(
-        identifier=identifier,
-        subject=row.get("subject") or identifier,
-        study=row.get("study") or identifier,
-        split=split,
-        images=_images(folder, description, row, split, where),
-        report=_report(folder, row, split, where),
-        label=_label(folder, description, identifier, split),
-        findings=findings,
-        dataset=folder.name,
-    )
-
-
-def _subfolder(folder: Path, name: str, split: str) -> Path:
-    """imagesTs instead of imagesTr for a test case, if it lies there."""
-    return folder / (_HELD_OUT[name] if split == "test" else name)
-
-
-def _images(
-    folder: Path, description: dict[str, Any], row: dict[str, str], split: str, where: str
-) -> tuple[Path, ...]:
-    channels = len(description["channel_names"])
-    if row.get("image"):
-        names = row["image"].split("|")
-        if len(names) != channels:
-            raise ColipriError(
-                f"{where}: {len(names)} images for {channels} channels (separate them with |)"
-            )
-        return tuple(_path_of(folder, name.strip(), where) for name in names)
-    ending = description["file_ending"]
-    files = [f"{row['case']}_{number:04d}{ending}" for number in range(channels)]
-    held_out = _subfolder(folder, "imagesTr", split)
-    base = held_out if (held_out / files[0]).exists() else folder / "imagesTr"
-    return tuple(base / file for file in files)
-
-
-def _report(folder: Path, row: dict[str, str], split: str, where: str) -> Path | None:
-    if row.get("report"):
-        return _path_of(folder, row["report"], where)
-    found = [
-        base / (row["case"] + ending)
-        for base in (folder / "reportsTr", _subfolder(folder, "reportsTr", split))
-        for ending in REPORT_ENDINGS
-        if (base / (row["case"] + ending)).is_file()
-    ]
-    distinct = list(dict.fromkeys(found))
-    if len(distinct) > 1:
-        raise ColipriError(f"{where}: two reports, {distinct[0]} and {distinct[1]}; keep one")
-    return distinct[0] if distinct else None
-
-
-def _label(folder: Path, description: dict[str, Any], case: str, split: str) -> Path | None:
-    for base in (folder / "labelsTr", _subfolder(folder, "labelsTr", split)):
-        candidate = base / (case + description["file_ending"])
-        if candidate.is_file():
-            return candidate
-    return None
-
-
-def _path_of(folder: Path, name: str, where: str) -> Path:
-    """Absolute paths are meant; relative ones must stay inside the data set."""
-    path = Path(name).expanduser()
-    if path.is_absolute():
-        return path
-    if not (folder / path).resolve().is_relative_to(folder.resolve()):
-        raise ColipriError(
-            f"{where}: the path '{name}' leaves the data set; write it as an absolute path if "
-            "that is meant"
-        )
-    return folder / path
-
-
-def _load_collection(folder: Path, description: dict[str, Any]) -> RawDataset:
+def _load_collection(
+    folder: Path, description: dict[str, Any], on_problem: ProblemHandler
+) -> RawDataset:
     """Members side by side; ids and subjects get the member's number, findings are united."""
     cases: list[Case] = []
     findings: list[str] = []
     merged: dict[str, Any] | None = None
     for name in description["members"]:
-        member = load_raw_dataset(name)
+        member = load_raw_dataset(name, on_problem)
         if member.folder.resolve() == folder.resolve():
             raise ColipriError(f"{folder / 'dataset.json'}: a collection cannot be its own member")
         if "members" in member.dataset_json:

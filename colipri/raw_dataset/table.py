@@ -8,69 +8,56 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from colipri.common.errors import ColipriError
 from colipri.raw_dataset.cases import SPLITS
+from colipri.raw_dataset.problems import ProblemHandler, TableProblem, refuse
 
 FIXED_COLUMNS = ("case", "subject", "study", "split", "image", "report")
 _UNKNOWN = ("", "nan", "na", "n/a", "none", "null", "-1")
 _VALUES = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 
 
-def read_cases_table(path: Path, finding_names: Sequence[str]) -> list[dict[str, str]]:
+def read_cases_table(
+    path: Path, finding_names: Sequence[str], on_problem: ProblemHandler = refuse
+) -> list[dict[str, str]]:
     """Rows of cases.csv with exactly the known columns.
 
     Args:
         path: comma or semicolon separated, UTF-8 (with or without byte order mark).
         finding_names: the data set's findings; each needs a column.
+        on_problem: what to do with an unreadable file, a missing ``case`` column, unknown columns,
+            rows of another length, duplicate and nameless cases; rows with a problem are left out.
 
     Raises:
-        ColipriError: unreadable, no ``case`` column, unknown columns, duplicate or empty cases, or
-            a row of another length; the message names the line.
+        ColipriError: by the default handler, at the first problem.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ColipriError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
-    except OSError as error:
-        raise ColipriError(f"{path} cannot be read: {error.strerror}") from error
-    header_line = text.splitlines()[0] if text.strip() else ""
-    separator = ";" if header_line.count(";") > header_line.count(",") else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    rows = list(reader)
-    if not rows:
-        raise ColipriError(f"{path} is empty; it needs a header line with at least 'case'")
-    header = [name.strip() for name in rows[0]]
-    _check_header(path, header, finding_names)
+    lines = _read_lines(path, on_problem)
+    if not lines:
+        return []
+    header = [name.strip() for name in lines[0][1]]
+    _check_header(path, header, finding_names, on_problem)
+    if "case" not in header:
+        return []
     found: dict[str, int] = {}
     result = []
-    for number, row in enumerate(rows[1:], start=2):
+    for number, row in lines[1:]:
         if not any(cell.strip() for cell in row):
             continue
-        if len(row) != len(header):
-            raise ColipriError(
-                f"{path}, row {number}: {len(row)} columns, the header has {len(header)} (a comma "
-                "in a value needs quotes)"
-            )
-        values = {name: cell.strip() for name, cell in zip(header, row, strict=True)}
+        values = _row_values(path, number, header, row, on_problem)
+        if values is None:
+            continue
         case = values["case"]
-        if not case:
-            raise ColipriError(f"{path}, row {number}: the case has no name")
-        if "/" in case or "\\" in case or case.startswith("."):
-            raise ColipriError(
-                f"{path}, row {number}: '{case}' is no case name (it is a file's stem)"
-            )
         if case in found:
-            raise ColipriError(f"{path}: case '{case}' is in rows {found[case]} and {number}")
+            what = f"case '{case}' is in lines {found[case]} and {number}"
+            on_problem(TableProblem("case_twice", case, path, what))
+            continue
         found[case] = number
         result.append(values)
     return result
 
 
-def parse_split(value: str, where: str) -> str:
-    """ "train", "val", "test" or ""; anything else is an error that names the place."""
-    if value not in SPLITS:
-        raise ColipriError(f"{where}: split '{value}' must be train, val, test or empty")
-    return value
+def parse_split(value: str) -> str | None:
+    """ "train", "val", "test" or "" as it is; None for anything else."""
+    return value if value in SPLITS else None
 
 
 def parse_finding(value: str) -> int | None:
@@ -87,20 +74,71 @@ def parse_finding(value: str) -> int | None:
     return _VALUES[lowered]
 
 
-def _check_header(path: Path, header: list[str], finding_names: Sequence[str]) -> None:
+def _read_lines(path: Path, on_problem: ProblemHandler) -> list[tuple[int, list[str]]]:
+    """Line number (of the row's end, as editors count) and cells of every row."""
+    what = ""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+    else:
+        if not text.strip():
+            what = "empty; it needs a header line with at least 'case'"
+    if what:
+        on_problem(TableProblem("cases_csv_invalid", "", path, what))
+        return []
+    header_line = text.lstrip().splitlines()[0]
+    separator = ";" if header_line.count(";") > header_line.count(",") else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        return [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        what = f"line {reader.line_num} is no CSV ({error})"
+        on_problem(TableProblem("cases_csv_invalid", "", path, what))
+        return []
+
+
+def _row_values(
+    path: Path, number: int, header: list[str], row: list[str], on_problem: ProblemHandler
+) -> dict[str, str] | None:
+    if len(row) != len(header):
+        what = (
+            f"line {number} has {len(row)} columns, the header {len(header)} (a comma in a value "
+            "needs quotes)"
+        )
+        on_problem(TableProblem("case_row_invalid", "", path, what))
+        return None
+    values = {name: cell.strip() for name, cell in zip(header, row, strict=True)}
+    case = values["case"]
+    if not case or "/" in case or "\\" in case or case.startswith("."):
+        what = f"line {number}: '{case}' is no case name (it is a file's stem)"
+        on_problem(TableProblem("case_row_invalid", "", path, what))
+        return None
+    return values
+
+
+def _check_header(
+    path: Path, header: list[str], finding_names: Sequence[str], on_problem: ProblemHandler
+) -> None:
     known = [*FIXED_COLUMNS, *finding_names]
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise ColipriError(f"{path}: column '{repeated[0]}' appears twice")
+    problems = [
+        f"column '{name}' appears twice" for name in dict.fromkeys(header) if header.count(name) > 1
+    ]
     for needed in ("case", *finding_names):
         if needed not in header:
-            near = difflib.get_close_matches(needed, header, n=1, cutoff=0.5)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise ColipriError(f"{path} has no column '{needed}'{hint}")
+            problems.append(f"no column '{needed}'{_hint(needed, header)}")
     for name in header:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise ColipriError(
-                f"{path}: unknown column '{name}'{hint}; findings must be listed in dataset.json"
+            problems.append(
+                f"unknown column '{name}'{_hint(name, known)}; findings must be listed in "
+                "dataset.json"
             )
+    for what in problems:
+        on_problem(TableProblem("cases_csv_invalid", "", path, what))
+
+
+def _hint(name: str, candidates: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    return f" (did you mean '{near[0]}'?)" if near else ""

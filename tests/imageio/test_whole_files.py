@@ -8,7 +8,7 @@ import pytest
 from preprocessing.small_dataset import phantom, write_image
 
 from colipri.common.errors import ColipriError
-from colipri.preprocessing.whole_files import require_whole
+from colipri.imageio.whole_files import require_whole
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.gipl.gz"])

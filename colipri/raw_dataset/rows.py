@@ -1,0 +1,111 @@
+"""From a row of cases.csv to a case: where its image, report and label map lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from colipri.raw_dataset.cases import SPLITS, Case
+from colipri.raw_dataset.folders import REPORT_ENDINGS, Subfolders
+from colipri.raw_dataset.problems import ProblemHandler, TableProblem
+from colipri.raw_dataset.table import parse_finding, parse_split
+
+
+class RowReader:
+    """Turns rows into cases.
+
+    Args:
+        folder: $colipri_raw/DatasetXXX_Name.
+        description: the content of dataset.json.
+        subfolders: what lies in it.
+        on_problem: what to do with mistakes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        description: dict[str, Any],
+        subfolders: Subfolders,
+        on_problem: ProblemHandler,
+    ) -> None:
+        self._folder = folder
+        self._description = description
+        self._subfolders = subfolders
+        self._on_problem = on_problem
+        self._num_channels = len(description["channel_names"])
+        self._ending: str = description["file_ending"]
+
+    def case(self, row: dict[str, str]) -> Case:
+        """The case of a row; after a problem with the safest value (unknown, no split)."""
+        identifier = row["case"]
+        split = parse_split(row.get("split", ""))
+        if split is None:
+            what = f"split '{row['split']}' is none of {', '.join(filter(None, SPLITS))}"
+            self._problem("split_unknown", identifier, what)
+            split = ""
+        return Case(
+            identifier=identifier,
+            subject=row.get("subject") or identifier,
+            study=row.get("study") or identifier,
+            split=split,
+            images=self._images(row, split),
+            report=self._report(row, split),
+            label=self._label(identifier, split),
+            findings=self._findings(row),
+            dataset=self._folder.name,
+        )
+
+    def _problem(self, code: str, case: str, what: str) -> None:
+        self._on_problem(TableProblem(code, case, self._folder / "cases.csv", what))
+
+    def _findings(self, row: dict[str, str]) -> dict[str, int | None]:
+        values: dict[str, int | None] = {}
+        for name in self._description.get("findings", []):
+            try:
+                values[name] = parse_finding(row.get(name, ""))
+            except ValueError:
+                what = f"finding '{name}' is '{row[name]}'"
+                self._problem("finding_value_unknown", row["case"], what)
+                values[name] = None
+        return values
+
+    def _images(self, row: dict[str, str], split: str) -> tuple[Path, ...]:
+        case, channels = row["case"], self._num_channels
+        if row.get("image"):
+            names = row["image"].split("|")
+            if len(names) != channels:
+                what = f"{len(names)} images for {channels} channels"
+                self._problem("channel_count", case, what)
+            return tuple(self._path(name.strip(), case) for name in names)
+        files = [f"{case}_{number:04d}{self._ending}" for number in range(channels)]
+        found = self._subfolders.find("imagesTr", split, (files[0],))
+        base = found[0].parent if found else self._folder / "imagesTr"
+        return tuple(base / file for file in files)
+
+    def _report(self, row: dict[str, str], split: str) -> Path | None:
+        case = row["case"]
+        if row.get("report"):
+            return self._path(row["report"], case)
+        names = tuple(case + ending for ending in REPORT_ENDINGS)
+        found = self._subfolders.find("reportsTr", split, names)
+        if len(found) > 1:
+            what = " and ".join(str(path.relative_to(self._folder)) for path in found)
+            self._problem("two_reports", case, f"two reports, {what}")
+        return found[0] if found else None
+
+    def _label(self, case: str, split: str) -> Path | None:
+        found = self._subfolders.find("labelsTr", split, (case + self._ending,))
+        return found[0] if found else None
+
+    def _path(self, name: str, case: str) -> Path:
+        """Absolute paths are meant; relative ones must stay inside the data set.
+
+        Symbolic links are not followed for that: linking an archive into imagesTr is fine.
+        """
+        path = Path(name).expanduser()
+        if path.is_absolute():
+            return path
+        if Path(os.path.normpath(path)).parts[:1] == (os.pardir,):
+            self._problem("path_escapes", case, f"the path '{name}' leaves the data set")
+        return self._folder / path

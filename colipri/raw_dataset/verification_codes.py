@@ -1,0 +1,262 @@
+"""All findings of the verification: how bad each is, what it means and what to do about it.
+
+documentation/raw_format.md shows this table to users; a test keeps the two the same. Codes are
+stable: scripts filter by them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ERROR, WARNING, INFO = "error", "warning", "info"
+SEVERITIES = (ERROR, WARNING, INFO)
+
+
+@dataclass(frozen=True)
+class Code:
+    """One kind of finding.
+
+    Attributes:
+        severity: "error" (the case cannot or must not be used), "warning" (look at it), or "info".
+        meaning: what was seen, for the documentation.
+        remedy: what to do; ends the message of every finding of this kind.
+    """
+
+    severity: str
+    meaning: str
+    remedy: str
+
+
+CODES: dict[str, Code] = {
+    # dataset.json, cases.csv and folders
+    "dataset_json_invalid": Code(
+        ERROR, "dataset.json is missing, no JSON or incomplete", "correct dataset.json"
+    ),
+    "cases_csv_invalid": Code(
+        ERROR, "cases.csv is unreadable, or its columns are wrong", "correct the header or encoding"
+    ),
+    "case_row_invalid": Code(
+        ERROR, "a row of cases.csv has no proper case name or another length", "correct the row"
+    ),
+    "case_twice": Code(
+        ERROR, "a case is in two rows of cases.csv, or in imagesTr and imagesTs", "keep one"
+    ),
+    "no_cases": Code(
+        ERROR, "the data set holds no case", "add rows to cases.csv or images to imagesTr"
+    ),
+    "split_unknown": Code(
+        ERROR, "split is none of the known values", "write train, val, test or nothing"
+    ),
+    "finding_value_unknown": Code(
+        ERROR, "the value of a finding is none of the known ones", "write 0, 1 or nothing (unknown)"
+    ),
+    "channel_count": Code(
+        ERROR,
+        "the image column names more or fewer files than there are channels",
+        "name one file per channel, separated by |",
+    ),
+    "path_escapes": Code(
+        ERROR,
+        "a relative path leaves the data set by ..",
+        "write it as an absolute path if that is meant",
+    ),
+    "two_reports": Code(
+        ERROR, "a case has several report files under its name", "keep one of them"
+    ),
+    "subject_on_two_sides": Code(
+        ERROR,
+        "a subject has cases in two splits",
+        "give all cases of a subject the same split in cases.csv",
+    ),
+    "study_of_two_subjects": Code(
+        ERROR, "cases of one study belong to two subjects", "correct study or subject in cases.csv"
+    ),
+    "image_unlisted": Code(
+        WARNING,
+        "an image in imagesTr or imagesTs belongs to no row of cases.csv",
+        "add a row for it, or remove it: it is not used",
+    ),
+    "report_unlisted": Code(
+        WARNING,
+        "a report in reportsTr or reportsTs belongs to no case",
+        "name it like its case, or remove it: it is not used",
+    ),
+    "num_training_differs": Code(
+        INFO, "numTraining is not the number of cases outside test", "correct it for nnU-Net's sake"
+    ),
+    "finding_unlabelled": Code(
+        WARNING, "no case has a known value for a finding", "fill the column or drop the finding"
+    ),
+    "finding_constant": Code(
+        WARNING,
+        "all known values of a finding are equal",
+        "nothing can be measured for it; check the column",
+    ),
+    "too_few_subjects": Code(
+        WARNING,
+        "there are fewer subjects than cross-validation folds",
+        "train with fold all, or name validation cases in the split column",
+    ),
+    # image files
+    "image_missing": Code(
+        ERROR, "the image does not exist (or a link points nowhere)", "put it there or mend the row"
+    ),
+    "image_unreadable": Code(
+        ERROR, "the file is no readable image or DICOM series", "replace the file"
+    ),
+    "image_truncated": Code(
+        ERROR, "the file ends early or is damaged", "copy or download it again"
+    ),
+    "image_not_3d": Code(
+        ERROR, "the image is not one 3D volume of one value per voxel", "store one volume per file"
+    ),
+    "channel_geometry": Code(
+        ERROR,
+        "channels of a case differ in size, spacing, origin or direction",
+        "resample them to one grid",
+    ),
+    "values_not_finite": Code(ERROR, "the image holds NaN or infinity", "replace these values"),
+    "image_constant": Code(ERROR, "all voxels are equal", "export the image again"),
+    "label_unreadable": Code(ERROR, "the label map cannot be read", "replace or remove the file"),
+    "label_geometry": Code(
+        ERROR, "the label map lies on another grid than the image", "resample it to the image"
+    ),
+    "label_value_unknown": Code(
+        ERROR,
+        "the label map holds values that dataset.json does not name",
+        "add them to labels in dataset.json or correct the map",
+    ),
+    # spacing, extent, orientation
+    "spacing_missing": Code(
+        ERROR, "the header does not say how large a voxel is", "write the true spacing into it"
+    ),
+    "spacing_absurd": Code(
+        ERROR, "a voxel is smaller than 0.05 mm or larger than 25 mm", "correct the unit or value"
+    ),
+    "spacing_default": Code(
+        WARNING,
+        "spacing 1 x 1 x 1, origin 0: what programs write that know no better",
+        "check that voxels really are 1 mm",
+    ),
+    "spacing_contradicts_position": Code(
+        ERROR,
+        "a chest as small as an infant's in an image that, by its position, would not cover the "
+        "scanner's axis: the spacing was lost",
+        "take the spacing from the original DICOM files",
+    ),
+    "extent_absurd": Code(
+        ERROR, "the image is larger than a scanner or smaller than 2 mm", "correct the spacing"
+    ),
+    "extent_small": Code(
+        WARNING, "the image covers less than 25 mm along an axis", "check that slices are complete"
+    ),
+    "body_size_unusual": Code(
+        WARNING,
+        "a whole chest is narrower than 200 mm or wider than 650 mm",
+        "check the spacing (infants are that small)",
+    ),
+    "orientation_missing": Code(
+        WARNING,
+        "the header says nothing about left, right, front and back",
+        "store the orientation (NIfTI qform or sform); the file's axis order is taken as it is",
+    ),
+    "orientation_oblique": Code(
+        WARNING,
+        "the axes are tilted against the patient by more than 20 degrees",
+        "resample to the patient's axes if the tilt matters",
+    ),
+    "axis_order": Code(
+        WARNING,
+        "the body runs through the volume along another axis than head to foot",
+        "look at the image; store the axes in the order that its header says",
+    ),
+    "front_back_swapped": Code(
+        WARNING,
+        "the spine seems to lie in front",
+        "look at the image; correct the direction in its header",
+    ),
+    # Hounsfield units, of channels called CT only
+    "hu_not_rescaled": Code(
+        ERROR,
+        "stored values instead of HU: air near 0, tissue near 1024",
+        "apply the DICOM rescale slope and intercept",
+    ),
+    "hu_rescaled_twice": Code(
+        ERROR,
+        "the intercept was subtracted twice: air near -2000, tissue near -1000",
+        "add 1024, or convert the scan again",
+    ),
+    "hu_windowed": Code(
+        ERROR,
+        "values were cut to a display window or 8 bits",
+        "convert the scan again from the original, in HU",
+    ),
+    "hu_normalised": Code(
+        ERROR,
+        "values were normalised (to 0..1 or a z-score)",
+        "keep raw HU; they are normalised while training",
+    ),
+    "hu_implausible": Code(
+        ERROR,
+        "hardly any voxel lies near water (0 HU)",
+        "check slope and intercept, or call the channel by its modality in dataset.json",
+    ),
+    "hu_air_off": Code(
+        WARNING, "air around the body is not near -1000 HU", "check slope and intercept"
+    ),
+    "hu_quantised": Code(
+        WARNING,
+        "values have steps of several HU, as after 8 bits",
+        "convert the scan again from the original, in HU",
+    ),
+    "hu_padding": Code(
+        INFO,
+        "voxels outside the scanner's field are padded below -1100 HU",
+        "nothing to do: preprocessing takes them for air",
+    ),
+    # reports
+    "report_missing": Code(
+        ERROR, "the report that cases.csv names does not exist", "put it there or empty the cell"
+    ),
+    "report_unreadable": Code(
+        ERROR, "the report cannot be read, or is not the JSON it should be", "replace the file"
+    ),
+    "report_not_text": Code(
+        ERROR, "the report is a document (PDF, Word, RTF, ...)", "export it as plain text"
+    ),
+    "report_empty": Code(
+        ERROR, "the report holds no text", "remove it (the case is then image-only) or mend it"
+    ),
+    "report_damaged": Code(ERROR, "characters of the report were lost", "export it again as UTF-8"),
+    "report_encoding": Code(
+        WARNING, "the report is not UTF-8", "check that its letters are right, or save it as UTF-8"
+    ),
+    "report_short": Code(WARNING, "the report has fewer than 3 words", "check that it is a report"),
+    "report_file_shared": Code(
+        ERROR, "one report file belongs to several subjects", "correct the report column"
+    ),
+    "report_text_shared": Code(
+        WARNING,
+        "several subjects have word for word the same report",
+        "check that images and reports are joined rightly (templates of normal scans are fine)",
+    ),
+    "study_reports_differ": Code(
+        WARNING,
+        "cases of one study have different reports",
+        "give reconstructions of one scan the same report, or different studies",
+    ),
+    "no_reports": Code(
+        WARNING, "no case has a report", "contrastive training needs some; images alone do not"
+    ),
+    # the same image twice
+    "image_duplicate_sides": Code(
+        ERROR, "the same image is in two splits", "remove it from one, or it is tested on training"
+    ),
+    "image_duplicate_subjects": Code(
+        ERROR, "two subjects have the same image", "give both cases one subject, or remove one"
+    ),
+    "image_duplicate": Code(WARNING, "a subject has the same image twice", "remove one of them"),
+    "check_failed": Code(
+        ERROR, "the check itself failed", "run again with --verbose and report it"
+    ),
+}
