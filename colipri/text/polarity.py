@@ -52,7 +52,7 @@ def tag_sentence(sentence: str) -> tuple[Clause, ...]:
         [('Small left effusion,', 'positive'), ('no pneumothorax.', 'negative')]
     """
     sentence = fold_spaces(sentence)
-    masked = blank("ignored", _lowered(sentence))
+    masked = blank("ignored", lowered(sentence))
     bounds = [0, *clause_starts(masked), len(sentence)]
     clauses: list[tuple[int, int, Polarity]] = []
     for start, end in pairwise(bounds):
@@ -77,9 +77,13 @@ def sentence_polarity(sentence: str) -> Polarity:
 def split_clauses(sentence: str) -> list[str]:
     """The sentence at every place where a clause may begin, whatever the polarities."""
     sentence = fold_spaces(sentence)
-    bounds = [0, *clause_starts(blank("ignored", _lowered(sentence))), len(sentence)]
-    parts = [sentence[start:end].strip() for start, end in pairwise(bounds)]
+    parts = [sentence[start:end].strip() for start, end in pairwise(clause_bounds(sentence))]
     return [part for part in parts if part]
+
+
+def clause_bounds(sentence: str) -> list[int]:
+    """Where clauses may begin in a sentence with folded spaces: 0, ..., its length."""
+    return [0, *clause_starts(blank("ignored", lowered(sentence))), len(sentence)]
 
 
 def clause_polarity(clause: str) -> Polarity:
@@ -144,7 +148,7 @@ def _is_normal(text: str, strong: bool) -> bool:
     return _IS_NORMAL.search(text, 0, cue.start()) is not None and not has_device(text)
 
 
-def _lowered(text: str) -> str:
+def lowered(text: str) -> str:
     """Lower case of the same length ("İ" would become two characters), plain apostrophes."""
     lowered = text.lower()
     if len(lowered) != len(text):

@@ -97,11 +97,13 @@ def section_name(heading: str) -> str:
         >>> section_name("**Findings:**"), section_name("CONCLUSION"), section_name("Bone window")
         ('findings', 'impression', 'bone_window')
     """
-    folded = _fold_heading(heading)
-    known = _heading_table().get(folded)
-    if known is not None:
-        return known
-    return re.sub(r"[^\w]+", "_", folded).strip("_")
+    known = known_section(heading)
+    return re.sub(r"[^\w]+", "_", _fold_heading(heading)).strip("_") if known is None else known
+
+
+def known_section(heading: str) -> str | None:
+    """The section that a heading opens, None if the heading is none of the known ones."""
+    return _heading_table().get(_fold_heading(heading))
 
 
 @cache

@@ -16,6 +16,7 @@ _TRAILING = re.compile(
     r"|although)(?=\s*[.,;]*\s*$))+$",
     re.IGNORECASE,
 )
+_PUNCTUATION = " \t\n.,;:!?\u2026\u3002\uff01\uff1f\u0964\u061f\u06d4"
 _ENDS = (".", "!", "?", "\u2026", "\u3002", "\uff01", "\uff1f", "\u0964", "\u061f", "\u06d4")
 
 
@@ -33,6 +34,21 @@ def as_statement(text: str) -> str:
         return text.strip()
     body = body[0].upper() + body[1:] if body[0].islower() and body[1:2] != "." else body
     return body if body.endswith(_ENDS) or body.rstrip(")\"'”»").endswith(_ENDS) else body + "."
+
+
+def core_span(text: str) -> tuple[int, int]:
+    """Where the statement proper begins and ends: no numbering, connecting words or punctuation.
+
+    Example:
+        >>> text = "1. but no pneumothorax, "
+        >>> text[slice(*core_span(text))]
+        'no pneumothorax'
+    """
+    stripped = strip_enumeration(text)
+    start = len(text) - len(stripped)
+    start += _leading(stripped)
+    body = _TRAILING.sub("", text[start:]).rstrip(_PUNCTUATION)
+    return start, start + len(body)
 
 
 def _leading(text: str) -> int:

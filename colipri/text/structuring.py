@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -61,6 +61,17 @@ class StructuredReport:
         """The sentences of one polarity, in the order of writing, over all sections."""
         return [sentence.text for sentence in self.sentences() if sentence.polarity == polarity]
 
+    @classmethod
+    def from_tagged(cls, tagged: Mapping[str, Sequence[tuple[str, Polarity]]]) -> StructuredReport:
+        """From section -> (text, polarity) in the order of writing; empty sections are left out."""
+        sections: dict[str, dict[str, list[str]]] = {}
+        order: dict[str, str] = {}
+        for name, pairs in tagged.items():
+            if pairs:
+                sections[name] = {p: [t for t, tag in pairs if tag == p] for p in POLARITIES}
+                order[name] = "".join(_CODE_OF[tag] for _, tag in pairs)
+        return cls(sections, order)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: {"sections": ..., "order": ...}."""
         return {"sections": self.sections, "order": self.order}
@@ -111,15 +122,12 @@ def structure_report(report: Report) -> StructuredReport:
     Sections that say how or why the scan was made (technique, comparison, clinical information,
     recommendation, ...) are neutral as a whole: "history of pneumothorax" is not in the image.
     """
-    sections: dict[str, dict[str, list[str]]] = {}
-    order: dict[str, str] = {}
-    for name, text in report.sections.items():
-        tagged = list(_tag_text(text, is_context=name in context_sections()))
-        if not tagged:
-            continue
-        sections[name] = {p: [t for t, tag in tagged if tag == p] for p in POLARITIES}
-        order[name] = "".join(_CODE_OF[tag] for _, tag in tagged)
-    return StructuredReport(sections, order)
+    return StructuredReport.from_tagged(
+        {
+            name: list(_tag_text(text, is_context=name in context_sections()))
+            for name, text in report.sections.items()
+        }
+    )
 
 
 def _tag_text(text: str, is_context: bool) -> Iterator[tuple[str, Polarity]]:
