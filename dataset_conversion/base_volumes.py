@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from colipri.common.atomic import atomic_path
 from colipri.common.errors import ColipriError
+from colipri.imageio.whole_files import require_whole
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -25,8 +26,9 @@ def read_volume(source: Path) -> sitk.Image:
 
         return read_series(source)
     try:
+        require_whole([source])  # the NIfTI reader takes half a file for a whole one
         return sitk.ReadImage(str(source))
-    except RuntimeError as error:
+    except (RuntimeError, ColipriError) as error:
         reason = str(error).strip().splitlines()[-1].strip()[:200]
         raise ColipriError(f"the image cannot be read: {source} ({reason})") from error
 
@@ -59,7 +61,8 @@ def write_image(image: sitk.Image, target: Path) -> None:
     with atomic_path(target) as temporary:
         try:
             sitk.WriteImage(_small(image), str(temporary), useCompression=True)
-        except RuntimeError as error:
+            require_whole([temporary])  # a full disk is no error to the NIfTI writer
+        except (RuntimeError, ColipriError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise ColipriError(f"cannot write {target}: {reason}; check free space") from error
 

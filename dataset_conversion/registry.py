@@ -23,6 +23,10 @@ class Entry:
 
 # One line a data set; the module is imported when its name is asked for.
 CONVERTERS: dict[str, Entry] = {
+    "table": Entry(
+        "dataset_conversion.table:Table",
+        "a table of your own (CSV, TSV, JSONL, Parquet, Excel), columns named by you",
+    ),
     "semi_synthetic_chest": Entry(
         "dataset_conversion.semi_synthetic:SemiSyntheticChest",
         "embedded real chest CTs with inserted findings and written reports (no download)",
