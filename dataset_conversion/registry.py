@@ -27,6 +27,10 @@ CONVERTERS: dict[str, Entry] = {
         "dataset_conversion.table:Table",
         "a table of your own (CSV, TSV, JSONL, Parquet, Excel), columns named by you",
     ),
+    "dicom": Entry(
+        "dataset_conversion.dicom:Dicom",
+        "a folder or archive of DICOM series, with structured reports or text files",
+    ),
     "semi_synthetic_chest": Entry(
         "dataset_conversion.semi_synthetic:SemiSyntheticChest",
         "embedded real chest CTs with inserted findings and written reports (no download)",
