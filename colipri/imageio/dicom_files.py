@@ -26,11 +26,18 @@ _LARGEST_MEMBER = 4 * 2**30
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Something that became no volume: what, why, and how many files that concerns."""
+    """Something that became no volume: what, why, and how many files that concerns.
+
+    Attributes:
+        series: its series UID, where it has one.
+        defect: it should have been a volume, but slices are missing, mixed or damaged.
+    """
 
     what: str
     reason: str
     files: int = 1
+    series: str = ""
+    defect: bool = False
 
 
 def walk_files(root: Path) -> Iterator[Path | LeftOut]:
@@ -85,7 +92,7 @@ def read_file(file: Path) -> list[Instance | LeftOut]:
         try:
             return [read_instance(file, file)]
         except (NotDicomError, OSError) as error:
-            return [LeftOut(str(file), str(error))]
+            return [LeftOut(str(file), str(error), defect=isinstance(error, OSError))]
     found: list[Instance | LeftOut] = []
     try:
         for name, content, problem in _members(file):
@@ -97,7 +104,8 @@ def read_file(file: Path) -> list[Instance | LeftOut]:
             except NotDicomError as error:
                 found.append(LeftOut(f"{file}:{name}", str(error)))
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError) as error:
-        found.append(LeftOut(str(file), f"the archive is damaged or encrypted ({error})"))
+        reason = f"the archive is damaged or encrypted: {error}"
+        found.append(LeftOut(str(file), reason, defect=True))
     return found
 
 

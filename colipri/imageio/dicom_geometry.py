@@ -124,7 +124,7 @@ def _same_grid(a: Instance, b: Instance) -> bool:
 def _spacing_problem(along: np.ndarray, gaps: np.ndarray, step: float) -> str:
     if gaps.min() < _SAME_PLACE_MM:
         count = int((gaps < _SAME_PLACE_MM).sum())
-        return f"{count} slices lie where another one lies (first at {along[gaps.argmin()]:g} mm)"
+        return f"slices lie where others lie: {count}, first at {along[gaps.argmin()]:g} mm"
     if gaps.max() - gaps.min() <= SPACING_TOLERANCE_MM:
         return ""
     multiples = np.round(gaps / step)
@@ -133,11 +133,10 @@ def _spacing_problem(along: np.ndarray, gaps: np.ndarray, step: float) -> str:
     if len(wide) and multiples.min() >= 1 and even.all():
         missing = int((multiples - 1).sum())
         places = ", ".join(f"{along[n] + step:g}" for n in wide[:3])
-        noun = "a slice is" if missing == 1 else f"{missing} slices are"
-        return f"{noun} missing (near {places} mm; slices lie {step:g} mm apart)"
+        return f"slices are missing: {missing}, near {places} mm; they lie {step:g} mm apart"
     return (
-        f"the slices are unevenly spaced ({gaps.min():g} to {gaps.max():g} mm, first near "
-        f"{along[np.abs(gaps - step).argmax()]:g} mm): slices are missing, or two series are mixed"
+        f"the slices are unevenly spaced: {gaps.min():g} to {gaps.max():g} mm, near "
+        f"{along[np.abs(gaps - step).argmax()]:g} mm; slices are missing, or two series are mixed"
     )
 
 
@@ -147,5 +146,5 @@ def _shift_problem(in_plane: np.ndarray, along: np.ndarray, spacing: tuple[float
     straight = in_plane[0] + share[:, None] * (in_plane[-1] - in_plane[0])
     off = np.abs(in_plane - straight).max()
     if off > max(spacing):
-        return f"the slices are shifted against each other by up to {off:.1f} mm within their plane"
+        return f"the slices are shifted against each other: by up to {off:.1f} mm in their plane"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ STRUCTURED_REPORTS = tuple(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 3
 _MARK = b"DICM"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One DICOM object: where it lies and what its header says.
 
@@ -29,7 +30,7 @@ class Instance:
         member: its name in the archive; "" for a plain file.
         position, orientation: mm and direction cosines in the patient (LPS); () where missing.
         spacing: (between rows, between columns) in mm; () where missing.
-        marks: what tells two scans under one series UID apart (acquisition, kernel, ...), by tag.
+        marks: what tells two scans under one series UID apart, in the order of ``MARKS``.
         intercept: None where the header gives none.
     """
 
@@ -57,7 +58,7 @@ class Instance:
     intercept: float | None
     rescale_type: str
     tilt: float
-    marks: tuple[tuple[str, str], ...]
+    marks: tuple[str, ...]
 
     @property
     def where(self) -> str:
@@ -85,7 +86,7 @@ def read_instance(source: Path | BinaryIO, file: Path, member: str = "") -> Inst
     except NotDicomError:
         raise
     except Exception as error:
-        raise NotDicomError(f"its header is damaged ({type(error).__name__}: {error})") from error
+        raise NotDicomError(f"its header is damaged: {type(error).__name__}, {error}") from error
 
 
 def _has_no_mark(source: Path | BinaryIO) -> bool:
@@ -118,7 +119,7 @@ def _instance(data: Any, file: Path, member: str) -> Instance:
         study=text["StudyInstanceUID"],
         series=text["SeriesInstanceUID"],
         modality=text["Modality"].upper(),
-        image_type=tuple(str(part).upper() for part in _listed(data.get("ImageType"))),
+        image_type=tuple(sys.intern(str(part).upper()) for part in _listed(data.get("ImageType"))),
         description=text["SeriesDescription"],
         date=text["StudyDate"],
         transfer_syntax=_text(getattr(data, "file_meta", {}).get("TransferSyntaxUID")),
@@ -133,7 +134,7 @@ def _instance(data: Any, file: Path, member: str) -> Instance:
         intercept=None if intercept is None else float(intercept),
         rescale_type=text["RescaleType"],
         tilt=float(data.get("GantryDetectorTilt") or 0.0),
-        marks=tuple((name, text[name]) for name in MARKS),
+        marks=tuple(text[name] for name in MARKS),
     )
 
 
@@ -147,7 +148,8 @@ MARKS = (
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    return "\\".join(str(part) for part in _listed(value)).strip()
+    # An archive has millions of instances whose texts are mostly the same.
+    return sys.intern("\\".join(str(part) for part in _listed(value)).strip())
 
 
 def _listed(value: Any) -> Sequence[Any]:

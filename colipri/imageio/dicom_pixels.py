@@ -99,12 +99,12 @@ def _with_pydicom(instance: Instance, file: Path) -> np.ndarray:
         syntax = pydicom.uid.UID(instance.transfer_syntax)
         if "1.2.840.10008.1.2.4" in syntax or "1.2.840.10008.1.2.5" in syntax:
             raise ColipriError(
-                f"{instance.where}: pixels compressed as {syntax.name} cannot be decoded here; "
+                f"{instance.where}: pixels compressed as {syntax.name} cannot be decoded here: "
                 "decompress them (gdcmconv -w, dcmdjpeg), or install pydicom's plugins "
                 "(pylibjpeg, pylibjpeg-openjpeg, pylibjpeg-libjpeg)"
             ) from error
         raise ColipriError(
-            f"{instance.where}: its pixels cannot be read (a truncated file?): "
+            f"{instance.where}: its pixels cannot be read: a truncated file? "
             f"{lines[0][:200] if lines else type(error).__name__}"
         ) from error
     return stored * instance.slope + (instance.intercept or 0.0)
@@ -117,8 +117,8 @@ def _compare_with_pydicom(
     middle = len(instances) // 2
     if volume.shape != (len(instances), instances[0].rows, instances[0].columns):
         raise ColipriError(
-            f"{instances[0].where}: the series decodes to shape {volume.shape}, its headers say "
-            f"{(len(instances), instances[0].rows, instances[0].columns)}"
+            f"{instances[0].where}: the series has another size than its headers say: "
+            f"{volume.shape}, not {(len(instances), instances[0].rows, instances[0].columns)}"
         )
     if instances[middle].transfer_syntax in _LOSSY:
         return  # decoders may differ by a grey value
@@ -129,7 +129,7 @@ def _compare_with_pydicom(
     off = float(np.abs(expected - volume[middle]).max())
     if off > 0.5 * abs(instances[middle].slope):
         raise ColipriError(
-            f"{instances[middle].where}: SimpleITK and pydicom disagree on its values by {off:g}; "
+            f"{instances[middle].where}: SimpleITK and pydicom disagree on its values: by {off:g}, "
             "its rescale tags or pixel format are inconsistent"
         )
 
@@ -142,8 +142,8 @@ def _check_hu(instances: Sequence[Instance], volume: np.ndarray, notes: list[str
     no_rescale = any(instance.intercept is None for instance in instances)
     if low >= 0 and no_rescale:
         raise ColipriError(
-            f"{instances[0].where}: values from {low:g} to {high:g} and no rescale intercept: "
-            "these are no HU"
+            f"{instances[0].where}: the values are no HU: they go from {low:g} to {high:g}, and no "
+            "rescale intercept is given"
         )
     kinds = {i.rescale_type for i in instances} - {"", "HU"}
     if kinds:

@@ -113,7 +113,7 @@ def _reason(instance: Instance, modalities: Sequence[str], with_derived: bool) -
     # DERIVED, PRIMARY alone is also written for scans that were merely compressed or anonymised.
     secondary = "SECONDARY" in instance.image_type[1:2] or kinds & _DERIVED
     if not with_derived and instance.image_type[:1] == ("DERIVED",) and secondary:
-        return f"a derived series ({', '.join(instance.image_type)})"
+        return f"a derived series: {', '.join(instance.image_type)}"
     if instance.frames > 1:
         return "an enhanced multi-frame object; export it as one file per slice"
     if instance.samples != 1:
@@ -134,11 +134,8 @@ def _volumes(
     volumes: list[tuple[Stack, tuple[str, ...]]] = []
     for number, group in enumerate(split_by_grid(kept)):
         if len(group) < min_slices:
-            other = (
-                "; its orientation or grid differs from the rest of the series" if number else ""
-            )
-            noun = "slice" if len(group) == 1 else "slices"
-            reason = f"only {len(group)} {noun}, {min_slices} are needed{other}"
+            other = ", on another grid or of other orientation than the series" if number else ""
+            reason = f"too few slices: {len(group)}, {min_slices} are needed{other}"
             problems.append(_left_out(group, reason))
             continue
         stacks, dropped, notes = _untangle(group, same_pixels)
@@ -146,7 +143,8 @@ def _volumes(
             problems.append(_left_out(dropped, "a copy of a slice at the same place"))
         for stack in stacks:
             if stack.problem or len(stack.instances) < min_slices:
-                problems.append(_left_out(stack.instances, stack.problem or "too few slices"))
+                reason = stack.problem or "too few slices: many are copies"
+                problems.append(_left_out(stack.instances, reason, defect=True))
             else:
                 volumes.append((stack, notes))
     parts = [""] if len(volumes) == 1 else [chr(ord("a") + n) for n in range(len(volumes))]
@@ -163,10 +161,10 @@ def _untangle(
     whole = stack_slices(group)
     if not whole.problem:
         return [whole], [], ()
-    for mark in MARKS:
+    for number, mark in enumerate(MARKS):
         by_value: dict[str, list[Instance]] = defaultdict(list)
         for instance in group:
-            by_value[dict(instance.marks)[mark]].append(instance)
+            by_value[instance.marks[number]].append(instance)
         stacks = [stack_slices(members) for _, members in sorted(by_value.items())]
         if len(stacks) > 1 and not any(stack.problem for stack in stacks) and _overlap(stacks):
             note = f"one series UID held {len(stacks)} scans, told apart by their {mark}"
@@ -178,7 +176,7 @@ def _untangle(
             dropped = [instance for files in repeated for instance in files[1:]]
             note = f"{len(dropped)} copies of slices were left out"
             return [stack_slices([files[0] for files in together])], dropped, (note,)
-        problem = whole.problem + " and they differ: two series are mixed under one UID"
+        problem = "two series are mixed under one UID: " + whole.problem.replace(": ", ", ")
         return [replace(whole, problem=problem)], [], ()
     return [whole], [], ()
 
@@ -207,6 +205,6 @@ def _without_copies(images: Sequence[Instance]) -> tuple[list[Instance], list[In
     return kept, copies
 
 
-def _left_out(files: Sequence[Instance], reason: str) -> LeftOut:
+def _left_out(files: Sequence[Instance], reason: str, defect: bool = False) -> LeftOut:
     where = files[0].where if len(files) == 1 else f"{files[0].where} and {len(files) - 1} more"
-    return LeftOut(where, reason, len(files))
+    return LeftOut(where, reason, len(files), files[0].series, defect)

@@ -70,8 +70,8 @@ def test_sagittal_order_and_direction(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("missing", "reason"),
     [
-        ([35], "a slice is missing (near -195 mm; slices lie 3 mm apart)"),
-        ([34, 35, 38], "3 slices are missing (near -198, -186 mm"),
+        ([35], "slices are missing: 1, near -195 mm; they lie 3 mm apart"),
+        ([34, 35, 38], "slices are missing: 3, near -198, -186 mm"),
     ],
 )
 def test_missing_slices(tmp_path: Path, missing: list[int], reason: str) -> None:
@@ -145,7 +145,7 @@ def test_two_halves_with_a_hole_are_not_two_scans(tmp_path: Path) -> None:
     write_series(tmp_path / "b", range(37, 42), AcquisitionNumber=2)
     series, left_out = _find(tmp_path)
     assert not series
-    assert "a slice is missing" in _reasons(left_out)
+    assert "slices are missing: 1" in _reasons(left_out)
 
 
 def test_localiser_secondary_capture_derived_and_others_have_reasons(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_localiser_secondary_capture_derived_and_others_have_reasons(tmp_path: P
     reasons = {Path(part.what.split(" and ")[0]).parent.name: part.reason for part in left_out}
     assert reasons["scout"] == "a localiser"
     assert reasons["sc"].startswith("a secondary capture")
-    assert reasons["mpr"] == "a derived series (DERIVED, SECONDARY, MPR)"
+    assert reasons["mpr"] == "a derived series: DERIVED, SECONDARY, MPR"
     assert reasons["mr"] == "its modality is MR, not CT"
     assert reasons["blank"].startswith("it has no position")
     assert reasons[tmp_path.name] == "a radiation dose report"
@@ -181,7 +181,7 @@ def test_scout_inside_the_series_is_separated(tmp_path: Path) -> None:
     ((series,), left_out) = _find(tmp_path)
     assert len(series.instances) == 12
     assert _reasons(left_out) == (
-        "only 1 slice, 2 are needed; its orientation or grid differs from the rest of the series"
+        "too few slices: 1, 2 are needed, on another grid or of other orientation than the series"
     )
 
 
