@@ -146,7 +146,8 @@ def _load_collection(
     findings: list[str] = []
     merged: dict[str, Any] | None = None
     for name in description["members"]:
-        member = load_raw_dataset(name, on_problem)
+        prefix = f"{dataset_id(name)}_"
+        member = load_raw_dataset(name, _with_prefix(prefix, on_problem))
         if member.folder.resolve() == folder.resolve():
             raise ColipriError(f"{folder / 'dataset.json'}: a collection cannot be its own member")
         if "members" in member.dataset_json:
@@ -162,7 +163,6 @@ def _load_collection(
                 "file_ending": member.dataset_json["file_ending"],
             }
         findings += [finding for finding in member.finding_names if finding not in findings]
-        prefix = f"{dataset_id(member.name)}_"
         cases += [
             replace(
                 case,
@@ -176,3 +176,12 @@ def _load_collection(
     united = [replace(c, findings={name: c.findings.get(name) for name in findings}) for c in cases]
     content = {**description, **merged, "findings": findings}
     return RawDataset(folder.name, folder, content, tuple(united))
+
+
+def _with_prefix(prefix: str, on_problem: ProblemHandler) -> ProblemHandler:
+    """A handler for a member's problems, which are reported under the collection's case names."""
+
+    def handle(problem: TableProblem) -> None:
+        on_problem(replace(problem, case=prefix + problem.case if problem.case else ""))
+
+    return handle

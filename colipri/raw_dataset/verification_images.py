@@ -1,0 +1,182 @@
+"""The images of one case: files, dimensions, geometry, values; one channel in memory at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from colipri.common.errors import ColipriError
+from colipri.imageio.image import MedicalImage
+from colipri.imageio.reading import read_header, read_image
+from colipri.imageio.stated_geometry import stated_geometry
+from colipri.imageio.whole_files import TruncatedImageError, require_whole
+from colipri.raw_dataset.cases import Case
+from colipri.raw_dataset.verification_findings import Finding, make_finding
+from colipri.raw_dataset.verification_hu import air_remark, hu_remarks
+from colipri.raw_dataset.verification_space import body_remarks, body_shape, space_remarks
+from colipri.raw_dataset.verification_values import ValueStatistics, value_statistics
+
+Note = Callable[[str, str], None]  # code, what is wrong
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a channel's voxels lie; channels of a case must agree."""
+
+    path: Path
+    shape: tuple[int, ...]
+    affine: np.ndarray
+
+    def difference(self, other: Grid) -> str:
+        """What differs from the other grid; "" if nothing does."""
+        if self.shape != other.shape:
+            return f"size {self.shape} (head-foot, front-back, left-right), but {other.shape}"
+        if not np.allclose(self.affine[:3, :3], other.affine[:3, :3], rtol=1e-3, atol=1e-3):
+            return "another spacing or direction"
+        if not np.allclose(self.affine[:3, 3], other.affine[:3, 3], atol=1e-2):
+            return "another origin"
+        return ""
+
+
+def check_images(
+    case: Case, channel_names: Mapping[str, str], label_values: frozenset[int] | None
+) -> tuple[list[Finding], str]:
+    """All that can be said of a case's images and label map.
+
+    Args:
+        case: its files.
+        channel_names: dataset.json's; only channels called CT are expected to be in HU.
+        label_values: what the label map may hold; None if dataset.json does not say.
+
+    Returns:
+        Findings, and a digest of the voxels ("" if not all channels could be read).
+    """
+    findings: list[Finding] = []
+    grids: list[Grid] = []
+    digests: list[str] = []
+    for number, path in enumerate(case.images):
+
+        def note(code: str, what: str, path: Path = path) -> None:
+            findings.append(make_finding(code, case.identifier, path, what))
+
+        is_ct = str(channel_names.get(str(number), "")).casefold() == "ct"
+        image = _read(path, note)
+        if image is None:
+            continue
+        statistics = _check_channel(image, is_ct, note)
+        if statistics.minimum != statistics.maximum:
+            digests.append(statistics.digest)
+        grids.append(Grid(path, image.array.shape[1:], image.affine))
+        if number == 0 and case.label is not None:
+            findings.extend(check_label(case, grids[0], label_values))
+    for grid in grids[1:]:
+        difference = grid.difference(grids[0])
+        if difference:
+            what = f"compared with {grids[0].path.name} it has {difference}"
+            findings.append(make_finding("channel_geometry", case.identifier, grid.path, what))
+    complete = len(digests) == len(case.images) > 0
+    digest = hashlib.blake2b(" ".join(digests).encode(), digest_size=16).hexdigest()
+    return findings, digest if complete else ""
+
+
+def check_label(case: Case, image: Grid, values: frozenset[int] | None) -> list[Finding]:
+    """The label map: readable, on the image's grid, with known values only."""
+    assert case.label is not None
+    path = case.label
+    try:
+        label = read_image(path)
+    except ColipriError as error:
+        return [make_finding("label_unreadable", case.identifier, path, str(error))]
+    findings = []
+    difference = Grid(path, label.array.shape[1:], label.affine).difference(image)
+    if difference:
+        what = f"compared with {image.path.name} it has {difference}"
+        findings.append(make_finding("label_geometry", case.identifier, path, what))
+    if values is not None:
+        unknown = sorted(set(np.unique(label.array).tolist()) - set(values))
+        if unknown:
+            what = "unknown values " + ", ".join(f"{value:g}" for value in unknown[:10])
+            findings.append(make_finding("label_value_unknown", case.identifier, path, what))
+    return findings
+
+
+def _read(path: Path, note: Note) -> MedicalImage | None:
+    """The image of one channel, or None after noting why not."""
+    origin = None
+    try:
+        if not path.exists():
+            link = f"a link to {path.readlink()}, which does not exist" if path.is_symlink() else ""
+            note("image_missing", link or "it does not exist")
+            return None
+        if not path.is_dir():
+            header = read_header(path)
+            spatial = header.shape[:3] if header.shape[3:] == (1,) else header.shape
+            if len(spatial) != 3 or min(spatial) < 2 or header.num_components != 1:
+                values = f", {header.num_components} values a voxel"
+                size = " x ".join(map(str, header.shape))
+                note("image_not_3d", size + (values if header.num_components != 1 else ""))
+                return None
+            origin = None if header.affine is None else header.affine[:3, 3]
+        image = read_image(path)
+        stated = stated_geometry(path)
+    except TruncatedImageError as error:
+        note("image_truncated", str(error))
+        return None
+    except (ColipriError, OSError) as error:
+        note(*_why_unreadable(path, error))
+        return None
+    if stated.has_spacing is False:
+        note("spacing_missing", "the header states no valid spacing")
+    else:
+        for code, what in space_remarks(image, origin):
+            note(code, what)
+    if stated.has_orientation is False:
+        note("orientation_missing", "the header states no orientation")
+    return image
+
+
+def _why_unreadable(path: Path, error: Exception) -> tuple[str, str]:
+    """A header that cannot be read may belong to a file that was cut off."""
+    try:
+        require_whole([path])
+    except TruncatedImageError as truncated:
+        return "image_truncated", str(truncated)
+    except (ColipriError, OSError) as other:
+        return "image_unreadable", str(other)
+    return "image_unreadable", str(error)
+
+
+def _check_channel(image: MedicalImage, is_ct: bool, note: Note) -> ValueStatistics:
+    volume = image.array[0]
+    statistics = value_statistics(volume)
+    if statistics.not_finite:
+        note("values_not_finite", f"{statistics.not_finite:,} of {volume.size:,} voxels")
+    if statistics.minimum == statistics.maximum:
+        if not statistics.not_finite:
+            note("image_constant", f"all voxels are {statistics.minimum:g}")
+        return statistics
+    if is_ct:
+        remarks = hu_remarks(statistics)
+        for code, what in remarks:
+            note(code, what)
+        if all(code in ("hu_padding", "hu_quantised") for code, _ in remarks):
+            _check_body(image, note)
+    return statistics
+
+
+def _check_body(image: MedicalImage, note: Note) -> None:
+    """Only of a volume in HU: the body is told from air by them."""
+    from colipri.preprocessing.body import body_mask
+
+    volume = image.array[0]
+    mask = body_mask(image.array, image.spacing)
+    if mask.all() or not mask.any():
+        return
+    remark = air_remark(value_statistics(volume, ~mask), volume.size)
+    remarks = [] if remark is None else [remark]
+    for code, what in remarks + body_remarks(image, body_shape(volume, mask, image.spacing)):
+        note(code, what)

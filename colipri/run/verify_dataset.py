@@ -1,0 +1,81 @@
+"""colipri_verify_dataset: find all problems of a data set before hours are spent on it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colipri.common.errors import EXIT_OK, EXIT_PROBLEM
+from colipri.run.cli import make_parser, run_command
+from colipri.run.planning_options import add_dataset_option, check_processes
+
+if TYPE_CHECKING:
+    from colipri.raw_dataset.verification import Verification
+
+DESCRIPTION = """\
+Look at every image, report and row of a data set and name all problems in one pass: truncated
+files, NaN, lost spacing, channels on different grids, values that are no Hounsfield units, empty or
+wrongly joined reports, the same scan twice, subjects on two sides of a split, and more.
+
+    colipri_verify_dataset -d 101
+    colipri_verify_dataset -d 101 201 --json findings.json -np 8
+
+Nothing is changed. Errors must be mended (or the cases left out), warnings are worth a look, notes
+are for your information. The exit code is 1 if there is an error, otherwise 0. Every code is
+explained, with what to do, in documentation/raw_format.md.
+
+The JSON is a list with one object per finding: dataset, severity (error, warning, info), code,
+case, file, message.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = make_parser("colipri_verify_dataset", DESCRIPTION)
+    add_dataset_option(parser)
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all findings there, for scripts"
+    )
+    parser.add_argument("-np", type=int, metavar="N", help="processes (default: cores, at most 8)")
+    return parser
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Verify each data set; 1 if any has an error."""
+    from colipri.common.atomic import atomic_write_json
+    from colipri.paths import find_dataset_name
+    from colipri.raw_dataset.verification import verify_dataset
+
+    check_processes(options.np)
+    names = [find_dataset_name(dataset) for dataset in options.d]  # all exist before work begins
+    results = [verify_dataset(name, options.np) for name in names]
+    if options.json is not None:
+        findings = [found for result in results for found in result.to_list()]
+        atomic_write_json(options.json, findings)
+    for result in results:
+        _show(result, options.json)
+    return EXIT_PROBLEM if any(result.errors for result in results) else EXIT_OK
+
+
+def _show(result: Verification, json_file: Path | None) -> None:
+    import logging
+
+    from colipri.paths import dataset_id
+
+    logger = logging.getLogger("colipri")
+    logger.info("%s", result.to_text())
+    number = dataset_id(result.dataset)
+    if json_file is not None:
+        logger.info("All findings are in %s", json_file)
+    if result.errors:
+        again = json_file or "findings.json"
+        logger.info("Next: mend errors, then colipri_verify_dataset -d %d --json %s", number, again)
+    else:
+        logger.info("Next: colipri_plan_and_preprocess -d %d", number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of colipri_verify_dataset."""
+    return run_command(build_parser(), verify, arguments)
