@@ -14,6 +14,8 @@ GPU_TFLOPS = {
     "L40S": 362.0,
     "H100 SXM": 989.0,
 }
+# fp32 products on two cores of a server CPU with AVX-512, measured: the quick start's machine.
+CPU_TFLOPS = {"2 CPU cores": 0.19}
 # Share of the data-sheet figure that transformers of this width reach in practice.
 UTILISATION = 0.35
 # Recomputation and the gradient cache's forward without graph, on top of forward and backward.
@@ -29,7 +31,7 @@ def estimate_compute(configuration: dict[str, Any], body_fraction: float) -> dic
 
     Returns:
         tokens_per_image (all, and kept as expected), tflop_per_step, steps, utilisation, and hours
-        per GPU. Loading, validation and the optimiser are not counted.
+        per device. Loading, validation and the optimiser are not counted.
     """
     tokens = num_grid_tokens(configuration)
     # A token at the body's surface is kept whole, so more tokens are kept than volume.
@@ -49,6 +51,6 @@ def estimate_compute(configuration: dict[str, Any], body_fraction: float) -> dic
         "utilisation": UTILISATION,
         "hours": {
             name: round(steps * flops / (peak * 1e12 * UTILISATION) / 3600, 2)
-            for name, peak in GPU_TFLOPS.items()
+            for name, peak in (GPU_TFLOPS | CPU_TFLOPS).items()
         },
     }

@@ -10,8 +10,8 @@ nothing of the image tower grows with the square of the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -19,36 +19,36 @@ from colipri.experiment_planning.stem_memory import pooled_values_per_voxel, ste
 
 GIB = 1024**3
 
-# What decides the size of a kept tensor. Autocast on CUDA normalises in fp32 and keeps the fp32
-# input of a norm and the bf16 copy of its output, on the CPU the norms stay in bf16. Plans are for
-# cuda_bf16, whatever the machine that plans; the others are for runs on CPUs and for tests.
-RULES = ("cuda_bf16", "cpu_bf16", "fp32")
-PLANNED_RULES = "cuda_bf16"
+# Under bf16 autocast, norms on CUDA work in fp32 and keep an fp32 input and the bf16 copy of their
+# output, on CPUs they stay in bf16. Plans are for "bf16", which is CUDA's, whatever the machine
+# that plans; the others are for runs on CPUs and for tests.
+PRECISIONS = ("bf16", "cpu_bf16", "fp32")
+PLANNED_PRECISION = "bf16"
 
 # Bytes per token, channel and block, by checkpointing: everything, without the MLP half, only the
 # block's input.
 BLOCK_BYTES = {
-    "cuda_bf16": {"none": 67.6, "mlp": 30.0, "full": 4.0},
+    "bf16": {"none": 67.6, "mlp": 30.0, "full": 4.0},
     "cpu_bf16": {"none": 58.7, "mlp": 26.0, "full": 4.0},
     "fp32": {"none": 97.4, "mlp": 36.0, "full": 4.0},
 }
 # Final norm and projector per channel of the encoder; projector, keys and values of the attention
 # pool per channel of the shared space. Bytes per token.
-HEAD_BYTES = {"cuda_bf16": (6.0, 6.0), "cpu_bf16": (6.0, 6.0), "fp32": (8.0, 12.0)}
+HEAD_BYTES = {"bf16": (6.0, 6.0), "cpu_bf16": (6.0, 6.0), "fp32": (8.0, 12.0)}
 # BERT: bytes per token and channel, for each block (MLP of ratio 4, dropout masks) and once for
 # embeddings and pool; and bytes per pair of tokens, head and block, where attention with dropout
 # has no memory-efficient kernel (on CPUs).
-TEXT_BLOCK_BYTES = {"cuda_bf16": 41.8, "cpu_bf16": 50.0, "fp32": 72.2}
-TEXT_ONCE_BYTES = {"cuda_bf16": 14.2, "cpu_bf16": 16.0, "fp32": 20.0}
-TEXT_PAIR_BYTES = {"cuda_bf16": 0.0, "cpu_bf16": 12.0, "fp32": 12.0}
+TEXT_BLOCK_BYTES = {"bf16": 41.8, "cpu_bf16": 50.0, "fp32": 72.2}
+TEXT_ONCE_BYTES = {"bf16": 14.2, "cpu_bf16": 16.0, "fp32": 20.0}
+TEXT_PAIR_BYTES = {"bf16": 0.0, "cpu_bf16": 12.0, "fp32": 12.0}
 # Of the stem's numbers, and of what enters average pools, which autocast on CPUs copies to fp32.
-STEM_VALUE_BYTES = {"cuda_bf16": 2, "cpu_bf16": 2, "fp32": 4}
-POOLED_VALUE_BYTES = {"cuda_bf16": 0, "cpu_bf16": 4, "fp32": 0}
+STEM_VALUE_BYTES = {"bf16": 2, "cpu_bf16": 2, "fp32": 4}
+POOLED_VALUE_BYTES = {"bf16": 0, "cpu_bf16": 4, "fp32": 0}
 # The image itself, per voxel and channel: int16 as loaded, float32 as normalised and augmented.
 IMAGE_BYTES = 2 + 4
 
 # Adam in fp32: weight, gradient, two moments; under autocast a bf16 copy of each weight as well.
-BYTES_PER_PARAMETER = {"cuda_bf16": 18, "cpu_bf16": 18, "fp32": 16}
+BYTES_PER_PARAMETER = {"bf16": 18, "cpu_bf16": 18, "fp32": 16}
 # CUDA context, cuBLAS and cuDNN workspaces, allocator fragmentation: what nvidia-smi shows beyond
 # the tensors; a constant, because it depends on neither model nor batch.
 OVERHEAD_BYTES = 1.25 * GIB
@@ -57,7 +57,7 @@ SAFETY = 0.9
 
 
 # Activations of further objectives: name in the plan's training.objectives -> bytes per pair, from
-# the configuration and the rules. What is not listed keeps nothing beyond the two towers.
+# the configuration and the precision. What is not listed keeps nothing beyond the two towers.
 ObjectiveBytes = Callable[[dict[str, Any], str], float]
 OBJECTIVE_BYTES: dict[str, ObjectiveBytes] = {}
 
@@ -69,40 +69,37 @@ class MemoryEstimate:
     Attributes:
         parameters: weights, gradients, optimiser and bf16 copies.
         overhead: context and workspaces.
-        parts: activations of one pair of the micro batch by where they arise; ``image`` is the
-            image itself.
-        live: what one block needs while it is recomputed, per pair (0 without recomputation).
+        per_sample: activations of one pair of the micro batch, and its image.
+        live: what one block needs while it is recomputed, per sample (0 without recomputation).
         micro_batch_size: pairs at once.
+        parts: of ``per_sample``, by where they arise.
     """
 
     parameters: float
     overhead: float
-    parts: dict[str, float]
+    per_sample: float
     live: float
     micro_batch_size: int
-
-    @property
-    def per_pair(self) -> float:
-        """Bytes that one more pair of the micro batch costs."""
-        return sum(self.parts.values()) + self.live
+    parts: dict[str, float] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
         """Bytes in all."""
-        return self.parameters + self.overhead + self.micro_batch_size * self.per_pair
+        activations = self.micro_batch_size * (self.per_sample + self.live)
+        return self.parameters + self.overhead + activations
 
     def as_gigabytes(self) -> dict[str, Any]:
         """Plain data for plans, in GiB."""
         values = {
-            "total_in_gb": self.total,
-            "parameters_in_gb": self.parameters,
-            "overhead_in_gb": self.overhead,
-            "per_pair_in_gb": self.per_pair,
+            "total": self.total,
+            "parameters": self.parameters,
+            "overhead": self.overhead,
+            "per_sample": self.per_sample,
+            "live": self.live,
         }
-        parts = {**self.parts, "recomputed_block": self.live}
         return {
-            **{name: round(value / GIB, 3) for name, value in values.items()},
-            "parts_of_a_pair_in_gb": {k: round(v / GIB, 4) for k, v in parts.items()},
+            **{f"{name}_in_gb": round(value / GIB, 3) for name, value in values.items()},
+            "parts_of_a_sample_in_gb": {k: round(v / GIB, 4) for k, v in self.parts.items()},
         }
 
 
@@ -115,39 +112,46 @@ def transformer_parameters(dim: int, depth: int, mlp_ratio: float = 8 / 3) -> in
 
 
 def block_activation_bytes(
-    num_tokens: float, dim: int, depth: int, rules: str, checkpointing: str
+    num_tokens: float, dim: int, depth: int, precision: str, checkpointing: str
 ) -> float:
     """Bytes that the blocks keep for the backward pass, per image."""
-    return BLOCK_BYTES[rules][checkpointing] * num_tokens * dim * depth
+    return BLOCK_BYTES[precision][checkpointing] * num_tokens * dim * depth
 
 
-def live_block_bytes(num_tokens: float, dim: int, rules: str, checkpointing: str) -> float:
+def live_block_bytes(num_tokens: float, dim: int, precision: str, checkpointing: str) -> float:
     """Bytes of the one block (or MLP half) that is recomputed at a time, per image."""
-    table = BLOCK_BYTES[rules]
+    table = BLOCK_BYTES[precision]
     return (table["none"] - table[checkpointing]) * num_tokens * dim
 
 
-def stem_activation_bytes(arch_kwargs: dict[str, Any], num_voxels: float, rules: str) -> float:
+def stem_activation_bytes(
+    stem: str,
+    stem_kwargs: dict[str, Any],
+    num_voxels: float,
+    precision: str,
+    input_channels: int = 1,
+    embed_dim: int = 864,
+    patch: Sequence[int] = (8, 8, 8),
+) -> float:
     """Bytes that the stem keeps, per image."""
-    stem, options = arch_kwargs.get("stem", "linear"), arch_kwargs.get("stem_kwargs") or {}
-    patch = arch_kwargs.get("patch_embed_size", (8, 8, 8))
-    values = stem_values_per_voxel(
-        stem, options, arch_kwargs["input_channels"], arch_kwargs["embed_dim"], patch
-    )
-    pooled = pooled_values_per_voxel(stem, options, patch)
-    return num_voxels * (values * STEM_VALUE_BYTES[rules] + pooled * POOLED_VALUE_BYTES[rules])
+    values = stem_values_per_voxel(stem, stem_kwargs, input_channels, embed_dim, patch)
+    pooled = pooled_values_per_voxel(stem, stem_kwargs, patch)
+    per_voxel = values * STEM_VALUE_BYTES[precision] + pooled * POOLED_VALUE_BYTES[precision]
+    return num_voxels * per_voxel
 
 
-def text_activation_bytes(arch_kwargs: dict[str, Any], num_tokens: int, rules: str) -> float:
+def text_activation_bytes(arch_kwargs: dict[str, Any], num_tokens: int, precision: str) -> float:
     """Bytes that a BERT and its pool keep, per text."""
     dim = arch_kwargs.get("hidden_size", 768)
     depth = arch_kwargs.get("num_hidden_layers", 12)
     heads = arch_kwargs.get("num_attention_heads", 12)
-    linear = (TEXT_BLOCK_BYTES[rules] * depth + TEXT_ONCE_BYTES[rules]) * num_tokens * dim
-    return linear + TEXT_PAIR_BYTES[rules] * num_tokens**2 * heads * depth
+    linear = (TEXT_BLOCK_BYTES[precision] * depth + TEXT_ONCE_BYTES[precision]) * num_tokens * dim
+    return linear + TEXT_PAIR_BYTES[precision] * num_tokens**2 * heads * depth
 
 
-def activation_parts(configuration: dict[str, Any], rules: str = PLANNED_RULES) -> dict[str, float]:
+def activation_parts(
+    configuration: dict[str, Any], precision: str = PLANNED_PRECISION
+) -> dict[str, float]:
     """Bytes that autograd keeps for one pair: stem, blocks, heads, text, and each objective's.
 
     All tokens of the patch are counted, although air is dropped: one patient who fills the field of
@@ -155,25 +159,33 @@ def activation_parts(configuration: dict[str, Any], rules: str = PLANNED_RULES) 
 
     Args:
         configuration: of a plan.
-        rules: one of RULES.
+        precision: one of PRECISIONS.
     """
     arch = configuration["architecture"]["arch_kwargs"]
     voxels = prod(configuration["patch_size"])
     tokens = voxels / prod(configuration["token_patch_size"])
     dim, shared = arch["embed_dim"], configuration["embed_dim"]
-    encoder_bytes, shared_bytes = HEAD_BYTES[rules]
+    encoder_bytes, shared_bytes = HEAD_BYTES[precision]
     text_arch = configuration["text_encoder"].get("arch_kwargs") or {}
     parts = {
-        "stem": stem_activation_bytes(arch, voxels, rules),
+        "stem": stem_activation_bytes(
+            arch.get("stem", "linear"),
+            arch.get("stem_kwargs") or {},
+            voxels,
+            precision,
+            arch["input_channels"],
+            dim,
+            configuration["token_patch_size"],
+        ),
         "blocks": block_activation_bytes(
-            tokens, dim, arch["depth"], rules, configuration["activation_checkpointing"]
+            tokens, dim, arch["depth"], precision, configuration["activation_checkpointing"]
         ),
         "heads": tokens * (encoder_bytes * dim + shared_bytes * shared),
-        "text": text_activation_bytes(text_arch, configuration["max_text_tokens"], rules),
+        "text": text_activation_bytes(text_arch, configuration["max_text_tokens"], precision),
     }
     objectives = configuration["training"]["objectives"]
     further = {name: OBJECTIVE_BYTES[name] for name in objectives if name in OBJECTIVE_BYTES}
-    return parts | {name: count(configuration, rules) for name, count in further.items()}
+    return parts | {name: count(configuration, precision) for name, count in further.items()}
 
 
 def text_parameters(arch_kwargs: dict[str, Any], vocabulary_size: int) -> int:
@@ -186,24 +198,28 @@ def text_parameters(arch_kwargs: dict[str, Any], vocabulary_size: int) -> int:
     return (vocabulary_size + positions + 2 + 2) * dim + depth * block + 4 * dim * dim + 4 * dim
 
 
-def estimate_memory(configuration: dict[str, Any], rules: str = PLANNED_RULES) -> MemoryEstimate:
+def estimate_memory(
+    configuration: dict[str, Any], precision: str = PLANNED_PRECISION
+) -> MemoryEstimate:
     """Memory of a training step of one plan configuration.
 
     Args:
         configuration: of a plan.
-        rules: one of RULES.
+        precision: one of PRECISIONS.
     """
     arch = configuration["architecture"]["arch_kwargs"]
     voxels = prod(configuration["patch_size"])
     tokens = voxels / prod(configuration["token_patch_size"])
     checkpointing = configuration["activation_checkpointing"]
     image = {"image": float(voxels * arch["input_channels"] * IMAGE_BYTES)}
+    parts = activation_parts(configuration, precision) | image
     return MemoryEstimate(
-        parameters=model_parameters(configuration) * BYTES_PER_PARAMETER[rules],
+        parameters=model_parameters(configuration) * BYTES_PER_PARAMETER[precision],
         overhead=OVERHEAD_BYTES,
-        parts=activation_parts(configuration, rules) | image,
-        live=live_block_bytes(tokens, arch["embed_dim"], rules, checkpointing),
+        per_sample=sum(parts.values()),
+        live=live_block_bytes(tokens, arch["embed_dim"], precision, checkpointing),
         micro_batch_size=configuration["micro_batch_size"],
+        parts=parts,
     )
 
 

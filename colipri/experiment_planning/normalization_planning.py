@@ -45,12 +45,13 @@ def plan_channels(fingerprint: dict[str, Any]) -> ChannelPlan:
     schemes = [
         "CTNormalization" if is_ct[number] else "ZScoreNormalization" for number in sorted(names)
     ]
-    reason = (
-        "CT: stored as int16 HU (lossless to 1 HU), clipped to [-1000, 1000] HU on the device, "
-        "(HU + 1000) / 500, so that air and padding are 0 here and in nnU-Net"
-        if all_ct
-        else "not CT: nnU-Net's z-score per case, stored as float16"
-    )
+    window = "clipped to [-1000, 1000] HU, (HU + 1000) / 500, so that air is 0 here and in nnU-Net"
+    if all_ct:
+        reason = f"CT: stored as int16 HU (lossless to 1 HU), {window}; normalised on the device"
+    elif any(is_ct.values()):
+        reason = f"CT: {window}; other channels: nnU-Net's z-score per case; stored as float16"
+    else:
+        reason = "not CT: nnU-Net's z-score per case, stored as float16"
     return ChannelPlan(
         intensities,
         {

@@ -1,28 +1,31 @@
-"""A plan as a table that a person reads: what was chosen, and why."""
+"""A plan as tables that a person reads: what it costs, what was chosen, and why."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 WIDTH = 110
-_NAME, _VALUE = 26, 26
+_NAME, _VALUE = 26, 28
+_LONGEST_SHOWN_HOURS = 24 * 365  # beyond a year a device is no choice
 
+Shown = tuple[str, str, str]  # name, choice, reason
 # Rows in the order of the decisions: entry of "because" -> how its value is shown.
-_ROWS = {
+_ROWS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "spacing": lambda c: _by(c["spacing"]) + " mm",
     "patch_size": lambda c: _by(c["patch_size"]) + " voxels",
+    "data_identifier": lambda c: c["data_identifier"],
     "normalization_schemes": lambda c: ", ".join(c["normalization_schemes"]),
     "architecture": lambda c: _architecture(c["architecture"]["arch_kwargs"]),
-    "text_encoder": lambda c: c["text_encoder"]["name_or_path"] or "from scratch",
-    "vocabulary_size": lambda c: f"{c['text_encoder']['vocabulary_size']:,}",
+    "text_encoder": lambda c: _text_encoder(c["text_encoder"]),
+    "vocabulary_size": lambda c: f"{c['text_encoder']['vocabulary_size']:,} tokens",
     "max_text_tokens": lambda c: f"{c['max_text_tokens']} tokens",
     "embed_dim": lambda c: str(c["embed_dim"]),
     "objectives": lambda c: ", ".join(c["training"]["objectives"]),
     "batch_size": lambda c: f"{c['batch_size']} studies",
+    "micro_batch_size": lambda c: f"{c['micro_batch_size']} at once",
     "activation_checkpointing": lambda c: c["activation_checkpointing"],
-    "micro_batch_size": lambda c: f"{c['micro_batch_size']} pairs",
     "num_epochs": lambda c: _schedule(c["training"]),
     "learning_rate": lambda c: f"{c['training']['learning_rate']:g}",
     "weight_decay": lambda c: f"{c['training']['weight_decay']:g}",
@@ -30,25 +33,71 @@ _ROWS = {
 
 
 def format_plan(plans: Mapping[str, Any]) -> str:
-    """All configurations of a plan, with reasons, memory, arithmetic and hours."""
+    """The costs of all configurations, then every choice with its reason, shared ones once."""
+    configurations = plans["configurations"]
     parts = [
         f"Plan {plans['plans_name']} of {plans['dataset_name']} by {plans['planner']}, for "
-        f"{plans['gpu_memory_target_in_gb']:g} GB"
+        f"{plans['gpu_memory_target_in_gb']:g} GB of GPU memory",
+        "",
+        *_costs(configurations),
     ]
-    for name, configuration in plans["configurations"].items():
-        parts.append(f"\n{name}\n{'-' * len(name)}")
-        parts += _rows(configuration)
-        parts += _costs(configuration)
+    rows = {name: _rows(configuration) for name, configuration in configurations.items()}
+    shared = [row for row in next(iter(rows.values())) if all(row in own for own in rows.values())]
+    for name, own in rows.items():
+        parts += _section(name, [row for row in own if len(rows) == 1 or row not in shared])
+    if len(rows) > 1 and shared:
+        parts += _section("all configurations", shared)
     return "\n".join(parts)
 
 
-def _rows(configuration: Mapping[str, Any]) -> list[str]:
+def _costs(configurations: Mapping[str, Any]) -> list[str]:
+    """One line a number and a column a configuration; notes below say how it was reckoned."""
+    columns = {name: _cost_column(raw) for name, raw in configurations.items()}
+    names = list(dict.fromkeys(row for column in columns.values() for row in column))
+    lines = ["".join([f"{'cost':<{_NAME}}", *(f"{name:<{_VALUE}}" for name in columns)]).rstrip()]
+    lines.append("-" * (_NAME + _VALUE * len(columns) - 2))
+    for row in names:
+        cells = [f"{column.get(row, ''):<{_VALUE}}" for column in columns.values()]
+        lines.append("".join([f"{row:<{_NAME}}", *cells]).rstrip())
+    first = next(iter(configurations.values()))["compute_estimate"]
+    notes = (
+        "Memory: weights, optimiser and activations of a micro batch whose scans fill the patch, "
+        "and CUDA's own. Arithmetic: forward, backward and what is recomputed, on the tokens that "
+        f"hold body. Time: one device at {100 * first['utilisation']:.0f} % of its bf16 peak "
+        "(CPUs: fp32), without waiting for data and without validation."
+    )
+    return lines + textwrap.wrap(notes, WIDTH)
+
+
+def _cost_column(configuration: Mapping[str, Any]) -> dict[str, str]:
+    memory, compute = configuration["memory_estimate"], configuration["compute_estimate"]
+    pair = memory["per_sample_in_gb"] + memory["live_in_gb"]
+    column = {
+        "predicted memory": f"{memory['total_in_gb']:.1f} of {memory['planned_for_in_gb']:g} GB",
+        "  weights, optimiser": f"{memory['parameters_in_gb']:.2f} GB",
+        "  activations of a pair": f"{pair:.2f} GB x {configuration['micro_batch_size']}",
+        "tokens with body": f"{compute['kept_tokens_per_image']:,} of "
+        f"{compute['tokens_per_image']:,}",
+        "arithmetic of a step": f"{compute['tflop_per_step']:,.4g} TFLOP",
+        "steps": f"{compute['steps']:,}",
+    }
+    for device, hours in compute["hours"].items():
+        if hours <= _LONGEST_SHOWN_HOURS:
+            column[f"time on {device}"] = _hours(hours)
+    return column
+
+
+def _section(title: str, rows: list[Shown]) -> list[str]:
+    head = f"{title:<{_NAME}}{'choice':<{_VALUE}}reason"
+    return ["", head, "-" * WIDTH, *(_row(*row) for row in rows)]
+
+
+def _rows(configuration: Mapping[str, Any]) -> list[Shown]:
     because = configuration["because"]
     shown = [entry for entry in _ROWS if entry in because]
-    lines = [_row(entry, _ROWS[entry](configuration), because[entry]) for entry in shown]
+    rows = [(entry, _ROWS[entry](configuration), because[entry]) for entry in shown]
     others = [entry for entry in because if entry not in _ROWS]  # of planners that plan more
-    lines += [_row(entry, _short(configuration.get(entry)), because[entry]) for entry in others]
-    return lines
+    return rows + [(entry, _short(configuration.get(entry)), because[entry]) for entry in others]
 
 
 def _row(name: str, value: str, reason: str) -> str:
@@ -62,35 +111,18 @@ def _row(name: str, value: str, reason: str) -> str:
     return "\n".join(f"{a:<{_NAME}}{b:<{_VALUE}}{c}".rstrip() for a, b, c in rows)
 
 
-def _costs(configuration: Mapping[str, Any]) -> list[str]:
-    memory, compute = configuration["memory_estimate"], configuration["compute_estimate"]
-    hours = ", ".join(f"{name} {_hours(value)}" for name, value in compute["hours"].items())
-    memory_reason = (
-        f"weights and optimiser {memory['parameters_in_gb']:.1f}, each pair "
-        f"{memory['per_pair_in_gb']:.2f}, context and workspaces "
-        f"{memory['overhead_in_gb']:.2f} ({memory['precision']})"
-    )
-    compute_reason = (
-        f"{compute['kept_tokens_per_image']:,} of {compute['tokens_per_image']:,} tokens an image "
-        "hold body; forward, backward and what is recomputed"
-    )
-    hours_reason = f"{hours}, at {compute['utilisation']:.0%} of the peak, without waiting for data"
-    return [
-        _row(
-            "predicted memory",
-            f"{memory['total_in_gb']:.1f} of {memory['planned_for_in_gb']:g} GB",
-            memory_reason,
-        ),
-        _row("arithmetic of a step", f"{compute['tflop_per_step']:.4g} TFLOP", compute_reason),
-        _row("hours in all", f"{compute['steps']:,} steps", hours_reason),
-    ]
-
-
 def _architecture(arch: Mapping[str, Any]) -> str:
     return (
-        f"width {arch['embed_dim']}, {arch['depth']} blocks, {arch['num_heads']} heads, "
-        f"{arch['stem']} stem"
+        f"{arch['depth']} blocks of width {arch['embed_dim']}, {arch['num_heads']} heads, "
+        f"{arch.get('stem', 'linear')} stem"
     )
+
+
+def _text_encoder(encoder: Mapping[str, Any]) -> str:
+    if encoder["source"] == "pretrained":
+        return str(encoder["name_or_path"])
+    arch = encoder["arch_kwargs"]
+    return f"from scratch: {arch['num_hidden_layers']} layers of width {arch['hidden_size']}"
 
 
 def _schedule(training: Mapping[str, Any]) -> str:
@@ -102,10 +134,12 @@ def _by(values: list[float]) -> str:
 
 
 def _hours(value: float) -> str:
+    if value * 60 < 1:
+        return "under a minute"
     if value < 1:
-        return f"{max(1, round(value * 60))} min"
+        return f"{round(value * 60)} min"
     if value >= 48:
-        return f"{value / 24:.0f} d"
+        return f"{value / 24:.1f} days"
     return f"{value:.0f} h" if value >= 10 else f"{value:.1f} h"
 
 

@@ -10,17 +10,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from colipri.common.errors import ColipriError
 from colipri.experiment_planning.compute import estimate_compute
-from colipri.experiment_planning.geometry import (
-    TOKEN,
-    finest_isotropic_spacing,
-    largest_patch,
-    round_up,
-    tokens_for,
-)
+from colipri.experiment_planning.flops import num_grid_tokens
+from colipri.experiment_planning.geometry import TOKEN
+from colipri.experiment_planning.geometry_planning import Geometry, plan_geometry
 from colipri.experiment_planning.memory import GIB, SAFETY, estimate_memory
 from colipri.experiment_planning.model_sizes import BY_DATA, SMALL_MACHINE_GB, TINY, ModelSize
 from colipri.experiment_planning.normalization_planning import plan_channels
@@ -32,13 +26,12 @@ from colipri.experiment_planning.text_planning import (
 )
 
 CONFIGURATIONS = ("3d_lowres", "3d_fullres")
-COVERED_PERCENTILE = "95"
-# More than this many voxels along an axis is finer than a report ever describes.
-MAXIMUM_VOXELS_PER_AXIS = 384
 MAXIMUM_BATCH = 256
 MINIMUM_BATCH = 8
 PASSES_OVER_DATA = 100
-COMFORTABLE_MICRO_BATCH = 4
+# Rows of a matrix product that keep a large GPU busy: as many image tokens should fit at once. More
+# gains nothing, because cached gradients make the contrastive batch whatever the micro batch is.
+TOKENS_FOR_A_BUSY_GPU = 16_384
 
 Because = dict[str, str]
 
@@ -62,7 +55,7 @@ class ColipriPlanner:
         text_encoder_reason: str = "asked for",
         plans_name: str = "colipriPlans",
     ) -> None:
-        if not gpu_memory_target_in_gb >= 1:
+        if not 1 <= gpu_memory_target_in_gb < math.inf:
             raise ColipriError(
                 f"-gpu_memory_target must be at least 1 GB, not {gpu_memory_target_in_gb}"
             )
@@ -78,6 +71,8 @@ class ColipriPlanner:
     def plan(self) -> dict[str, Any]:
         """The content of the plans file."""
         channels = plan_channels(self.fingerprint)
+        configurations = {name: self.plan_configuration(name, channels) for name in CONFIGURATIONS}
+        self.share_cases(configurations)
         return {
             "colipri_plans_version": PLANS_VERSION,
             "dataset_name": self.fingerprint["dataset_name"],
@@ -91,24 +86,22 @@ class ColipriPlanner:
             "channel_names": self.fingerprint["channel_names"],
             "findings": list(self.fingerprint["findings"]),
             "foreground_intensity_properties_per_channel": channels.intensities,
-            "configurations": {
-                name: self.plan_configuration(name, channels) for name in CONFIGURATIONS
-            },
+            "configurations": configurations,
         }
 
     def plan_configuration(self, name: str, channels: Any) -> dict[str, Any]:
         """One configuration: geometry, model, text, training, and what they cost."""
         because: Because = {"normalization_schemes": channels.reason}
         size = self.choose_model(because)
-        spacing, patch = self.choose_geometry(name, size, because)
+        geometry = self.choose_geometry(name, size, because)
         text = self.choose_text(size, because)
         training = self.choose_training(size, because)
         batch = self.choose_batch(because)
         configuration: dict[str, Any] = {
             "data_identifier": f"{self.plans_name}_{name}",
             "preprocessor_name": "ColipriPreprocessor",
-            "spacing": list(spacing),
-            "patch_size": list(patch),
+            "spacing": list(geometry.spacing),
+            "patch_size": list(geometry.patch_size),
             "token_patch_size": [TOKEN] * 3,
             "batch_size": batch,
             "micro_batch_size": batch,
@@ -136,6 +129,19 @@ class ColipriPlanner:
         configuration["because"] = because
         return configuration
 
+    def share_cases(self, configurations: dict[str, dict[str, Any]]) -> None:
+        """Configurations of equal geometry read the same preprocessed cases."""
+        owners: dict[str, str] = {}
+        for name, configuration in configurations.items():
+            geometry = str((configuration["spacing"], configuration["patch_size"]))
+            owner = owners.setdefault(geometry, name)
+            if owner != name:
+                configuration["data_identifier"] = configurations[owner]["data_identifier"]
+                configuration["because"]["data_identifier"] = (
+                    f"geometry of {owner}, whose one patch already shows all that the images hold; "
+                    "cases are stored once"
+                )
+
     # ---------------------------------------------------------------- single decisions
 
     def choose_model(self, because: Because) -> ModelSize:
@@ -147,60 +153,27 @@ class ColipriPlanner:
             )
             return TINY
         at_least, size = next(row for row in BY_DATA if self.num_studies >= row[0])
+        from_on = f"this size from {at_least:,} on" if at_least else "the smallest size"
         stem = "a convolutional stem, because data is scarce" if size.stem != "linear" else "linear"
+        kind = "studies with reports" if self.fingerprint["num_paired_studies"] else "studies"
         because["architecture"] = (
-            f"{size.name}: {self.num_studies:,} studies with reports (this size from {at_least:,} "
-            f"on); stem: {stem}"
+            f"{size.name}: {self.num_studies:,} {kind} ({from_on}); stem: {stem}"
         )
         return size
 
-    def choose_geometry(
-        self, name: str, size: ModelSize, because: Because
-    ) -> tuple[list[float], list[int]]:
+    def choose_geometry(self, name: str, size: ModelSize, because: Because) -> Geometry:
         """Spacing (mm) and patch (voxels) of a configuration."""
         budget = int(size.token_factor * size.embed_dim)
-        extent = self.fingerprint["body_extent_mm_percentiles"][COVERED_PERCENTILE]
-        finest = self.finest_sensible_spacing(extent)
-        shown = " x ".join(f"{value:.0f}" for value in extent)
-        budget_text = (
-            f"{budget:,} tokens ({size.token_factor:g} x width {size.embed_dim}: attention is then "
-            f"{size.token_factor / (size.token_factor + 6):.0%} of the arithmetic)"
+        attention = size.token_factor / (size.token_factor + 6)
+        geometry = plan_geometry(
+            self.fingerprint,
+            budget,
+            whole=name == "3d_lowres",
+            budget_text=f"{budget:,} tokens ({size.token_factor:g} x width {size.embed_dim}: "
+            f"attention is then {100 * attention:.0f} % of the arithmetic)",
         )
-        if name == "3d_lowres":
-            spacing = finest_isotropic_spacing(extent, budget, min(finest))
-            grid = tokens_for(extent, [spacing] * 3)
-            because["spacing"] = (
-                f"finest isotropic spacing at which the body of 95 % of the cases ({shown} mm) "
-                f"fits into {budget_text}, and not finer than the images ({min(finest):g} mm)"
-            )
-            because["patch_size"] = (
-                f"covers {shown} mm at {spacing:g} mm, in multiples of {TOKEN}, not forced to "
-                "a cube"
-            )
-            return [spacing] * 3, [n * TOKEN for n in grid]
-        grid = largest_patch(extent, finest, budget)
-        because["spacing"] = (
-            f"median spacing of the data, per axis, but at most {MAXIMUM_VOXELS_PER_AXIS} voxels "
-            "along an axis and never more than 3 times coarser than the finest axis"
-        )
-        because["patch_size"] = (
-            f"the largest window within {budget_text}, no longer along an axis than the body "
-            f"({shown} mm); whole scans are encoded window by window"
-        )
-        return finest, [n * TOKEN for n in grid]
-
-    def finest_sensible_spacing(self, extent: list[float]) -> list[float]:
-        """Median spacing per axis, limited where the data is finer than a report describes.
-
-        Thick slices are resampled to at most 3 times the finest axis: tokens of 8 voxels would
-        otherwise be so long that several organs fall into one.
-        """
-        median = np.median(np.array(self.fingerprint["spacings"]), axis=0)
-        limited = [
-            max(float(step), length / MAXIMUM_VOXELS_PER_AXIS)
-            for step, length in zip(median, extent, strict=True)
-        ]
-        return [round_up(min(step, 3 * min(limited)), 0.01) for step in limited]
+        because.update(geometry.reasons)
+        return geometry
 
     def architecture(self, size: ModelSize) -> dict[str, Any]:
         """The image encoder in nnU-Net's form: an importable class and its arguments."""
@@ -237,6 +210,9 @@ class ColipriPlanner:
             from colipri.architectures.text_encoder import pretrained_config
 
             config = pretrained_config(self.text_encoder)
+            if max_tokens > config["max_position_embeddings"]:
+                max_tokens = config["max_position_embeddings"]
+                because["max_text_tokens"] += f"; cut at the {max_tokens} of {self.text_encoder}"
             vocabulary = config["vocab_size"]
             because["vocabulary_size"] = f"that of {self.text_encoder}"
             arch = config
@@ -283,6 +259,11 @@ class ColipriPlanner:
         because["learning_rate"] = f"goes with {size.name}; warm-up 5 % of the steps, then cosine"
         because["weight_decay"] = "nnssl's for Primus; none on norms, biases, embeddings"
         because["objectives"] = "C: contrastive alignment (InfoNCE)"
+        if not self.fingerprint["num_paired_studies"]:
+            because["objectives"] += (
+                "; it cannot be trained, because no case has a report: add reports, or name a "
+                "trainer without C and O (-tr)"
+            )
         return {
             "objectives": {"contrastive": {"weight": 1.0, "kind": "infonce"}},
             "num_epochs": epochs,
@@ -298,22 +279,24 @@ class ColipriPlanner:
         }
 
     def fit_memory(self, configuration: dict[str, Any], because: Because) -> None:
-        """The ladder: no checkpointing, then the MLP halves, then whole blocks; the micro batch is
-        what fits, and the gradient cache makes up the contrastive batch.
+        """The ladder: no checkpointing, then the MLP halves, then whole blocks, until enough pairs
+        fit at once; the gradient cache makes up the contrastive batch.
 
         Raises:
             ColipriError: not even one pair fits.
         """
         budget = self.target_gb * GIB * SAFETY
         batch = configuration["batch_size"]
+        tokens = num_grid_tokens(configuration)
+        wanted = min(batch, max(1, round(TOKENS_FOR_A_BUSY_GPU / tokens)))
         for level in ("none", "mlp", "full"):
             configuration["activation_checkpointing"] = level
             configuration["architecture"]["arch_kwargs"]["activation_checkpointing"] = level
             configuration["micro_batch_size"] = 1
             estimate = estimate_memory(configuration)
             free = budget - estimate.parameters - estimate.overhead
-            fits = int(free // estimate.per_pair)
-            if fits >= min(batch, COMFORTABLE_MICRO_BATCH):
+            fits = int(free // (estimate.per_sample + estimate.live))
+            if fits >= wanted:
                 break
         if fits < 1:
             needed = estimate.total / GIB / SAFETY
@@ -323,13 +306,21 @@ class ColipriPlanner:
             )
         configuration["micro_batch_size"] = _even_share(batch, fits)
         costs = {"none": "0", "mlp": "6", "full": "33"}[level]
+        busy = "the whole batch" if wanted == batch else f"{wanted * tokens:,} tokens: a busy GPU"
         because["activation_checkpointing"] = (
-            f"'{level}' ({costs} % more arithmetic) is the cheapest level at which "
-            f"{min(batch, COMFORTABLE_MICRO_BATCH)} pairs fit at once"
+            f"'{level}' ({costs} % more arithmetic) is the cheapest level that allows "
+            f"{_pairs(wanted)} at once ({busy})"
+            if fits >= wanted
+            else f"'{level}' ({costs} % more arithmetic), because memory is scarce"
         )
         because["micro_batch_size"] = (
-            f"{fits} pairs fit into {SAFETY:.0%} of {self.target_gb:g} GB; equal parts of the batch"
+            f"{_pairs(fits)} would fit into {100 * SAFETY:.0f} % of {self.target_gb:g} GB; the "
+            "batch is cut into equal parts"
         )
+
+
+def _pairs(count: int) -> str:
+    return "1 pair" if count == 1 else f"{count:,} pairs"
 
 
 def _even_share(batch: int, fits: int) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 # Tokens of a WordPiece vocabulary per word of a report; medical words are split more than others.
 PIECES_PER_WORD = 1.35
 MAX_TEXT_TOKENS = 512  # BERT's own limit
+MIN_TEXT_TOKENS = 32
+NO_REPORTS = "no reports: the least, so that some can be added later"
 
 # (words in all reports at least, width, layers, heads) of a BERT from scratch
 SCRATCH_SIZES = (
@@ -26,9 +28,11 @@ def num_words(text: Mapping[str, Any]) -> int:
 
 def plan_text_length(text: Mapping[str, Any]) -> tuple[int, str]:
     """Tokens per text: the 99th percentile of reports, in steps of 16."""
+    if not num_words(text):
+        return MIN_TEXT_TOKENS, NO_REPORTS
     words = float(text["tokens_per_report"].get("percentile_99") or 0.0)
     wanted = words * PIECES_PER_WORD + 2
-    tokens = int(min(MAX_TEXT_TOKENS, max(32, -(-wanted // 16) * 16)))
+    tokens = int(min(MAX_TEXT_TOKENS, max(MIN_TEXT_TOKENS, -(-wanted // 16) * 16)))
     reason = (
         f"99 % of reports have at most {words:.0f} words and punctuation marks, times "
         f"{PIECES_PER_WORD} pieces each, plus [CLS] and [SEP]"
@@ -42,8 +46,10 @@ def plan_vocabulary(text: Mapping[str, Any]) -> tuple[int, str]:
     """Size of a WordPiece vocabulary learned on the reports."""
     repeated = int(text["vocabulary"]["distinct_words_seen_twice"])
     size = int(min(30_000, max(300, round((repeated * 1.2 + 200) / 100) * 100)))
+    if not num_words(text):
+        return size, NO_REPORTS
     return size, (
-        f"{repeated} words occur at least twice; 1.2 pieces each and 200 for letters and rare "
+        f"{repeated:,} words occur at least twice; 1.2 pieces each and 200 for letters and rare "
         "words, at most BERT's 30,000"
     )
 
@@ -62,4 +68,5 @@ def plan_scratch_encoder(
         "intermediate_size": 4 * width,
         "max_position_embeddings": max_tokens,
     }
-    return arch, f"{words:,} words of reports carry a BERT of width {width} with {layers} layers"
+    reason = f"{words:,} words of reports carry" if words else "without reports it stays at"
+    return arch, f"{reason} a BERT of width {width} with {layers} layers"
