@@ -74,12 +74,12 @@ def read_answer(content: str, part: ReportPart) -> Findings:
     sections = answer.get("sections") if isinstance(answer, dict) else None
     if not isinstance(sections, dict) or len(answer) != 1:
         raise MalformedAnswerError('the answer must be {"sections": {...}}')
-    return {part.names[name]: list(_read_section(name, s, part)) for name, s in sections.items()}
-
-
-def _read_section(name: str, section: object, part: ReportPart) -> Iterator[tuple[str, Polarity]]:
-    if name not in part.names:
+    if not sections.keys() <= part.names.keys():
         raise MalformedAnswerError(f"the sections must be {', '.join(part.names)}")
+    return {part.names[name]: list(_read_section(section)) for name, section in sections.items()}
+
+
+def _read_section(section: object) -> Iterator[tuple[str, Polarity]]:
     if not isinstance(section, dict) or not set(section) <= set(POLARITIES):
         raise MalformedAnswerError(f"each section must hold the lists {', '.join(POLARITIES)}")
     for polarity in POLARITIES:
@@ -107,12 +107,19 @@ def support(part: ReportPart, findings: Findings) -> tuple[dict[str, list[Clause
             for piece in split_sentences(text):
                 counts.returned += 1
                 # everywhere it stands: what is written twice may be returned once
-                places = sum(sentence.mark(piece, polarity) for sentence in marked)
+                core = _core(piece)
+                places = sum(sentence.mark(core, polarity) for sentence in marked)
                 counts.unsupported += places == 0
         result[name] = [clause for sentence in marked for clause in sentence.clauses(counts)]
     if counts.accepted == 0 and counts.omitted > 0:
         raise MalformedAnswerError("no sentence of the answer is a sentence of the text")
     return result, counts
+
+
+def _core(finding: str) -> str:
+    """What must be in the report: lower case, no numbering, no punctuation around it."""
+    folded = lowered(fold_spaces(finding))
+    return folded[slice(*core_span(folded))]
 
 
 class _MarkedSentence:
@@ -129,11 +136,9 @@ class _MarkedSentence:
         self.ends = {end: i for i, (start, end) in enumerate(cores) if start < end}
         self.marks: list[set[Polarity]] = [set() for _ in cores]
 
-    def mark(self, finding: str, polarity: Polarity) -> int:
-        """Note the polarity where ``finding`` is a run of whole clauses; says how often."""
+    def mark(self, wanted: str, polarity: Polarity) -> int:
+        """Note the polarity where ``wanted`` is a run of whole clauses; says how often."""
         places = 0
-        folded = lowered(fold_spaces(finding))
-        wanted = folded[slice(*core_span(folded))]
         place = self.folded.find(wanted) if wanted else -1
         while place >= 0:
             first, last = self.starts.get(place), self.ends.get(place + len(wanted))

@@ -65,6 +65,8 @@ class StructuredFile:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+        if self.unfinished.exists() and self.unfinished.stat().st_size == 0:
+            self.unfinished.unlink()
 
     def digest_of(self, case: str, method: str) -> str:
         """Digest of the report that the line of ``case`` was made of by ``method``; "" if none."""
