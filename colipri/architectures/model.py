@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from colipri.architectures.masked_decoder import MaskedDecoder
 from colipri.architectures.pooling import AttentionPool
 from colipri.architectures.primus import PrimusEncoder
+from colipri.architectures.report_decoder import ReportDecoder
 from colipri.architectures.text_encoder import TextEncoder
+from colipri.architectures.training_heads import add_training_heads
 
 MAXIMUM_SCALE = 100.0  # CLIP's clamp: a temperature below 0.01 makes training unstable
 # kind of contrastive loss -> start of the inverse temperature and of the bias
@@ -42,6 +45,10 @@ class ColipriModel(nn.Module):
         pool_heads: heads of the image pool.
         pool_queries: 0 for the mean query (released model), else learned queries.
         contrastive_kind: "infonce" or "siglip": where temperature and bias start.
+
+    Attributes:
+        report_decoder, masked_decoder: heads of the objectives R and M; None without them, and
+            after pre-training (colipri.architectures.training_heads).
     """
 
     def __init__(
@@ -61,6 +68,8 @@ class ColipriModel(nn.Module):
         scale, bias = _START[contrastive_kind]
         self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.logit_bias = nn.Parameter(torch.tensor(bias))
+        self.report_decoder: ReportDecoder | None = None
+        self.masked_decoder: MaskedDecoder | None = None
 
     @classmethod
     def from_plans(
@@ -69,6 +78,7 @@ class ColipriModel(nn.Module):
         vocabulary_size: int,
         load_pretrained: bool = True,
         contrastive_kind: str | None = None,
+        objectives: dict[str, Any] | None = None,
     ) -> ColipriModel:
         """Build the model of a plan's configuration.
 
@@ -77,6 +87,8 @@ class ColipriModel(nn.Module):
             vocabulary_size: of the tokenizer in use.
             load_pretrained: read a pretrained text encoder's weights (the only network access).
             contrastive_kind: instead of the plan's.
+            objectives: settings of what is trained: adds the decoders that R and M need. None for
+                the two encoders alone.
 
         Raises:
             ColipriError: the plan's text encoder cannot be loaded.
@@ -86,9 +98,9 @@ class ColipriModel(nn.Module):
         text_encoder = TextEncoder(
             configuration["text_encoder"], vocabulary_size, embed_dim, load_pretrained
         )
-        objectives = configuration["training"]["objectives"]
-        kind = contrastive_kind or objectives.get("contrastive", {}).get("kind", "infonce")
-        return cls(
+        chosen = configuration["training"]["objectives"] if objectives is None else objectives
+        kind = contrastive_kind or chosen.get("contrastive", {}).get("kind", "infonce")
+        model = cls(
             image_encoder,
             text_encoder,
             embed_dim,
@@ -96,6 +108,9 @@ class ColipriModel(nn.Module):
             configuration.get("pool_queries", 0),
             kind,
         )
+        if objectives is not None:
+            add_training_heads(model, configuration, vocabulary_size, objectives)
+        return model
 
     def encode_image(
         self, image: Tensor, keep: Tensor | None = None, key_mask: Tensor | None = None

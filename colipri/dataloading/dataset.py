@@ -142,7 +142,8 @@ def paired_cases(store: CaseStore, cases: Sequence[str], include_image_only: boo
     paired = [case for case in cases if store.record(case)["has_report"]]
     if cases and not paired:
         raise ColipriError(
-            f"none of the {len(cases)} cases has a report, and contrastive training needs image "
-            "and text; add reports (reportsTr/, or the report column of cases.csv) and preprocess"
+            f"none of the {len(cases)} training cases has a report, and this trainer needs image "
+            "and text; add reports (reportsTr/, or the report column of cases.csv) and preprocess, "
+            "or train on the images alone with -tr ColipriTrainer_M"
         )
     return paired

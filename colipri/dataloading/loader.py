@@ -8,14 +8,19 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import ColipriError
+from colipri.common.seeds import derive_seed
 from colipri.dataloading.dataset import ColipriDataset, LoadFailure
-from colipri.dataloading.sampler import SampleKey, StudyAwareBatchSampler
+from colipri.dataloading.mixing import MixedBatchSampler, MixingSettings, image_only_batch_size
+from colipri.dataloading.sampler import EndlessSampler, SampleKey, StudyAwareBatchSampler
 
 if TYPE_CHECKING:
     import torch
 
+    from colipri.preprocessing.store import CaseStore
+
 logger = logging.getLogger(__name__)
 
+_IMAGE_ONLY_NUMBERS = 1 << 48  # no run has as many paired samples
 PREFETCH_BATCHES = 2  # per worker; a batch of int16 crops is small beside the model
 
 
@@ -34,7 +39,7 @@ class BatchLoader:
 
     Args:
         dataset: what to load.
-        batches: lists of SampleKey; a StudyAwareBatchSampler (endless), or a list (once through).
+        batches: lists of SampleKey; an EndlessSampler, or a list (once through).
         num_workers: processes; 0 loads in this process; None lets :func:`default_num_workers` say.
         pin_memory: for fast copies to a CUDA device.
 
@@ -45,7 +50,7 @@ class BatchLoader:
     def __init__(
         self,
         dataset: ColipriDataset,
-        batches: StudyAwareBatchSampler | Sequence[Sequence[SampleKey]],
+        batches: EndlessSampler | Sequence[Sequence[SampleKey]],
         num_workers: int | None = None,
         pin_memory: bool = False,
     ) -> None:
@@ -53,7 +58,7 @@ class BatchLoader:
         self.batches = batches
         self.num_workers = default_num_workers() if num_workers is None else num_workers
         self.pin_memory = pin_memory
-        self.delivered = batches.position if isinstance(batches, StudyAwareBatchSampler) else 0
+        self.delivered = batches.position if isinstance(batches, EndlessSampler) else 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         batches = self._torch_loader()
@@ -78,19 +83,19 @@ class BatchLoader:
 
     def state_dict(self) -> dict[str, int]:
         """How many batches were handed out (workers are ahead of that); for endless loaders."""
-        assert isinstance(self.batches, StudyAwareBatchSampler)
+        assert isinstance(self.batches, EndlessSampler)
         return {**self.batches.state_dict(), "position": self.delivered}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue behind the last batch that was handed out; takes effect at the next iter()."""
-        assert isinstance(self.batches, StudyAwareBatchSampler)
+        assert isinstance(self.batches, EndlessSampler)
         self.batches.load_state_dict(state)
         self.delivered = self.batches.position
 
     def _torch_loader(self) -> torch.utils.data.DataLoader:
         from torch.utils.data import DataLoader
 
-        if isinstance(self.batches, StudyAwareBatchSampler):
+        if isinstance(self.batches, EndlessSampler):
             self.batches.position = self.delivered  # an earlier iterator may have read ahead
         with_workers: dict[str, Any] = {}
         if self.num_workers > 0:
@@ -119,6 +124,7 @@ def make_loader(
     pin_memory: bool = False,
     rank: int = 0,
     world_size: int = 1,
+    mixing: MixingSettings | None = None,
 ) -> BatchLoader:
     """The loader that fits the data set: training or validation.
 
@@ -128,15 +134,64 @@ def make_loader(
 
     Args:
         batch_size: of the global batch; this process loads the share of ``rank``.
+        mixing: keep cases with and without a report apart and mix them so; None: draw from all
+            cases alike.
     """
     if dataset.training:
-        studies = [dataset.store.record(case)["study"] for case in cases]
-        sampler = StudyAwareBatchSampler(cases, studies, batch_size, dataset.seed, rank, world_size)
+        sampler = training_sampler(
+            dataset.store, cases, batch_size, dataset.seed, rank, world_size, mixing
+        )
         sampler.advance(position)
         return BatchLoader(dataset, sampler, num_workers, pin_memory)
     keys = [SampleKey(case, number) for number, case in enumerate(cases)]
     batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
     return BatchLoader(dataset, batches[rank::world_size], num_workers, pin_memory)
+
+
+def training_sampler(
+    store: CaseStore,
+    cases: Sequence[str],
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    mixing: MixingSettings | None = None,
+) -> EndlessSampler:
+    """Study-aware batches of all cases, or of paired and image-only cases as ``mixing`` says."""
+    settings = mixing or MixingSettings()
+    settings.check_datasets({store.record(case)["dataset"] for case in cases})
+
+    def sampler(
+        chosen: Sequence[str], size: int, seed: int, first_number: int = 0
+    ) -> StudyAwareBatchSampler:
+        records = [store.record(case) for case in chosen]
+        return StudyAwareBatchSampler(
+            chosen,
+            [record["study"] for record in records],
+            size,
+            seed,
+            rank,
+            world_size,
+            settings.shares_of_cases([record["dataset"] for record in records]),
+            first_number,
+        )
+
+    paired = [case for case in cases if store.record(case)["has_report"]]
+    image_only = [case for case in cases if not store.record(case)["has_report"]]
+    if mixing is None or not paired or not image_only:
+        return sampler(cases, batch_size, seed)
+    share = mixing.share(
+        *(len({store.record(case)["study"] for case in part}) for part in (paired, image_only))
+    )
+    if share == 0.0:
+        return sampler(paired, batch_size, seed)
+    alternating = mixing.schedule == "alternating"
+    size = batch_size if alternating else image_only_batch_size(batch_size, share, world_size)
+    return MixedBatchSampler(
+        sampler(paired, batch_size, seed),
+        sampler(image_only, size, derive_seed(seed, "image-only"), _IMAGE_ONLY_NUMBERS),
+        share if alternating else None,
+    )
 
 
 def collate(samples: Sequence[dict[str, Any] | LoadFailure]) -> dict[str, Any] | LoadFailure:

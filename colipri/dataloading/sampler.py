@@ -28,81 +28,27 @@ class SampleKey(NamedTuple):
     number: int
 
 
-class StudyAwareBatchSampler:
-    """Endless batches of distinct studies.
+class EndlessSampler:
+    """Batches without end; batch number n is a function of n and of how the sampler was made.
 
-    A pass over S studies is S // batch_size full batches of a fresh permutation; the studies left
-    over (fewer than a batch) differ from pass to pass. With fewer studies than the batch size,
-    batches hold every study and repeat some, with another reconstruction where there is one.
-
-    Args:
-        cases: case identifiers to draw from.
-        studies: the study of each case.
-        batch_size: of the global batch, all processes together.
-        seed: of the run.
-        rank, world_size: this process and how many there are.
-
-    Raises:
-        ColipriError: no case, or the batch cannot be shared evenly.
-
-    Example:
-        >>> sampler = StudyAwareBatchSampler(["a1", "a2", "b"], ["a", "a", "b"], 2, seed=0)
-        >>> {key.case[0] for key in next(iter(sampler))} == {"a", "b"}
-        True
+    Attributes:
+        position: number of the next batch.
+        seed, batch_size: what the order depends on; checked when a position is restored.
     """
 
-    def __init__(
-        self,
-        cases: Sequence[str],
-        studies: Sequence[str],
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        if not cases:
-            raise ColipriError("there is no case to draw batches from")
-        if batch_size < 1 or batch_size % world_size:
-            raise ColipriError(
-                f"the batch of {batch_size} cannot be shared evenly by {world_size} processes"
-            )
-        members: dict[str, list[str]] = {}
-        for case, study in sorted(zip(cases, studies, strict=True)):
-            members.setdefault(study, []).append(case)
-        self.members = [members[study] for study in sorted(members)]
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.position = 0
-        self._order: tuple[int, np.ndarray] | None = None  # of the pass in use
+    seed: int
+    batch_size: int
+    position: int = 0
 
-    @property
-    def batches_per_pass(self) -> int:
-        """Batches until every study has come up (but for a remainder)."""
-        return max(1, len(self.members) // self.batch_size)
+    def batch(self, position: int) -> list[SampleKey]:
+        """This process's share of batch number ``position``."""
+        raise NotImplementedError
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         while True:
             batch = self.batch(self.position)
             self.position += 1
             yield batch
-
-    def batch(self, position: int) -> list[SampleKey]:
-        """This process's share of batch number ``position``."""
-        which, number = divmod(position, self.batches_per_pass)
-        order = self._order_of_pass(which)
-        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-        first = position * self.batch_size
-        keys = []
-        taken: dict[int, int] = {}
-        for place, study in enumerate(chosen.tolist()):
-            cases = self.members[study]
-            # repeated only in a batch larger than the number of studies: the next reconstruction
-            offset = derive_seed(self.seed, "reconstruction", which, study) + taken.get(study, 0)
-            taken[study] = taken.get(study, 0) + 1
-            keys.append(SampleKey(cases[offset % len(cases)], first + place))
-        return keys[self.rank :: self.world_size]
 
     def advance(self, batches: int) -> None:
         """Skip ``batches`` batches (resuming: as many as were trained on)."""
@@ -125,11 +71,120 @@ class StudyAwareBatchSampler:
                 )
         self.position = state["position"]
 
+
+class StudyAwareBatchSampler(EndlessSampler):
+    """Endless batches of distinct studies.
+
+    A pass over S studies is S // batch_size full batches of a fresh permutation; the studies left
+    over (fewer than a batch) differ from pass to pass. With fewer studies than the batch size,
+    batches hold every study and repeat some, with another reconstruction where there is one.
+
+    Args:
+        cases: case identifiers to draw from.
+        studies: the study of each case.
+        batch_size: of the global batch, all processes together.
+        seed: of the run.
+        rank, world_size: this process and how many there are.
+        shares: per case, how often its data set comes up: 1.0 with every pass, 0.25 with a quarter
+            of its studies in every pass, others in the next. All cases of a share are one group.
+            None: all alike.
+        first_number: of the first sample, so that two samplers of one run never number alike.
+
+    Raises:
+        ColipriError: no case, or the batch cannot be shared evenly.
+
+    Example:
+        >>> sampler = StudyAwareBatchSampler(["a1", "a2", "b"], ["a", "a", "b"], 2, seed=0)
+        >>> {key.case[0] for key in next(iter(sampler))} == {"a", "b"}
+        True
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[str],
+        studies: Sequence[str],
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        shares: Sequence[float] | None = None,
+        first_number: int = 0,
+    ) -> None:
+        if not cases:
+            raise ColipriError("there is no case to draw batches from")
+        if batch_size < 1 or batch_size % world_size:
+            raise ColipriError(
+                f"the batch of {batch_size} cannot be shared evenly by {world_size} processes"
+            )
+        members: dict[str, list[str]] = {}
+        for case, study in sorted(zip(cases, studies, strict=True)):
+            members.setdefault(study, []).append(case)
+        self.members = [members[study] for study in sorted(members)]
+        self.groups = self._groups(dict(zip(cases, shares, strict=True)) if shares else {})
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.first_number = first_number
+        self._order: tuple[int, np.ndarray] | None = None  # of the pass in use
+
+    @property
+    def batches_per_pass(self) -> int:
+        """Batches until every study has come up (but for a remainder)."""
+        return max(1, self.studies_per_pass // self.batch_size)
+
+    @property
+    def studies_per_pass(self) -> int:
+        """Studies that come up in one pass; all of them unless some data sets count less."""
+        return sum(count for _, count in self.groups)
+
+    def batch(self, position: int) -> list[SampleKey]:
+        """This process's share of batch number ``position``."""
+        which, number = divmod(position, self.batches_per_pass)
+        order = self._order_of_pass(which)
+        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        first = self.first_number + position * self.batch_size
+        keys = []
+        taken: dict[int, int] = {}
+        for place, study in enumerate(chosen.tolist()):
+            cases = self.members[study]
+            # repeated only in a batch larger than the number of studies: the next reconstruction
+            offset = derive_seed(self.seed, "reconstruction", which, study) + taken.get(study, 0)
+            taken[study] = taken.get(study, 0) + 1
+            keys.append(SampleKey(cases[offset % len(cases)], first + place))
+        return keys[self.rank :: self.world_size]
+
+    def _groups(self, shares: dict[str, float]) -> list[tuple[np.ndarray, int]]:
+        """Per share the studies that have it, and how many of them a pass takes."""
+        by_share: dict[float, list[int]] = {}
+        for number, cases in enumerate(self.members):
+            by_share.setdefault(shares.get(cases[0], 1.0), []).append(number)
+        return [
+            (np.array(studies), max(1, round(share * len(studies))))
+            for share, studies in sorted(by_share.items())
+        ]
+
     def _order_of_pass(self, which: int) -> np.ndarray:
         if self._order is None or self._order[0] != which:
             rng = np.random.default_rng(derive_seed(self.seed, "pass", which))
-            count = len(self.members)
-            repeats = -(-self.batch_size // count)  # 1 unless there are fewer studies than that
-            order = np.concatenate([rng.permutation(count) for _ in range(repeats)])
+            chosen = self._studies_of_pass(which)
+            repeats = -(-self.batch_size // len(chosen))  # 1 unless there are fewer studies
+            order = np.concatenate([chosen[rng.permutation(len(chosen))] for _ in range(repeats)])
             self._order = (which, order)
         return self._order[1]
+
+    def _studies_of_pass(self, which: int) -> np.ndarray:
+        """All studies, or of a group with a share the next ones of its own endless order."""
+        parts = []
+        for number, (studies, count) in enumerate(self.groups):
+            if count == len(studies):
+                parts.append(studies)
+                continue
+            round_, start = divmod(which * count, len(studies))
+            stream = [self._stream(number, round_ + i, len(studies)) for i in (0, 1)]
+            parts.append(studies[np.concatenate(stream)[start : start + count]])
+        return np.sort(np.concatenate(parts))
+
+    def _stream(self, group: int, round_: int, length: int) -> np.ndarray:
+        rng = np.random.default_rng(derive_seed(self.seed, "share", group, round_))
+        return rng.permutation(length)

@@ -130,12 +130,13 @@ class ColipriPredictor:
 
     def _build(self, weights: dict[str, Tensor]) -> Any:
         from colipri.architectures.model import ColipriModel
+        from colipri.architectures.training_heads import without_training_heads
 
         model = ColipriModel.from_plans(
             self.configuration.raw, len(self.tokenizer), load_pretrained=False
         )
         try:
-            model.load_state_dict(weights)
+            model.load_state_dict(without_training_heads(weights))
         except RuntimeError as error:
             raise ColipriError(
                 f"{self.source}: the weights do not fit the network of its own plan "

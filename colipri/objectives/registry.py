@@ -6,19 +6,42 @@ from typing import Any
 
 from colipri.common.errors import ColipriError
 from colipri.objectives.contrastive import ContrastiveObjective
+from colipri.objectives.masked_image_modelling import MaskedImageModellingObjective
 from colipri.objectives.opposite_sentence import OppositeSentenceObjective
+from colipri.objectives.report_generation import ReportGenerationObjective
 
 OBJECTIVES: dict[str, Any] = {
     "contrastive": ContrastiveObjective,
+    "report_generation": ReportGenerationObjective,
+    "masked_image_modelling": MaskedImageModellingObjective,
     "opposite_sentence": OppositeSentenceObjective,
 }
+# Objectives that compare the cases of a whole batch, and those that look at each case by itself.
+COMPARING = ("contrastive", "opposite_sentence")
+NEED_REPORTS = ("contrastive", "report_generation", "opposite_sentence")
+
 # The letters of trainers' names, and what an objective is given where the plan says nothing of it.
-LETTERS = {"C": "contrastive", "O": "opposite_sentence"}
+LETTERS = {
+    "C": "contrastive",
+    "R": "report_generation",
+    "M": "masked_image_modelling",
+    "O": "opposite_sentence",
+}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "contrastive": {"weight": 1.0, "kind": "infonce"},
+    # CoCa weighs captioning twice the contrastive loss; but its loss per token starts near ln(V),
+    # the contrastive one near ln(B): with equal weights their gradients are of one size already
+    "report_generation": {"weight": 1.0, "decoder_depth": 6},
+    # mask, decoder and target are nnssl's; the loss is a fifth of the others' in normalised units
+    "masked_image_modelling": {"weight": 1.0, "mask_ratio": 0.75, "decoder_depth": 2},
     # weight and number of pairs as in public re-implementations of the opposite sentence loss
     "opposite_sentence": {"weight": 0.5, "pairs": 8},
 }
+
+
+def with_defaults(planned: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The plan's objectives with the defaults for what it leaves out."""
+    return {name: {**DEFAULTS.get(name, {}), **options} for name, options in planned.items()}
 
 
 def settings_of_letters(letters: str, planned: dict[str, Any]) -> dict[str, dict[str, Any]]:

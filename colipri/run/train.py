@@ -22,6 +22,10 @@ Pre-train an image encoder and a text encoder on a preprocessed data set.
     colipri_train 101 3d_lowres 0 --c    go on where it was stopped
     colipri_train 101 3d_lowres 0 --val  only validate a finished training
 
+Trainers are called by what they train: C contrastive alignment, R report generation, M masked
+image modelling (also on scans without a report), O opposite sentences. There are ColipriTrainer_C,
+_M, _CO, _CR, _CM, _CRM and _CRMO; any other combination with --objectives.
+
 Every number comes from the plan ($colipri_preprocessed/DatasetXXX/colipriPlans.json), which you may
 edit; the options below replace single numbers for one run. SIGTERM, SIGUSR1 and Ctrl-C end the run
 after the present step with a checkpoint (exit code 75; 130 for Ctrl-C).
@@ -35,7 +39,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("configuration", help="3d_lowres or 3d_fullres")
     parser.add_argument("fold", help="0 to 4, or all")
     parser.add_argument(
-        "-tr", default="ColipriTrainer_C", metavar="TRAINER", help="trainer (default: %(default)s)"
+        "-tr",
+        default="ColipriTrainer_CRM",
+        metavar="TRAINER",
+        help="trainer: ColipriTrainer_ and letters, see above (default: %(default)s)",
     )
     parser.add_argument(
         "-p", default="colipriPlans", metavar="PLANS", help="plans name (default: %(default)s)"
@@ -65,6 +72,28 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--keep_ratio", type=float, metavar="X", help="share of the body tokens seen in training"
+    )
+    parser.add_argument(
+        "--objectives", nargs="+", metavar="LETTER", help="instead of the trainer's, e.g. C O M"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        metavar="LETTER.OPTION=VALUE",
+        dest="objective_options",
+        help="options of objectives, e.g. M.mask_ratio=0.6 O.weight=1 R.parallel=0.75",
+    )
+    parser.add_argument(
+        "--mixing", choices=("per_step", "alternating"), help="scans with and without a report"
+    )
+    parser.add_argument(
+        "--image_only_share", type=float, metavar="X", help="of all samples (default: as there are)"
+    )
+    parser.add_argument(
+        "--dataset_weights",
+        nargs="+",
+        metavar="DATASET=W",
+        help="how often scans of a collection's data sets come up, relative to each other",
     )
     parser.add_argument("--validate_every", type=int, metavar="N", help="epochs")
     parser.add_argument("--seed", type=int, metavar="N", help="default: 12345")
@@ -149,8 +178,37 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
         "precision": options.precision,
         "keep_ratio": options.keep_ratio,
         "validate_every": options.validate_every,
+        "objectives": "".join(options.objectives) if options.objectives else None,
+        "objective_options": _assignments(options.objective_options, "--set") or None,
+        "mixing": _mixing(options) or None,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _mixing(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of scans with and without a report."""
+    values = {
+        "schedule": options.mixing,
+        "image_only_share": options.image_only_share,
+        "dataset_weights": _assignments(options.dataset_weights, "--dataset_weights") or None,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _assignments(texts: Sequence[str] | None, flag: str) -> dict[str, Any]:
+    """["M.mask_ratio=0.6", "M.mask=block"] -> {"M.mask_ratio": 0.6, "M.mask": "block"}."""
+    import json
+
+    values: dict[str, Any] = {}
+    for text in texts or ():
+        name, sign, value = text.partition("=")
+        if not (name and sign and value):
+            raise ColipriError(f"{flag} {text}: say NAME=VALUE")
+        try:
+            values[name] = json.loads(value)
+        except json.JSONDecodeError:
+            values[name] = value
+    return values
 
 
 def _fold(text: str) -> int | str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,18 @@ from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.dataset import ColipriDataset, paired_cases
 from colipri.dataloading.loader import make_loader
+from colipri.dataloading.mixing import MixingSettings
 from colipri.dataloading.opposites import FindingPool, OppositeSampler, OppositeSettings
 from colipri.dataloading.splits import load_split
 from colipri.experiment_planning.plans import Configuration, Plans
+from colipri.objectives.registry import NEED_REPORTS
 from colipri.preprocessing.manifest import check_preprocessed
 from colipri.training.options import RunOptions
 
 if TYPE_CHECKING:
     from colipri.text.structuring import StructuredReport
+
+_NO_REPORTS = "abcdefghijklmnopqrstuvwxyz " * 2
 
 
 class TrainingData:
@@ -29,7 +34,7 @@ class TrainingData:
         plans, configuration: what was preprocessed.
         fold: 0 to 4 or "all".
         options: seed and number of workers.
-        settings: the run's training numbers; batch_size and objectives count here.
+        settings: the run's training numbers; batch_size, objectives and mixing count here.
         pin_memory: for fast copies to a CUDA device.
 
     Raises:
@@ -53,13 +58,18 @@ class TrainingData:
         self.pin_memory = pin_memory
         self.store = check_preprocessed(plans.dataset_name, plans, configuration.name)
         train, val = load_split(self.store, fold)
-        self.train_cases = paired_cases(self.store, train, include_image_only=False)
-        self.val_cases = [case for case in val if self.store.record(case)["has_report"]]
-        if len(self._studies(self.train_cases)) < 2:
-            raise ColipriError(
-                f"fold {fold} has {len(self.train_cases)} case(s) with a report from "
-                f"{len(self._studies(self.train_cases))} study; contrastive training needs two"
-            )
+        objectives = settings["objectives"]
+        self.needs_reports = any(name in NEED_REPORTS for name in objectives)
+        uses_images_alone = "masked_image_modelling" in objectives
+        self.train_cases, self.val_cases = train, val
+        if self.needs_reports:
+            paired = paired_cases(self.store, train, include_image_only=False)
+            self._require_two_studies(paired, fold)
+            self.train_cases = train if uses_images_alone else paired
+            self.val_cases = [case for case in val if self.store.record(case)["has_report"]]
+        self.mixing = (
+            MixingSettings.from_dict(settings.get("mixing", {})) if self.needs_reports else None
+        )
         self._batches: Iterator[dict[str, Any]] | None = None
         folder = self.store.folder.parent
         self.dataset_json = self._optional_json(folder / "dataset.json") or {}
@@ -77,7 +87,8 @@ class TrainingData:
         if settings["source"] == "pretrained":
             return load_pretrained_tokenizer(settings["name_or_path"])
         texts = [report.text for report in self.training_reports()]
-        return train_wordpiece(texts, settings["vocabulary_size"])
+        # images alone: the text encoder is not trained, and any vocabulary keeps its place
+        return train_wordpiece(texts or [_NO_REPORTS], settings["vocabulary_size"])
 
     def training_reports(self) -> Iterator[StructuredReport]:
         """The reports of the training cases."""
@@ -86,7 +97,8 @@ class TrainingData:
             if report is not None:
                 yield report
 
-    def opposite_sampler(self) -> OppositeSampler | None:
+    @cached_property
+    def opposites(self) -> OppositeSampler | None:
         """Draws opposite sentences, if they are trained (colipri.dataloading.opposites)."""
         if "opposite_sentence" not in self.settings["objectives"]:
             return None
@@ -102,7 +114,7 @@ class TrainingData:
             self.configuration,
             True,
             derive_seed(self.options.seed, "data"),
-            self.opposite_sampler(),
+            self.opposites,
         )
         self._batches = iter(
             make_loader(
@@ -112,6 +124,7 @@ class TrainingData:
                 position,
                 self.options.num_workers,
                 self.pin_memory,
+                mixing=self.mixing,
             )
         )
 
@@ -122,14 +135,30 @@ class TrainingData:
         return next(self._batches)
 
     def validation_batches(self) -> Iterator[dict[str, Any]]:
-        """Every paired validation case once, centred and with its full text."""
-        dataset = ColipriDataset(self.store, self.configuration, False, 0)
+        """Every validation case once, centred and with its full text."""
+        dataset = ColipriDataset(self.store, self.configuration, False, 0, self.opposites)
         size = min(self.batch_size, max(2, len(self.val_cases)))
         return iter(make_loader(dataset, self.val_cases, size, num_workers=0))
 
     def findings_of(self, case: str) -> dict[str, int | None]:
         """Labels of a case: 1, 0 or None (unknown)."""
         return dict(self.store.record(case)["findings"])
+
+    def describe(self) -> str:
+        """One phrase for the log: how many cases of which kind."""
+        reports = sum(self.store.record(case)["has_report"] for case in self.train_cases)
+        alone = len(self.train_cases) - reports
+        kinds = f" ({reports} with a report, {alone} image-only)" if alone else ""
+        return (
+            f"{len(self.train_cases)} cases{kinds} to train on, {len(self.val_cases)} to validate"
+        )
+
+    def _require_two_studies(self, paired: list[str], fold: int | str) -> None:
+        if len(self._studies(paired)) < 2:
+            raise ColipriError(
+                f"fold {fold} has {len(paired)} case(s) with a report from "
+                f"{len(self._studies(paired))} study; training with reports needs two"
+            )
 
     def _studies(self, cases: list[str]) -> set[str]:
         return {self.store.record(case)["study"] for case in cases}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from colipri.common.errors import ColipriError
+from colipri.objectives.registry import LETTERS, settings_of_letters
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,10 @@ class RunOptions:
         num_workers: loader processes; None lets the loader decide; 0 loads in this process.
         precision: "auto" (bf16 where the accelerator has it, else fp32), "fp32" or "bf16".
         keep_ratio: share of the body tokens seen in training (FLIP-style dropping).
+        objectives: letters (C, R, M, O) of what is trained, instead of the trainer's.
+        objective_options: "LETTER.option" -> value, for example {"M.mask_ratio": 0.6}.
+        mixing: replaces numbers of the plan's ``training.mixing``
+            (colipri.dataloading.mixing.MixingSettings).
         validate_every: epochs between validations (the last epoch is always validated).
     """
 
@@ -32,6 +37,9 @@ class RunOptions:
     num_workers: int | None = None
     precision: str = "auto"
     keep_ratio: float | None = None
+    objectives: str | None = None
+    objective_options: dict[str, Any] = field(default_factory=dict)
+    mixing: dict[str, Any] = field(default_factory=dict)
     validate_every: int = 1
 
     def __post_init__(self) -> None:
@@ -66,14 +74,35 @@ class RunOptions:
             settings["learning_rate"] = self.learning_rate
         if self.keep_ratio is not None:
             settings["keep_ratio"] = self.keep_ratio
-        if self.contrastive_kind is not None:
-            objectives = dict(settings["objectives"])
-            objectives["contrastive"] = {
-                **objectives.get("contrastive", {"weight": 1.0}),
-                "kind": self.contrastive_kind,
-            }
-            settings["objectives"] = objectives
+        settings["mixing"] = {**settings.get("mixing", {}), **self.mixing}
         return settings
+
+    def objective_settings(self, chosen: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The trainer's objectives with what the command line says of them.
+
+        Args:
+            chosen: name -> options, of the trainer and the plan.
+
+        Raises:
+            ColipriError: a letter that no objective has, or an option for one that is not trained.
+        """
+        if self.objectives is not None:
+            chosen = settings_of_letters(self.objectives, chosen)
+        chosen = {name: dict(options) for name, options in chosen.items()}
+        if self.contrastive_kind is not None and "contrastive" in chosen:
+            chosen["contrastive"]["kind"] = self.contrastive_kind
+        for key, value in self.objective_options.items():
+            letter, _, option = key.partition(".")
+            name = LETTERS.get(letter, letter)
+            if name not in chosen or not option:
+                raise ColipriError(
+                    f"--set {key}: say LETTER.option of an objective that is trained; here: "
+                    + ", ".join(
+                        f"{key} ({name})" for key, name in LETTERS.items() if name in chosen
+                    )
+                )
+            chosen[name][option] = value
+        return chosen
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for debug.json and checkpoints."""

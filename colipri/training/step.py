@@ -1,15 +1,15 @@
-"""One contrastive batch on the device: normalise, augment, drop air, encode, compare."""
+"""One batch on the device: cut into micro batches, normalise, augment, drop air, encode."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from colipri.architectures.model import ColipriModel
+from colipri.architectures.model import ColipriModel, ImageFeatures
 from colipri.architectures.primus import select_tokens
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.augmentation import augment_on_device
@@ -20,6 +20,7 @@ from colipri.dataloading.normalization import (
 )
 from colipri.experiment_planning.plans import Configuration, Plans
 from colipri.objectives.positives import positive_pairs
+from colipri.objectives.report_generation import ReportTokens
 from colipri.objectives.representations import Representations
 from colipri.text.cleaning import fold_spaces
 from colipri.text.laterality import names_a_side
@@ -28,13 +29,30 @@ from colipri.text.tokenizer import encode_batch
 
 
 @dataclass(frozen=True)
-class MicroBatch:
-    """Rows ``start:stop`` of a loader batch, with the tokens of their captions."""
+class ImageRows:
+    """Some rows of a loader batch.
+
+    Attributes:
+        batch: the whole batch.
+        rows: indices into it.
+        seed: of augmentation and token dropping in these rows.
+        step_seed: of the whole step.
+    """
 
     batch: dict[str, Any]
-    start: int
-    stop: int
+    rows: tuple[int, ...]
     seed: int
+    step_seed: int
+
+    def row_seeds(self, purpose: str) -> list[int]:
+        """One seed a row that does not depend on how the batch is cut."""
+        return [derive_seed(self.step_seed, purpose, row) for row in self.rows]
+
+
+@dataclass(frozen=True)
+class MicroBatch(ImageRows):
+    """Rows with a report, and the tokens of their captions."""
+
     tokens: dict[str, Tensor]
 
 
@@ -67,78 +85,127 @@ class BatchEncoder:
         self.device = device
         self.autocast = autocast
         self.keep_ratio = keep_ratio
+        self.air = air_value(plans, configuration)
         self._samples_seen = self._tokens_seen = 0
 
-    def micro_batches(self, batch: dict[str, Any], size: int, seed: int) -> list[MicroBatch]:
-        """Cut a loader batch into rows of ``size``; texts are tokenised once for all of them."""
-        tokens = encode_batch(self.tokenizer, batch["caption"], self.configuration.max_text_tokens)
-        total = len(batch["case"])
+    # ---------------------------------------------------------------- parts of a batch
+
+    def micro_batches(
+        self, batch: dict[str, Any], size: int, seed: int, rows: Sequence[int] | None = None
+    ) -> list[MicroBatch]:
+        """Cut a loader batch, or some rows of it, into micro batches of ``size`` cases.
+
+        Captions are tokenised once for all of them.
+        """
+        chosen = range(len(batch["case"])) if rows is None else rows
+        if not chosen:
+            return []
+        captions = [batch["caption"][row] for row in chosen]
+        tokens = encode_batch(self.tokenizer, captions, self.configuration.max_text_tokens)
         return [
             MicroBatch(
                 batch,
-                start,
-                min(start + size, total),
+                tuple(chosen[start : start + size]),
                 derive_seed(seed, "micro", start),
-                {name: rows[start : start + size] for name, rows in tokens.items()},
+                seed,
+                {name: values[start : start + size] for name, values in tokens.items()},
             )
-            for start in range(0, total, size)
+            for start in range(0, len(chosen), size)
         ]
+
+    def image_rows(self, batch: dict[str, Any], size: int, seed: int) -> list[ImageRows]:
+        """Cut all cases of a loader batch, with a report or without, into parts of ``size``."""
+        rows = range(len(batch["case"]))
+        return [
+            ImageRows(
+                batch, tuple(rows[start : start + size]), derive_seed(seed, "masked", start), seed
+            )
+            for start in range(0, len(rows), size)
+        ]
+
+    def report_tokens(self, reports: list[str], max_tokens: int | None) -> ReportTokens:
+        """Whole reports as report generation reads and writes them, on the device."""
+        limit = max_tokens or self.configuration.max_text_tokens
+        tokens = encode_batch(self.tokenizer, reports, limit)
+        return ReportTokens.from_encoded(
+            tokens["input_ids"].to(self.device),
+            tokens["attention_mask"].to(self.device),
+            self.tokenizer.mask_token_id,
+        )
 
     def mean_tokens(self) -> float | None:
         """Image tokens per sample that the encoder has worked on so far in training."""
         return self._tokens_seen / self._samples_seen if self._samples_seen else None
 
+    # ---------------------------------------------------------------- encoding
+
+    def autocasting(self) -> torch.autocast:
+        """The context in which models compute: bf16 where it is wanted."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+
     def encode(self, part: MicroBatch) -> dict[str, Tensor]:
         """Embeddings of one micro batch: {"image": (b, E), "text": (b, E)}, float32, normalised."""
-        image, keep, key_mask = self.image_input(part)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            features = self.model.encode_image(image, keep, key_mask)
+        features, _ = self.encode_images(part)
         return {"image": features.embedding.float(), "text": self.encode_tokens(part.tokens)}
+
+    def encode_images(self, part: ImageRows) -> tuple[ImageFeatures, Tensor | None]:
+        """Tokens and embeddings of the images, and the tokens' mask (False at fillers)."""
+        image, keep, key_mask = self.image_input(part)
+        with self.autocasting():
+            return self.model.encode_image(image, keep, key_mask), key_mask
 
     def encode_tokens(self, tokens: dict[str, Tensor]) -> Tensor:
         """(B, T) token ids and mask -> (B, E) float32, normalised."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        with self.autocasting():
             embedded = self.model.encode_text(
                 tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
             )
         return embedded.float()
 
-    def image_input(self, part: MicroBatch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def image_input(self, part: ImageRows) -> tuple[Tensor, Tensor, Tensor | None]:
         """Image on the device as the encoder sees it, and which of its tokens are kept."""
-        rows = slice(part.start, part.stop)
-        image = part.batch["image"][rows].to(self.device, non_blocking=True)
-        body = part.batch["body"][rows].to(self.device, non_blocking=True)
-        image = normalize_on_device(image, self.plans, self.configuration)
-        generator = torch.Generator(self.device).manual_seed(part.seed)
-        keep_ratio = 1.0
-        if self.model.training:
-            image, body = augment_on_device(
-                image,
-                body,
-                generator,
-                self.configuration.raw["augmentation"],
-                # the whole report counts, not only this caption: it decides the positives as well
-                [
-                    report is not None and names_a_side(report.text)
-                    for report in part.batch["report"][rows]
-                ],
-                self.configuration.raw["spacing"],
-                air_value(self.plans, self.configuration),
-                tissue_threshold(self.plans, self.configuration),
-            )
-            keep_ratio = self.keep_ratio
+        image, body, generator = self.image_and_body(part)
+        keep_ratio = self.keep_ratio if self.model.training else 1.0
         keep, key_mask = select_tokens(body, keep_ratio=keep_ratio, generator=generator)
         if self.model.training:
             self._samples_seen += keep.shape[0]
             self._tokens_seen += keep.numel()
         return image, keep, key_mask
 
+    def image_and_body(self, part: ImageRows) -> tuple[Tensor, Tensor, torch.Generator]:
+        """Normalised (in training also augmented) images, their body tokens, and the generator."""
+        rows = list(part.rows)
+        image = part.batch["image"][rows].to(self.device, non_blocking=True)
+        body = part.batch["body"][rows].to(self.device, non_blocking=True)
+        image = normalize_on_device(image, self.plans, self.configuration)
+        generator = torch.Generator(self.device).manual_seed(part.seed)
+        if self.model.training:
+            reports = [part.batch["report"][row] for row in rows]
+            image, body = augment_on_device(
+                image,
+                body,
+                generator,
+                self.configuration.raw["augmentation"],
+                # the whole report counts, not only this caption: it decides the positives as well
+                [report is not None and names_a_side(report.text) for report in reports],
+                self.configuration.raw["spacing"],
+                self.air,
+                tissue_threshold(self.plans, self.configuration),
+            )
+        return image, body, generator
+
+
+def paired_rows(batch: dict[str, Any]) -> list[int]:
+    """Rows of a loader batch that have a report."""
+    return [row for row, report in enumerate(batch["report"]) if report is not None]
+
 
 def pairs_of(batch: dict[str, Any]) -> Tensor:
-    """(B, B) positives of a loader batch, from studies and texts."""
-    captions = [_statements(split_sentences(text)) for text in batch["caption"]]
-    reports = [_statements(s.text for s in report.sentences()) for report in batch["report"]]
-    return positive_pairs(batch["study"], captions, reports)
+    """(B, B) positives of the cases with a report, from studies and texts."""
+    rows = paired_rows(batch)
+    captions = [_statements(split_sentences(batch["caption"][row])) for row in rows]
+    reports = [_statements(s.text for s in batch["report"][row].sentences()) for row in rows]
+    return positive_pairs([batch["study"][row] for row in rows], captions, reports)
 
 
 def _statements(sentences: Iterable[str]) -> frozenset[str]:

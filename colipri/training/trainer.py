@@ -15,7 +15,7 @@ from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.experiment_planning.plans import Plans
-from colipri.objectives.registry import build_objectives
+from colipri.objectives.registry import build_objectives, with_defaults
 from colipri.training.checkpoint import package_versions, save_checkpoint
 from colipri.training.data import TrainingData
 from colipri.training.objective_step import ObjectiveStep
@@ -28,6 +28,7 @@ from colipri.training.schedule import learning_rate
 from colipri.training.signals import StopRequest
 from colipri.training.step import BatchEncoder
 from colipri.training.throughput import format_duration, measured_peak_flops
+from colipri.training.trained_parts import freeze_unreached
 from colipri.training.trainer_state import restore_trainer, trainer_state
 from colipri.training.validation import ValidationResult, validate
 
@@ -83,13 +84,14 @@ class ColipriTrainer:
         if hasattr(self, "model"):
             return
         torch.manual_seed(derive_seed(self.options.seed, "initialisation"))
-        self.settings["objectives"] = self.objective_settings()
+        self.settings["objectives"] = self.options.objective_settings(self.objective_settings())
         self.objectives = build_objectives(self.settings["objectives"])
         self.data = TrainingData(
             self.plans, self.configuration, self.fold, self.options, self.settings
         )
         self.tokenizer = self.data.build_tokenizer()
         self.model = self.build_model().to(self.device)
+        freeze_unreached(self.model, self.settings["objectives"])
         self.model.train()
         self.optimizer = build_optimizer(self.model, self.settings)
         self.encoder = BatchEncoder(
@@ -108,11 +110,15 @@ class ColipriTrainer:
 
     def objective_settings(self) -> dict[str, Any]:
         """Objectives and weights; trainers of the family override this, the plan is the default."""
-        return dict(self.settings["objectives"])
+        return with_defaults(self.settings["objectives"])
 
     def build_model(self) -> ColipriModel:
-        """The model of the plan, with the vocabulary of the tokenizer."""
-        return ColipriModel.from_plans(self.configuration.raw, len(self.tokenizer))
+        """The model of the plan, with the vocabulary of the tokenizer and the objectives' heads."""
+        return ColipriModel.from_plans(
+            self.configuration.raw,
+            len(self.tokenizer),
+            objectives=self.settings["objectives"],
+        )
 
     def use_bf16(self) -> bool:
         """bf16 autocast: by default where the accelerator computes in it natively."""
@@ -163,12 +169,11 @@ class ColipriTrainer:
         self.data.start_training(self.global_iteration())
         total = sum(p.numel() for p in self.model.parameters())
         logger.info(
-            "%s on %s: %d cases to train on, %d to validate, %.1f M parameters, %s, epochs %d to "
-            "%d of %d steps, contrastive batch %d in micro batches of %d",
+            "%s on %s: %s, %.1f M parameters, %s, epochs %d to %d of %d steps, batch %d in micro "
+            "batches of %d; objectives: %s",
             type(self).__name__,
             self.device,
-            len(self.data.train_cases),
-            len(self.data.val_cases),
+            self.data.describe(),
             total / 1e6,
             "bf16" if self.use_bf16() else "fp32",
             self.epoch,
@@ -176,6 +181,7 @@ class ColipriTrainer:
             self.settings["num_iterations_per_epoch"],
             self.settings["batch_size"],
             self.settings["micro_batch_size"],
+            ", ".join(f"{name} x {weight:g}" for name, (weight, _) in self.objectives.items()),
         )
 
     def run_epoch(self, stop: StopRequest) -> None:
@@ -202,14 +208,12 @@ class ColipriTrainer:
         return self.run_validation()
 
     def run_validation(self) -> ValidationResult:
-        """Loss, zero-shot and retrieval on the validation cases of the fold."""
+        """Losses, zero-shot and retrieval on the validation cases of the fold."""
         return validate(
-            self.encoder,
+            self.step,
             self.data.validation_batches(),
-            self.objectives["contrastive"][1],
             self.data.findings_of,
             self.plans.raw["findings"],
-            self.settings["micro_batch_size"],
             self.settings.get("prompt_style", "short"),
         )
 
@@ -290,7 +294,9 @@ class ColipriTrainer:
 
     def _log_line(self, values: dict[str, Any]) -> None:
         left = (self.settings["num_epochs"] - self.epoch - 1) * values["seconds"]
-        measured = "  ".join(f"val {name} {value:.3f}" for name, value in values["val"].items())
+        measured = "  ".join(
+            f"val {name} {value:.3f}" for name, value in values["val"].items() if "/" not in name
+        )
         logger.info(
             "epoch %d: loss %.4f  %s  lr %.2e  %.2f samples/s  MFU %.0f %% of measured peak  "
             "%s an epoch, about %s left",

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from colipri.training.step import BatchEncoder, pairs_of, representations
+from colipri.training.objective_step import ObjectiveStep
+from colipri.training.step import BatchEncoder
 
 # An epoch's AUROC of a random scorer is 0.5; below this many labelled cases it says nothing at all.
 MINIMUM_LABELLED_CASES = 10
@@ -34,67 +35,94 @@ class ValidationResult:
 
 
 def validate(
-    encoder: BatchEncoder,
+    step: ObjectiveStep,
     batches: Iterable[dict[str, Any]],
-    objective: Callable[..., tuple[Tensor, dict[str, Tensor]]],
     findings_of: Callable[[str], dict[str, int | None]],
     finding_names: list[str],
-    micro_batch_size: int,
     prompt_style: str,
 ) -> ValidationResult:
-    """Encode the validation cases once and measure everything on the embeddings.
+    """Compute every objective's loss on the validation cases, and what the embeddings are worth.
 
     The score is the zero-shot macro AUROC where the data set has labels, otherwise the mean of both
-    directions' recall@5; both are on the validation split, the test split is never touched.
+    directions' recall@5; where no text is embedded, the loss (lower is better, so negated). All are
+    on the validation split, the test split is never touched.
     """
+    model = step.encoder.model
+    model.eval()
+    sums: dict[str, float] = {}
+    collected: dict[str, list[Tensor]] = {"image": [], "text": []}
+    cases: list[str] = []
+    groups: list[str] = []
+    with torch.inference_mode():
+        for batch in batches:
+            terms: dict[str, Tensor] = {}
+            terms["loss"], embeddings = step.evaluate(batch, terms)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(batch["case"])
+            for name in collected:
+                if name in embeddings:
+                    collected[name].append(embeddings[name].cpu())
+            cases += batch["case"]
+            groups += batch["text_hash"]
+        values = {name: value / len(cases) for name, value in sums.items()}
+        result = ValidationResult(
+            values, -values["loss"], "loss (negated)", {"cases": len(cases), "losses": values}
+        )
+        if collected["image"]:
+            _measure_embeddings(
+                result,
+                step.encoder,
+                torch.cat(collected["image"]),
+                torch.cat(collected["text"]),
+                groups,
+                [findings_of(case) for case in cases],
+                finding_names,
+                prompt_style,
+            )
+    model.train()
+    return result
+
+
+def _measure_embeddings(
+    result: ValidationResult,
+    encoder: BatchEncoder,
+    image: Tensor,
+    text: Tensor,
+    groups: list[str],
+    findings: list[dict[str, int | None]],
+    finding_names: list[str],
+    prompt_style: str,
+) -> None:
+    """Retrieval, and zero-shot where enough cases have labels; the better score replaces."""
     from colipri.evaluation.retrieval import retrieval_metrics
     from colipri.inference.zero_shot import evaluate_zero_shot
 
-    model = encoder.model
-    model.eval()
-    images, texts, cases, groups, losses = [], [], [], [], []
-    with torch.inference_mode():
-        for batch in batches:
-            parts = encoder.micro_batches(batch, micro_batch_size, seed=0)
-            encoded = [encoder.encode(part) for part in parts]
-            embeddings = {name: torch.cat([part[name] for part in encoded]) for name in encoded[0]}
-            loss, _ = objective(representations(embeddings, pairs_of(batch), model))
-            losses.append(float(loss))
-            images.append(embeddings["image"].cpu())
-            texts.append(embeddings["text"].cpu())
-            cases += batch["case"]
-            groups += batch["text_hash"]
-        image, text = torch.cat(images), torch.cat(texts)
-        labels = np.array(
-            [[_number(findings_of(case).get(name)) for name in finding_names] for case in cases]
-        ).reshape(len(cases), len(finding_names))
-        retrieval = retrieval_metrics(image.numpy(), text.numpy(), groups)
-        values = {"loss": float(np.mean(losses))}
-        values |= {
-            f"recall_at_5_{direction}": retrieval[direction]["recall_at_5"]["value"]
-            for direction in ("image_to_text", "text_to_image")
-        }
-        details: dict[str, Any] = {"cases": len(cases), "retrieval": retrieval}
-        score = float(
-            np.mean([values["recall_at_5_image_to_text"], values["recall_at_5_text_to_image"]])
-        )
-        name = "mean recall@5"
-        if np.isfinite(labels).any(axis=1).sum() >= MINIMUM_LABELLED_CASES:
-            zero_shot = evaluate_zero_shot(
-                image,
-                labels,
-                finding_names,
-                lambda prompts: encode_texts(encoder, prompts),
-                1.0 / model.temperature_scale().item(),
-                prompt_style,
-            )
-            details["zero_shot"] = zero_shot
-            auroc = zero_shot["macro_auroc"]["value"]
-            if auroc is not None and math.isfinite(auroc):
-                values["zero_shot_macro_auroc"] = auroc
-                score, name = auroc, "zero-shot macro AUROC"
-    model.train()
-    return ValidationResult(values, score, name, details)
+    labels = np.array(
+        [[_number(known.get(name)) for name in finding_names] for known in findings]
+    ).reshape(len(findings), len(finding_names))
+    retrieval = retrieval_metrics(image.numpy(), text.numpy(), groups)
+    recalls = {
+        f"recall_at_5_{direction}": retrieval[direction]["recall_at_5"]["value"]
+        for direction in ("image_to_text", "text_to_image")
+    }
+    result.values.update(recalls)
+    result.details["retrieval"] = retrieval
+    result.score, result.score_name = float(np.mean(list(recalls.values()))), "mean recall@5"
+    if np.isfinite(labels).any(axis=1).sum() < MINIMUM_LABELLED_CASES:
+        return
+    zero_shot = evaluate_zero_shot(
+        image,
+        labels,
+        finding_names,
+        lambda prompts: encode_texts(encoder, prompts),
+        1.0 / encoder.model.temperature_scale().item(),
+        prompt_style,
+    )
+    result.details["zero_shot"] = zero_shot
+    auroc = zero_shot["macro_auroc"]["value"]
+    if auroc is not None and math.isfinite(auroc):
+        result.values["zero_shot_macro_auroc"] = auroc
+        result.score, result.score_name = auroc, "zero-shot macro AUROC"
 
 
 def encode_texts(encoder: BatchEncoder, texts: list[str]) -> Tensor:

@@ -95,7 +95,7 @@ def test_paired_cases(store: CaseStore) -> None:
     everything = store.identifiers()
     assert paired_cases(store, everything, include_image_only=False) == ["big", "small"]
     assert paired_cases(store, everything, include_image_only=True) == everything
-    with pytest.raises(ColipriError, match="none of the 1 cases has a report"):
+    with pytest.raises(ColipriError, match="none of the 1 training cases has a report"):
         paired_cases(store, ["image_only"], include_image_only=False)
 
 

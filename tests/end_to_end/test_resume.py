@@ -1,4 +1,5 @@
-"""An interrupted training continues as if it had never stopped, bit for bit on the CPU."""
+"""An interrupted training with all objectives, on scans with and without a report, continues as if
+it had never stopped, bit for bit on the CPU."""
 
 import json
 import shutil
@@ -10,8 +11,9 @@ import torch
 from commands import run, run_until
 from tiny_dataset import install_example_plans, write_tiny_dataset
 
-RUN = "Dataset950_Tiny/ColipriTrainer_C__colipriPlans__3d_lowres/fold_0"
-TRAIN = ["950", "3d_lowres", "0", "-device", "cpu", "--epochs", "4", "--iterations_per_epoch", "8"]
+RUN = "Dataset950_Tiny/ColipriTrainer_CRMO__colipriPlans__3d_lowres/fold_0"
+BASE = ["950", "3d_lowres", "0", "-tr", "ColipriTrainer_CRMO", "-device", "cpu"]
+TRAIN = [*BASE, "--epochs", "4", "--iterations_per_epoch", "8", "--set", "R.parallel=0.5"]
 TIMES = ("seconds", "samples_per_second", "model_flop_utilisation")
 
 
@@ -78,7 +80,7 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_equals_never_killed(prepar
     code, _ = run_until(in_the_third_epoch, signal.SIGKILL, "colipri_train", *TRAIN)
     assert code == -signal.SIGKILL
     assert not (prepared.results / RUN / "checkpoint_final.pth").exists()
-    resumed = run("colipri_train", "950", "3d_lowres", "0", "-device", "cpu", "--c")
+    resumed = run("colipri_train", *BASE, "--c")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert "Continuing" in resumed.stdout
     assert_equal(reference, outcome(prepared.results))
@@ -93,6 +95,6 @@ def test_a_signal_saves_in_the_middle_of_an_epoch_and_nothing_is_lost(prepared, 
     reference = uninterrupted(prepared)
     code, output = run_until(lambda: logged_epochs(prepared) >= 1, number, "colipri_train", *TRAIN)
     assert code == expected, output
-    resumed = run("colipri_train", "950", "3d_lowres", "0", "-device", "cpu", "--c")
+    resumed = run("colipri_train", *BASE, "--c")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert_equal(reference, outcome(prepared.results))
