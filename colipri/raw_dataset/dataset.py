@@ -10,6 +10,7 @@ from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.paths import dataset_id, find_dataset_name, raw_folder
 from colipri.raw_dataset.cases import Case
+from colipri.raw_dataset.collection import merge_descriptions
 from colipri.raw_dataset.folders import Subfolders
 from colipri.raw_dataset.problems import ProblemHandler, TableProblem, refuse
 from colipri.raw_dataset.rows import RowReader
@@ -142,40 +143,30 @@ def _load_collection(
     folder: Path, description: dict[str, Any], on_problem: ProblemHandler
 ) -> RawDataset:
     """Members side by side; ids and subjects get the member's number, findings are united."""
+    where = str(folder / "dataset.json")
+    names: list[str] = description["members"]
+    if len(set(names)) != len(names) or folder.name in names:
+        raise ColipriError(f"{where}: members must differ from each other and from the collection")
+    descriptions = {
+        name: read_description(raw_folder() / find_dataset_name(name)) for name in names
+    }
+    content = {**description, **merge_descriptions(where, descriptions)}
     cases: list[Case] = []
-    findings: list[str] = []
-    merged: dict[str, Any] | None = None
-    for name in description["members"]:
+    for name in names:
         prefix = f"{dataset_id(name)}_"
         member = load_raw_dataset(name, _with_prefix(prefix, on_problem))
-        if member.folder.resolve() == folder.resolve():
-            raise ColipriError(f"{folder / 'dataset.json'}: a collection cannot be its own member")
-        if "members" in member.dataset_json:
-            raise ColipriError(f"{folder / 'dataset.json'}: member {name} is itself a collection")
-        if merged is not None and member.channel_names != merged["channel_names"]:
-            raise ColipriError(
-                f"{folder / 'dataset.json'}: {name} has the channels {member.channel_names}, the "
-                f"members before it {merged['channel_names']}; they cannot be trained together"
-            )
-        if merged is None:
-            merged = {
-                "channel_names": member.channel_names,
-                "file_ending": member.dataset_json["file_ending"],
-            }
-        findings += [finding for finding in member.finding_names if finding not in findings]
         cases += [
             replace(
                 case,
                 identifier=prefix + case.identifier,
                 subject=prefix + case.subject,
                 study=prefix + case.study,
+                findings={name: case.findings.get(name) for name in content["findings"]},
             )
             for case in member.cases
         ]
-    assert merged is not None  # members is not empty
-    united = [replace(c, findings={name: c.findings.get(name) for name in findings}) for c in cases]
-    content = {**description, **merged, "findings": findings}
-    return RawDataset(folder.name, folder, content, tuple(united))
+    cases.sort(key=lambda case: case.identifier)
+    return RawDataset(folder.name, folder, content, tuple(cases))
 
 
 def _with_prefix(prefix: str, on_problem: ProblemHandler) -> ProblemHandler:
