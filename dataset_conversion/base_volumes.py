@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 
+NOTE_KEY = "ITK_FileNotes"  # the NIfTI header's "descrip", 79 characters
+
+
 def read_volume(source: Path) -> sitk.Image:
     """Read an image file or the only DICOM series of a folder; rescale slopes are applied.
 
@@ -77,4 +80,9 @@ def _small(image: sitk.Image) -> sitk.Image:
     values = sitk.GetArrayViewFromImage(image)
     if not (np.isfinite(values).all() and abs(values).max() < 2**15):
         return image
-    return sitk.Cast(image, sitk.sitkInt16) if (values == np.rint(values)).all() else image
+    if not (values == np.rint(values)).all():
+        return image
+    small = sitk.Cast(image, sitk.sitkInt16)
+    if image.HasMetaDataKey(NOTE_KEY):  # casting loses it
+        small.SetMetaData(NOTE_KEY, image.GetMetaData(NOTE_KEY))
+    return small

@@ -31,6 +31,29 @@ CONVERTERS: dict[str, Entry] = {
         "dataset_conversion.dicom:Dicom",
         "a folder or archive of DICOM series, with structured reports or text files",
     ),
+    "ct_rate": Entry(
+        "dataset_conversion.ct_rate:CtRate",
+        "CT-RATE v1 or v2: chest CTs with reports and 18 labels",
+    ),
+    "folder": Entry(
+        "dataset_conversion.folder:Folder",
+        "a folder of images, with report files (.txt, .json) beside them if there are any",
+    ),
+    "nnunet": Entry(
+        "dataset_conversion.nnunet:NnUnet", "a raw data set of nnU-Net, for its images only"
+    ),
+    "msd": Entry(
+        "dataset_conversion.msd:Decathlon",
+        "a task of the Medical Segmentation Decathlon, for its images only",
+    ),
+    "openmind": Entry(
+        "dataset_conversion.openmind:OpenMind",
+        "OpenMind and any other pretrain_data.json of nnssl (image-only)",
+    ),
+    "to_nnssl": Entry(
+        "dataset_conversion.to_nnssl:ToNnssl",
+        "the other way: a pretrain_data.json for nnssl from a raw data set of colipri",
+    ),
     "semi_synthetic_chest": Entry(
         "dataset_conversion.semi_synthetic:SemiSyntheticChest",
         "embedded real chest CTs with inserted findings and written reports (no download)",

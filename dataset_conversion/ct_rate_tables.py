@@ -1,0 +1,124 @@
+"""CT-RATE's tables: reports, labels and metadata, as published."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colipri.common.errors import ColipriError
+from dataset_conversion.table_cells import text
+from dataset_conversion.table_files import TableFile
+
+FINDINGS = (
+    "Medical material", "Arterial wall calcification", "Cardiomegaly", "Pericardial effusion",
+    "Coronary artery wall calcification", "Hiatal hernia", "Lymphadenopathy", "Emphysema",
+    "Atelectasis", "Lung nodule", "Lung opacity", "Pulmonary fibrotic sequela",
+    "Pleural effusion", "Mosaic attenuation pattern", "Peribronchial thickening", "Consolidation",
+    "Bronchiectasis", "Interlobular septal thickening",
+)  # fmt: skip
+METADATA = (
+    "XYSpacing", "ZSpacing", "RescaleSlope", "RescaleIntercept", "ImagePositionPatient",
+    "ImageOrientationPatient", "Rows", "Columns",
+)  # fmt: skip
+_SECTIONS = {
+    "clinical_information": "ClinicalInformation_EN",
+    "technique": "Technique_EN",
+    "findings": "Findings_EN",
+    "impression": "Impressions_EN",
+}
+_EMPTY_REPORT = ("", "not given.", "not given", "nan")
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A row of the report table: volume name without ending, its sections, what is wrong."""
+
+    volume: str
+    where: str
+    sections: Mapping[str, str]
+    problem: str
+
+
+def read_reports(root: Path, split: str) -> Iterator[Volume]:
+    """Every row of the report table, streamed.
+
+    Raises:
+        ColipriError: the table or a column is missing.
+    """
+    table = _table(root / "radiology_text_reports", _spellings(split, "reports"))
+    table.require(["VolumeName", "Findings_EN", "Impressions_EN"])
+    known = [name for name in _SECTIONS.values() if name in table.columns]
+    for row in table.rows(["VolumeName", *known]):
+        where = f"{table.path.name}, row {row.number}"
+        sections = {
+            section: value
+            for section, column in _SECTIONS.items()
+            if (value := text(row.cells.get(column))).lower() not in _EMPTY_REPORT
+        }
+        yield Volume(stem(text(row.cells.get("VolumeName"))), where, sections, row.problem)
+
+
+def finding_names(root: Path, splits: Sequence[str]) -> Sequence[str]:
+    """The 18 findings, if any part has a label table."""
+    return FINDINGS if any(_labels_file(root, split) for split in splits) else ()
+
+
+def read_labels(root: Path, split: str) -> dict[str, dict[str, Any]]:
+    """Volume -> finding -> cell; empty without the table."""
+    path = _labels_file(root, split)
+    return _by_volume(TableFile(path), FINDINGS) if path else {}
+
+
+def read_metadata(root: Path, split: str) -> dict[str, dict[str, Any]]:
+    """Volume -> column -> cell.
+
+    Raises:
+        ColipriError: the table or a column is missing.
+    """
+    return _by_volume(_table(root / "metadata", _spellings(split, "metadata")), METADATA)
+
+
+def numbers(cell: Any) -> list[float]:
+    """All numbers of a cell, however it is bracketed or quoted.
+
+    Example:
+        >>> numbers("[0.34, 0.34]"), numbers("['-172', '-1.5e2', '3']"), numbers("")
+        ([0.34, 0.34], [-172.0, -150.0, 3.0], [])
+    """
+    return [float(match) for match in _NUMBER.findall(text(cell))]
+
+
+def stem(name: str) -> str:
+    """ "train_1_a_1.nii.gz" -> "train_1_a_1"."""
+    return name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _by_volume(table: TableFile, columns: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {
+        stem(text(row.cells["VolumeName"])): {name: row.cells[name] for name in columns}
+        for row in table.rows(["VolumeName", *columns])
+        if not row.problem
+    }
+
+
+def _labels_file(root: Path, split: str) -> Path | None:
+    names = _spellings(split, "predicted_labels")
+    paths = [root / "multi_abnormality_labels" / name for name in names]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _table(folder: Path, names: Sequence[str]) -> TableFile:
+    for name in names:
+        if (folder / name).is_file():
+            return TableFile(folder / name)
+    raise ColipriError(f"{folder / names[0]} is missing; download it as well")
+
+
+def _spellings(split: str, kind: str) -> list[str]:
+    """The published tables call the same part "valid" here and "validation" there."""
+    spelled = ["train"] if split == "train" else ["validation", "valid"]
+    return [f"{name}_{kind}.csv" for name in spelled]
