@@ -17,6 +17,9 @@ COMMANDS = {
     "colipri_join_datasets": "join_datasets",
     "colipri_convert_dataset": "convert_dataset",
     "colipri_report": "report",
+    "colipri_transfer_to_nnunet": "transfer_to_nnunet",
+    "colipri_nnunet_trainer_folder": "nnunet_trainer_folder",
+    "colipri_export": "export",
     "colipri_structure_reports": "structure_reports",
     "colipri_quickstart": "quickstart",
 }
@@ -36,8 +39,18 @@ setup(
     ),
     include_package_data=True,
     package_data={
-        "colipri": ["py.typed", "inference/*.json", "evaluation/*.json", "text/*.json"],
-        "dataset_conversion": ["semi_synthetic_chest/scans/*", "semi_synthetic_chest/*.json"],
+        "colipri": [
+            "py.typed",
+            "inference/*.json",
+            "evaluation/*.json",
+            "text/*.json",
+            "transfer/nnunet_trainers/*.py",  # a folder for nnU-Net, not a package
+        ],
+        "dataset_conversion": [
+            "semi_synthetic_chest/scans/*",
+            "semi_synthetic_chest/*.json",
+            "*.json",
+        ],
     },
     install_requires=[
         "torch>=2.6",

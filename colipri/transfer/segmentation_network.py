@@ -1,0 +1,120 @@
+"""The network that nnU-Net builds from a plan: our encoder, and a decoder that starts from scratch.
+
+A plans file names this class (``architecture.network_class_name``), so an installed colipri is all
+that nnU-Net needs, in training and at prediction. Names of weights are laid out for nnU-Net's own
+``-pretrained_weights``: ``down_projection.*`` and ``eva.*`` (and ``register_tokens``) are asked for
+strictly, ``decoder.seg_layers.*`` is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from colipri.architectures.primus import PrimusEncoder
+from colipri.architectures.rope import grid_positions, grid_rotation
+from colipri.architectures.stems import halvings
+from colipri.transfer.decoders import build_decoder
+
+NETWORK_CLASS = "colipri.transfer.segmentation_network.PrimusSegmentation"
+
+
+class PrimusSegmentation(PrimusEncoder):
+    """Segments a patch; any size that is a multiple of the token patch.
+
+    Args:
+        input_channels, num_classes, deep_supervision: given by nnU-Net.
+        encoder: arguments of :class:`PrimusEncoder` except the channels.
+        decoder: arguments of :func:`colipri.transfer.decoders.build_decoder`: ``kind`` ("dense" or
+            "patch"), ``base_features``, ``num_depths``.
+        strides: where nnU-Net reads the levels of deep supervision: (1, 1, 1), then the halvings
+            from voxels to tokens.
+
+    Raises:
+        ValueError: arguments that do not fit together; the message says which.
+    """
+
+    def __init__(
+        self,
+        input_channels: int,
+        num_classes: int,
+        deep_supervision: bool = False,
+        *,
+        encoder: dict[str, Any],
+        decoder: dict[str, Any],
+        strides: Sequence[Sequence[int]],
+    ) -> None:
+        super().__init__(input_channels, **encoder)
+        if [list(stride) for stride in strides] != deep_supervision_strides(self.patch_embed_size):
+            raise ValueError(
+                f"strides {list(strides)} must be "
+                f"{deep_supervision_strides(self.patch_embed_size)} for a token patch of "
+                f"{self.patch_embed_size}"
+            )
+        self.decoder = build_decoder(
+            decoder.get("kind", "dense"),
+            input_channels,
+            self.embed_dim,
+            len(self.eva.blocks),
+            halvings(self.patch_embed_size),
+            num_classes,
+            deep_supervision,
+            **{name: value for name, value in decoder.items() if name != "kind"},
+        )
+        self.depths = _evenly_spaced(len(self.eva.blocks), self.decoder.seg_layers.num_depths)
+
+    def forward(
+        self, image: Tensor, keep: Tensor | None = None, key_mask: Tensor | None = None
+    ) -> Any:
+        """(B, C, A0, A1, A2) -> (B, classes, A0, A1, A2), or a list of them per level."""
+        if keep is not None or key_mask is not None:
+            raise ValueError("a segmentation needs all tokens")
+        return self.decoder(image, self.token_maps(image))
+
+    def token_maps(self, image: Tensor) -> list[Tensor]:
+        """Tokens after the chosen blocks as (B, D, G0, G1, G2); the last has the final norm."""
+        tokens, grid = self.tokenize(image)
+        positions, turn = _tables(grid, self.head_dim, image.device)
+        x = self._with_absolute_positions(tokens, positions)
+        prefix = self.num_register_tokens
+        if prefix:
+            x = torch.cat((self._registers().expand(len(x), -1, -1).to(x.dtype), x), dim=1)
+        maps = []
+        for number, block in enumerate(self.eva.blocks, start=1):
+            if self.activation_checkpointing == "full" and torch.is_grad_enabled():
+                x = checkpoint(block, x, turn, prefix, None, use_reentrant=False)
+            else:
+                x = block(x, turn, prefix, None, self.activation_checkpointing == "mlp")
+            if number in self.depths:
+                level = self.eva.norm(x) if number == len(self.eva.blocks) else x
+                maps.append(level[:, prefix:].transpose(1, 2).unflatten(2, grid))
+        return maps
+
+
+def deep_supervision_strides(token_patch: Sequence[int]) -> list[list[int]]:
+    """nnU-Net's ``strides`` for a token patch: [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]] for 8.
+
+    The deepest output of a list has weight 0 in nnU-Net's loss, so two halvings are the least.
+
+    Raises:
+        ValueError: a token patch below 4 voxels along every axis.
+    """
+    steps = halvings(token_patch)
+    if len(steps) < 2:
+        raise ValueError(f"a token patch of {tuple(token_patch)} leaves no level to supervise")
+    return [[1, 1, 1], *([int(n) for n in step] for step in steps)]
+
+
+@torch.compiler.disable
+def _tables(grid: Any, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Positions and rotations, kept out of torch.compile: they are cached, complex constants."""
+    return grid_positions(grid, device), grid_rotation(grid, head_dim, device).unsqueeze(-2)
+
+
+def _evenly_spaced(depth: int, count: int) -> tuple[int, ...]:
+    """Numbers of the blocks whose tokens are used, the last one included: (4, 8, 12, 16)."""
+    return tuple(round(depth * (n + 1) / count) for n in range(count))

@@ -1,0 +1,383 @@
+"""nnU-Net's plan for a pretrained encoder: what the encoder was trained on decides, and memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from colipri.common.errors import ColipriError
+from colipri.experiment_planning.memory import GIB, SAFETY
+from colipri.transfer.fine_tuning import FINE_TUNING
+from colipri.transfer.nnunet_dataset import SegmentationDataset
+from colipri.transfer.oriented_headers import (
+    READABLE,
+    REORIENTING_READER,
+    oriented_axes,
+    reorder,
+)
+from colipri.transfer.pretrained_encoder import CT_SCHEME, PretrainedEncoder
+from colipri.transfer.segmentation_memory import estimate_segmentation_memory
+from colipri.transfer.segmentation_network import NETWORK_CLASS, deep_supervision_strides
+
+CONFIGURATION = "3d_fullres"
+SPACINGS = ("pretrained", "dataset")
+MINIMUM_BATCH = 2  # nnU-Net's
+COVERED_BY_BATCH = 0.05  # nnU-Net's: a batch shows at most 5 % of the data set's voxels
+SMALLEST_GRID = 2  # tokens per axis: instance norms need more than one voxel
+COARSE = 1.5  # beyond this factor, spacing of the encoder over that of the data, we warn
+# Reader's axes are S, A, R; a transposition brings them into the order of the encoder.
+_TRANSPOSE = {"SAR": [0, 1, 2], "RAS": [2, 1, 0], None: [0, 1, 2]}
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What the user may decide.
+
+    Attributes:
+        plans_name: of the plans file.
+        gpu_memory_target: GB of one GPU.
+        spacing: "pretrained", "dataset" (its median) or three numbers in mm.
+        decoder: "dense" or "patch".
+        keep_orientation: read images as nnU-Net usually does, without turning them.
+    """
+
+    plans_name: str = "colipriPlans"
+    gpu_memory_target: float = 24.0
+    spacing: str | Sequence[float] = "pretrained"
+    decoder: str = "dense"
+    keep_orientation: bool = False
+
+
+class SegmentationPlanner:
+    """Plans ``3d_fullres`` of one data set for one encoder.
+
+    Args:
+        dataset: checked.
+        fingerprint: content of nnU-Net's dataset_fingerprint.json.
+        encoder: what is transferred.
+        options: see :class:`PlanOptions`.
+
+    Attributes:
+        because: after :meth:`plan`, the reason of every decision.
+        warnings: what the user should know.
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        fingerprint: dict[str, Any],
+        encoder: PretrainedEncoder,
+        options: PlanOptions,
+    ) -> None:
+        if encoder.orientation not in _TRANSPOSE:
+            raise ColipriError(
+                f"the encoder was trained on images with axes {encoder.orientation}; nnU-Net can "
+                "give SAR or RAS, so its features would be mirrored"
+            )
+        self.dataset = dataset
+        self.fingerprint = fingerprint
+        self.encoder = encoder
+        self.options = options
+        self.because: dict[str, str] = {}
+        self.warnings: list[str] = []
+
+    def plan(self) -> dict[str, Any]:
+        """The content of the plans file."""
+        reader, turned = self.choose_reader()
+        transpose = _TRANSPOSE[self.encoder.orientation] if turned else [0, 1, 2]
+        spacings, shapes = self.oriented_fingerprint(turned)
+        spacings, shapes = spacings[:, transpose], shapes[:, transpose]
+        spacing = self.choose_spacing(np.median(spacings, axis=0))
+        resampled = np.round(shapes * spacings / np.asarray(spacing))
+        median_shape = np.maximum(1, np.median(resampled, axis=0))
+        schemes, masks, intensities = self.choose_normalization()
+        configuration = {
+            "data_identifier": f"{self.options.plans_name}_{CONFIGURATION}",
+            "preprocessor_name": "DefaultPreprocessor",
+            "median_image_size_in_voxels": [float(n) for n in median_shape],
+            "spacing": list(spacing),
+            "normalization_schemes": schemes,
+            "use_mask_for_norm": masks,
+            **_resampling(),
+            **self.choose_network(spacing, median_shape),
+            "batch_dice": False,
+            "colipri_training": dict(FINE_TUNING),
+        }
+        return {
+            "dataset_name": self.dataset.name,
+            "plans_name": self.options.plans_name,
+            "original_median_spacing_after_transp": _floats(np.median(spacings, axis=0)),
+            "original_median_shape_after_transp": [int(n) for n in np.median(shapes, axis=0)],
+            "image_reader_writer": reader,
+            "transpose_forward": transpose,
+            "transpose_backward": [int(n) for n in np.argsort(transpose)],
+            "configurations": {CONFIGURATION: configuration},
+            "experiment_planner_used": type(self).__name__,
+            "label_manager": "LabelManager",
+            "foreground_intensity_properties_per_channel": intensities,
+        }
+
+    # ---------------------------------------------------------------- single decisions
+
+    def choose_reader(self) -> tuple[str, bool]:
+        """Reader by name, and whether it turns images into S, A, R."""
+        ending = self.dataset.dataset_json["file_ending"]
+        if self.encoder.orientation is None or self.options.keep_orientation:
+            from nnunetv2.imageio.reader_writer_registry import (
+                determine_reader_writer_from_dataset_json,
+            )
+
+            example = str(next(iter(self.dataset.cases.values()))[0][0])
+            reader = determine_reader_writer_from_dataset_json(
+                self.dataset.dataset_json, example, verbose=False
+            )
+            self.because["image_reader_writer"] = "the data set's own; images keep their axes"
+            return str(reader.__name__), False
+        if ending not in READABLE:
+            raise ColipriError(
+                f"{self.dataset.name} stores {ending}; nnU-Net turns only NIfTI into the "
+                "encoder's axes: convert to .nii.gz, or give --keep_orientation if all images are "
+                "stored alike"
+            )
+        self.because["image_reader_writer"] = (
+            f"turns every image into the axes that the encoder was trained on "
+            f"({self.encoder.orientation}), and predictions back"
+        )
+        return REORIENTING_READER, True
+
+    def oriented_fingerprint(self, turned: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Spacings and shapes after cropping, (cases, 3), in the axes of the plan's reader."""
+        spacings = [list(map(float, row)) for row in self.fingerprint["spacings"]]
+        shapes = [list(map(float, row)) for row in self.fingerprint["shapes_after_crop"]]
+        if len(spacings) != len(self.dataset.cases):
+            raise ColipriError(
+                f"{self.dataset.preprocessed / 'dataset_fingerprint.json'} is of "
+                f"{len(spacings)} cases and imagesTr has {len(self.dataset.cases)}; remove it"
+            )
+        usual = self.dataset.dataset_json.get("overwrite_image_reader_writer")
+        if turned and usual != REORIENTING_READER:
+            axes = [oriented_axes(images[0]) for images, _ in self.dataset.cases.values()]
+            spacings = [reorder(row, order) for row, order in zip(spacings, axes, strict=True)]
+            shapes = [reorder(row, order) for row, order in zip(shapes, axes, strict=True)]
+        return np.array(spacings), np.array(shapes)
+
+    def choose_spacing(self, median: np.ndarray) -> tuple[float, ...]:
+        """mm per voxel and axis."""
+        if self.options.spacing == "dataset":
+            self.because["spacing"] = "the data set's median, as asked for"
+            return tuple(round(float(step), 4) for step in median)
+        if not isinstance(self.options.spacing, str):
+            self.because["spacing"] = "as asked for"
+            return tuple(float(step) for step in self.options.spacing)
+        trained = self.encoder.spacing
+        self.because["spacing"] = "that of pre-training: a token keeps its size in mm"
+        if any(step > COARSE * own for step, own in zip(trained, median, strict=True)):
+            self.warnings.append(
+                f"the encoder was trained at {_shown(trained)} mm and the images have "
+                f"{_shown(median)} mm: structures of a few voxels are lost; consider "
+                "--spacing dataset"
+            )
+        return trained
+
+    def choose_normalization(self) -> tuple[list[str], list[bool], dict[str, Any]]:
+        """nnU-Net's classes, masks and numbers per channel: the encoder's where they apply."""
+        own_schemes, own_masks = _nnunet_normalization(self.dataset, self.fingerprint)
+        measured = self.fingerprint["foreground_intensity_properties_per_channel"]
+        schemes, masks, intensities = [], [], {}
+        for number, name in enumerate(self.dataset.channel_names):
+            trained = number if len(self.encoder.channel_names) > number else 0
+            scheme, numbers = own_schemes[number], dict(measured[str(number)])
+            expected = self.encoder.normalization_schemes[trained]
+            if expected == CT_SCHEME and scheme == CT_SCHEME:
+                numbers.update(self.window(trained))
+            elif expected == CT_SCHEME or scheme == CT_SCHEME:
+                self.warnings.append(
+                    f"channel {number} ({name}) is normalised by {scheme}; the encoder was trained "
+                    f"with {expected} ({self.encoder.channel_names[trained]}): another modality"
+                )
+            else:
+                scheme = expected
+            schemes.append(scheme)
+            masks.append(bool(own_masks[number]) and scheme == own_schemes[number])
+            intensities[str(number)] = numbers
+        self.because["normalization_schemes"] = (
+            "the encoder's HU window through CTNormalization's numbers, air at 0 (what nnU-Net "
+            "pads with)"
+            if CT_SCHEME in schemes
+            else "as in pre-training"
+        )
+        return schemes, masks, intensities
+
+    def window(self, channel: int) -> dict[str, float]:
+        """CTNormalization's numbers: the encoder's, moved so that air is 0 where that is exact."""
+        from colipri.transfer.encoder_weights import can_shift
+
+        wanted = ("mean", "std", "percentile_00_5", "percentile_99_5")
+        numbers = {key: float(self.encoder.intensities[channel][key]) for key in wanted}
+        air = self.encoder.air_value(channel)
+        if air:
+            if can_shift(self.encoder):
+                numbers["mean"] += air * numbers["std"]
+            else:
+                self.warnings.append(
+                    f"air is {air:g} to the encoder and nnU-Net pads with 0; its convolutional "
+                    "stem does not allow to move that"
+                )
+        return numbers
+
+    def choose_network(self, spacing: Sequence[float], median_shape: np.ndarray) -> dict[str, Any]:
+        """Patch, batch, recomputation and the network in nnU-Net's form.
+
+        Raises:
+            ColipriError: not even the smallest patch fits.
+        """
+        token = self.encoder.token_patch
+        wanted = [
+            max(SMALLEST_GRID, math.ceil(size / step - 1e-6))
+            for size, step in zip(median_shape, token, strict=True)
+        ]
+        trained = prod(n // t for n, t in zip(self.encoder.patch_size, token, strict=True))
+        step_mm = [s * t for s, t in zip(spacing, token, strict=True)]
+        grid = _shrink(wanted, step_mm, lambda g: prod(g) <= max(trained, SMALLEST_GRID**3))
+        budget = self.options.gpu_memory_target * GIB * SAFETY
+
+        def fits(candidate: Sequence[int], level: str) -> bool:
+            return self.memory(candidate, level, MINIMUM_BATCH).total <= budget
+
+        level = next((name for name in ("none", "mlp", "full") if fits(grid, name)), "full")
+        grid = _shrink(grid, step_mm, lambda g: fits(g, level))
+        if not fits(grid, level):
+            needed = math.ceil(self.memory(grid, level, MINIMUM_BATCH).total / GIB / SAFETY)
+            raise ColipriError(
+                f"two patches of {_shown(n * t for n, t in zip(grid, token, strict=True))} voxels "
+                f"need {needed} GB; plan with -gpu_memory_target {needed} or more"
+            )
+        patch = [n * t for n, t in zip(grid, token, strict=True)]
+        batch = self.choose_batch(grid, level, budget, patch, median_shape)
+        estimate = self.memory(grid, level, batch)
+        self.because["patch_size"] = (
+            f"the median image ({_shown(median_shape)} voxels) in multiples of {_shown(token)}, at "
+            f"most the {trained:,} tokens of pre-training, and what memory allows"
+        )
+        self.because["activation_checkpointing"] = (
+            f"'{level}': the cheapest level at which {MINIMUM_BATCH} patches fit into "
+            f"{self.options.gpu_memory_target:g} GB"
+        )
+        return {
+            "batch_size": batch,
+            "patch_size": patch,
+            "architecture": {
+                "network_class_name": NETWORK_CLASS,
+                "arch_kwargs": self.arch_kwargs(grid, level),
+                "_kw_requires_import": [],
+            },
+            "memory_estimate": {
+                "total_in_gb": round(estimate.total / GIB, 3),
+                "per_patch_in_gb": round(sum(estimate.per_patch.values()) / GIB, 3),
+                "planned_for_in_gb": float(self.options.gpu_memory_target),
+            },
+        }
+
+    def choose_batch(
+        self,
+        grid: Sequence[int],
+        level: str,
+        budget: float,
+        patch: Sequence[int],
+        median_shape: np.ndarray,
+    ) -> int:
+        """As many patches as fit, but at most 5 % of the data set's voxels, and at least two."""
+        one = self.memory(grid, level, 1)
+        memory = int((budget - one.fixed) // sum(one.per_patch.values()))
+        voxels = float(np.prod(median_shape)) * len(self.dataset.cases)
+        covered = round(voxels * COVERED_BY_BATCH / prod(patch))
+        self.because["batch_size"] = (
+            f"{memory} fit into memory; at most {COVERED_BY_BATCH:.0%} of the data set's voxels a "
+            f"batch ({covered}), at least {MINIMUM_BATCH}"
+        )
+        return max(MINIMUM_BATCH, min(memory, covered))
+
+    def memory(self, grid: Sequence[int], level: str, batch: int) -> Any:
+        """Estimate for a token grid."""
+        token = self.encoder.token_patch
+        return estimate_segmentation_memory(
+            self.arch_kwargs(grid, level),
+            [n * t for n, t in zip(grid, token, strict=True)],
+            batch,
+            len(self.dataset.channel_names),
+            self.dataset.num_heads,
+        )
+
+    def arch_kwargs(self, grid: Sequence[int], level: str) -> dict[str, Any]:
+        """Arguments of the network class."""
+        encoder = {**self.encoder.arch_kwargs, "activation_checkpointing": level}
+        if encoder.get("position_grid") is not None:
+            encoder["position_grid"] = [int(n) for n in grid]
+        decoder: dict[str, Any] = {"kind": self.options.decoder}
+        if self.options.decoder == "dense":
+            decoder.update(base_features=16, num_depths=4)
+        return {
+            "encoder": encoder,
+            "decoder": decoder,
+            "strides": deep_supervision_strides(self.encoder.token_patch),
+        }
+
+
+def _shrink(grid: Sequence[int], step_mm: Sequence[float], good: Any) -> list[int]:
+    """Take tokens from the axis that is longest in mm until ``good``, or nothing is left."""
+    result = list(grid)
+    while not good(result):
+        lengths = [
+            n * step if n > SMALLEST_GRID else 0.0 for n, step in zip(result, step_mm, strict=True)
+        ]
+        if not any(lengths):
+            break
+        result[int(np.argmax(lengths))] -= 1
+    return result
+
+
+def _nnunet_normalization(
+    dataset: SegmentationDataset, fingerprint: dict[str, Any]
+) -> tuple[list[str], list[bool]]:
+    """What nnU-Net itself would choose, by channel names and by how much cropping removed."""
+    from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import (
+        get_normalization_scheme,
+    )
+
+    classes = [get_normalization_scheme(name) for name in dataset.channel_names]
+    cropped = fingerprint["median_relative_size_after_cropping"] < 3 / 4
+    masks = [
+        bool(cropped and scheme.leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true)
+        for scheme in classes
+    ]
+    return [scheme.__name__ for scheme in classes], masks
+
+
+def _resampling() -> dict[str, Any]:
+    """nnU-Net's defaults: cubic for images, linear for labels and probabilities."""
+    name = "resample_data_or_seg_to_shape"
+
+    def arguments(is_seg: bool, order: int) -> dict[str, Any]:
+        return {"is_seg": is_seg, "order": order, "order_z": 0, "force_separate_z": None}
+
+    return {
+        "resampling_fn_data": name,
+        "resampling_fn_data_kwargs": arguments(False, 3),
+        "resampling_fn_seg": name,
+        "resampling_fn_seg_kwargs": arguments(True, 1),
+        "resampling_fn_probabilities": name,
+        "resampling_fn_probabilities_kwargs": arguments(False, 1),
+    }
+
+
+def _floats(values: np.ndarray) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _shown(values: Any) -> str:
+    return " x ".join(f"{value:g}" for value in values)

@@ -1,0 +1,262 @@
+"""One transfer: fingerprint, plan, preprocessing, encoder file, and the proof that it loads."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colipri.common.atomic import atomic_write_json, read_json
+from colipri.common.errors import ColipriError
+from colipri.transfer.edited_plans import check_plans, describe_edits, plan_digest
+from colipri.transfer.encoder_weights import (
+    repeat_channels,
+    resize_positions,
+    save_encoder,
+    shift_input,
+)
+from colipri.transfer.nnunet_dataset import SegmentationDataset
+from colipri.transfer.pretrained_encoder import CT_SCHEME, PretrainedEncoder
+from colipri.transfer.segmentation_planner import CONFIGURATION, PlanOptions, SegmentationPlanner
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a transfer wrote.
+
+    Attributes:
+        plans: content of the plans file.
+        plans_file, encoder_file: where they are.
+        warnings: what the user should know.
+        num_loaded: how many tensors of the network nnU-Net's loader takes from the file.
+        kept_edits: the plans file had been edited by hand and was left as it is.
+    """
+
+    plans: dict[str, Any]
+    plans_file: Path
+    encoder_file: Path
+    warnings: tuple[str, ...]
+    num_loaded: int
+    kept_edits: bool
+
+
+def transfer_encoder(
+    dataset: SegmentationDataset,
+    encoder: PretrainedEncoder,
+    options: PlanOptions,
+    num_processes: int,
+    overwrite_plans: bool = False,
+    preprocess: bool = True,
+) -> Transfer:
+    """Make a data set ready for fine-tuning ``encoder`` with stock nnU-Net; safe to run again.
+
+    Raises:
+        ColipriError: the encoder and the data set (or the hand-edited plan) do not go together.
+    """
+    repeat_channels(encoder, len(dataset.channel_names))  # what cannot fit is said at once
+    fingerprint = ensure_fingerprint(dataset, num_processes)
+    planner = SegmentationPlanner(dataset, fingerprint, encoder, options)
+    planned = planner.plan()
+    plans, kept = _merge_with_existing(dataset, planned, planner, overwrite_plans)
+    check_plans(plans, encoder, dataset)
+    plans_file = dataset.preprocessed / f"{options.plans_name}.json"
+    encoder_file = dataset.preprocessed / f"{options.plans_name}_encoder.pth"
+    atomic_write_json(dataset.preprocessed / "dataset.json", dataset.dataset_json)
+    atomic_write_json(plans_file, plans)
+    weights = weights_for_plan(encoder, plans, dataset)
+    save_encoder(encoder_file, weights, {"source": encoder.source, "plans": plans["plans_name"]})
+    num_loaded = load_like_nnunet(encoder_file, plans, dataset)
+    if preprocess:
+        ensure_preprocessed(dataset, plans, num_processes)
+    return Transfer(
+        plans, plans_file, encoder_file, tuple(planner.warnings), num_loaded, kept_edits=kept
+    )
+
+
+def ensure_fingerprint(dataset: SegmentationDataset, num_processes: int) -> dict[str, Any]:
+    """nnU-Net's fingerprint, computed where missing (or half-written, or of other cases)."""
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset
+
+    path = dataset.preprocessed / "dataset_fingerprint.json"
+    if path.is_file():
+        with contextlib.suppress(ColipriError):
+            known: dict[str, Any] = read_json(path)
+            if len(known.get("spacings", [])) == len(dataset.cases):
+                return known
+    logger.info("Extracting nnU-Net's fingerprint of %s", dataset.name)
+    with quiet():
+        extract_fingerprint_dataset(
+            dataset.number, num_processes=num_processes, show_progress_bar=False, verbose=False
+        )
+    content: dict[str, Any] = read_json(path)
+    return content
+
+
+def _merge_with_existing(
+    dataset: SegmentationDataset,
+    planned: dict[str, Any],
+    planner: SegmentationPlanner,
+    overwrite: bool,
+) -> tuple[dict[str, Any], bool]:
+    """The plan to use: one that somebody edited is kept, other configurations of it as well."""
+    planned["colipri"] = {
+        "encoder": planner.encoder.source,
+        "because": planner.because,
+        "planned_digest": plan_digest(planned),
+    }
+    path = dataset.preprocessed / f"{planner.options.plans_name}.json"
+    if not path.is_file():
+        return planned, False
+    existing = read_json(path)
+    marker = existing.get("colipri", {}).get("planned_digest") if isinstance(existing, dict) else 0
+    if marker is None or not isinstance(existing, dict):
+        raise ColipriError(
+            f"{path} is a plan of another planner; choose a name with -overwrite_plans_name"
+        )
+    edits = describe_edits(existing, planned)
+    if plan_digest(existing) != marker and edits and not overwrite:
+        logger.info("Keeping the edited plan %s (%s)", path, edits)
+        existing["colipri"]["encoder"] = planner.encoder.source
+        return existing, True
+    others = {k: v for k, v in existing["configurations"].items() if k != CONFIGURATION}
+    planned["configurations"].update(others)
+    return planned, False
+
+
+def weights_for_plan(
+    encoder: PretrainedEncoder, plans: dict[str, Any], dataset: SegmentationDataset
+) -> dict[str, Any]:
+    """The encoder's weights for the plan's channels, normalisation and patch."""
+    configuration = plans["configurations"][CONFIGURATION]
+    channels = len(dataset.channel_names)
+    weights = repeat_channels(encoder, channels)
+    shifts = []
+    for number in range(channels):
+        trained = number if len(encoder.channel_names) > number else 0
+        both_ct = (
+            configuration["normalization_schemes"][number] == CT_SCHEME
+            and encoder.normalization_schemes[trained] == CT_SCHEME
+        )
+        numbers = plans["foreground_intensity_properties_per_channel"][str(number)]
+        ours = encoder.intensities[trained]
+        shifts.append((ours["mean"] - numbers["mean"]) / ours["std"] if both_ct else 0.0)
+    weights = shift_input(encoder, weights, shifts)
+    grid = encoder.arch_kwargs.get("position_grid")
+    if grid is not None:
+        arch = configuration["architecture"]["arch_kwargs"]["encoder"]
+        weights = resize_positions(weights, grid, arch["position_grid"])
+    return weights
+
+
+def load_like_nnunet(
+    encoder_file: Path, plans: dict[str, Any], dataset: SegmentationDataset
+) -> int:
+    """Build the network as nnU-Net does and load the file with nnU-Net's own function.
+
+    Returns:
+        How many of the network's tensors came from the file.
+
+    Raises:
+        ColipriError: nnU-Net would refuse the file.
+    """
+    import torch
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    architecture = plans["configurations"][CONFIGURATION]["architecture"]
+    network = get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        len(dataset.channel_names),
+        dataset.num_heads,
+        deep_supervision=True,
+    )
+    try:
+        with quiet():
+            load_pretrained_weights(network, str(encoder_file))
+    except AssertionError as error:
+        raise ColipriError(
+            f"nnU-Net would refuse {encoder_file}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    stored = torch.load(encoder_file, map_location="cpu", weights_only=True)["network_weights"]
+    state = network.state_dict()
+    expected = [name for name in state if ".seg_layers." not in name]
+    wrong = [name for name in expected if not torch.equal(state[name], stored[name])]
+    if wrong or set(stored) != set(expected):
+        raise ColipriError(f"{encoder_file} was not loaded completely (first {wrong[:1]})")
+    return len(expected)
+
+
+def ensure_preprocessed(
+    dataset: SegmentationDataset, plans: dict[str, Any], num_processes: int
+) -> bool:
+    """Preprocess with nnU-Net, unless it was finished for the same plan and the same files.
+
+    Returns:
+        Whether anything had to be done.
+    """
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
+
+    configuration = plans["configurations"][CONFIGURATION]
+    marker = dataset.preprocessed / f"{configuration['data_identifier']}_complete.json"
+    digest = {"digest": _preprocessing_digest(dataset, plans)}
+    folder = dataset.preprocessed / configuration["data_identifier"]
+    if folder.is_dir() and marker.is_file() and read_json(marker) == digest:
+        return False
+    marker.unlink(missing_ok=True)
+    logger.info("Preprocessing %d cases of %s with nnU-Net", len(dataset.cases), dataset.name)
+    try:
+        with quiet():
+            preprocess_dataset(
+                dataset.number, plans["plans_name"], [CONFIGURATION], [num_processes], False, False
+            )
+    except OSError as error:
+        raise ColipriError(
+            f"cannot write {folder}: {error.strerror or error}; check free disk space"
+        ) from error
+    atomic_write_json(marker, digest)
+    return True
+
+
+def _preprocessing_digest(dataset: SegmentationDataset, plans: dict[str, Any]) -> str:
+    """Changes whenever the preprocessed cases would."""
+    configuration = plans["configurations"][CONFIGURATION]
+    ignored = ("architecture", "batch_size", "memory_estimate", "colipri_training", "batch_dice")
+    relevant = {
+        "configuration": {k: v for k, v in configuration.items() if k not in ignored},
+        "plans": {
+            key: plans[key]
+            for key in (
+                "image_reader_writer",
+                "transpose_forward",
+                "foreground_intensity_properties_per_channel",
+            )
+        },
+        "labels": dataset.dataset_json["labels"],
+        "files": [
+            [str(path), path.stat().st_size, path.stat().st_mtime_ns]
+            for images, label in dataset.cases.values()
+            for path in (*images, label)
+        ],
+    }
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """nnU-Net prints; at debug level its lines are logged, otherwise they are dropped."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        yield
+    for line in text.getvalue().splitlines():
+        if line.strip():
+            logger.debug("nnU-Net: %s", line)
