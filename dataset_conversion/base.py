@@ -36,7 +36,7 @@ class SourceCase:
         make: makes the image where the source's files cannot be used as they are (blank headers,
             npz, ...). It is called with ``images`` in a worker process, so it must be a
             module-level function or a functools.partial of one; it returns a 3D SimpleITK image
-            in HU, or raises ColipriError with the reason.
+            in HU (or one a channel), or raises ColipriError with the reason.
         report: text, {"findings": ..., "impression": ...}, the path of a .txt or .json file, or
             None for an image-only case.
         findings: label name -> 1, 0 or None (unknown).
@@ -52,7 +52,7 @@ class SourceCase:
     study: str = ""
     split: str = ""
     images: Sequence[Path] = ()
-    make: Callable[[Sequence[Path]], sitk.Image] | None = None
+    make: Callable[[Sequence[Path]], sitk.Image | Sequence[sitk.Image]] | None = None
     report: str | Mapping[str, str] | Path | None = None
     findings: Mapping[str, int | None] = field(default_factory=dict)
     skipped: str = ""
@@ -68,6 +68,7 @@ class Converter(ABC):
 
     Attributes:
         needs_input: whether ``-i`` is required.
+        exports: it writes something else than a raw data set, and defines all of its arguments.
         channel_names: nnU-Net's; more than one where a case has several images. A channel called
             CT holds HU.
         licence, reference: for dataset.json.
@@ -75,6 +76,7 @@ class Converter(ABC):
     """
 
     needs_input = True
+    exports = False
     channel_names: Mapping[str, str] = {"0": "CT"}
     licence = "that of the source"
     reference = ""

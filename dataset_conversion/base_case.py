@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from colipri.common.atomic import atomic_path
 from colipri.common.errors import ColipriError
@@ -32,6 +33,7 @@ class CaseTask:
     name: str
     folder: Path
     mode: str
+    channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def write_case(task: CaseTask) -> WrittenCase:
     try:
         sources = [check_source(path) for path in case.images]
         if case.make is not None:
-            images = [_made(case, sources, stem)]
+            images = _made(case, sources, stem, task.channels)
         else:
             images = [
                 place_image(source, stem.with_name(f"{stem.name}_{channel:04d}"), mode)
@@ -75,12 +77,19 @@ def write_case(task: CaseTask) -> WrittenCase:
     return WrittenCase(row, endings, "; ".join(note for note in notes if note))
 
 
-def _made(case: SourceCase, sources: list[Path], stem: Path) -> Path:
+def _made(case: SourceCase, sources: list[Path], stem: Path, channels: int) -> list[Path]:
+    """Make the image, or one image a channel, unless it is there."""
     assert case.make is not None
-    target = stem.with_name(f"{stem.name}_0000.nii.gz")
-    if not is_current(target, sources):
-        write_image(case.make(sources), target)
-    return target
+    targets = [stem.with_name(f"{stem.name}_{number:04d}.nii.gz") for number in range(channels)]
+    if all(is_current(target, sources) for target in targets):
+        return targets
+    made = case.make(sources)
+    images: list[Any] = list(made) if isinstance(made, (list, tuple)) else [made]
+    if len(images) != channels:
+        raise ColipriError(f"{len(images)} images were made for {channels} channels")
+    for image, target in zip(images, targets, strict=True):
+        write_image(image, target)
+    return targets
 
 
 def _report(case: SourceCase, stem: Path, mode: str) -> Path | None:

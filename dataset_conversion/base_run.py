@@ -108,7 +108,7 @@ def _tasks(
             report.add(PROBLEM, case.row, case.identifier, reason=str(error))
             continue
         tidy = replace(case, subject=_line(case.subject), study=_line(case.study))
-        yield CaseTask(tidy, name, target.folder, target.mode)
+        yield CaseTask(tidy, name, target.folder, target.mode, len(converter.channel_names))
 
 
 def _check(case: SourceCase, channels: int, finding_names: Sequence[str]) -> None:

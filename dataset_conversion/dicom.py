@@ -33,7 +33,7 @@ class Dicom(Converter):
     Patients, studies and series get names hashed with a secret salt: $colipri_salt, --salt FILE, or
     one that is made once and kept in $colipri_raw/private/DatasetXXX_Name, where identifiers.csv
     leads back to the source. That folder is yours: do not hand it on. The text of reports is not
-    searched for names.
+    searched for names. Licence and access terms are those of your archive.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:

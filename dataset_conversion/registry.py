@@ -54,6 +54,10 @@ CONVERTERS: dict[str, Entry] = {
         "dataset_conversion.to_nnssl:ToNnssl",
         "the other way: a pretrain_data.json for nnssl from a raw data set of colipri",
     ),
+    "rad_chestct": Entry(
+        "dataset_conversion.rad_chestct:RadChestCT",
+        "RAD-ChestCT: npz arrays, labels under a mapping that you name",
+    ),
     "semi_synthetic_chest": Entry(
         "dataset_conversion.semi_synthetic:SemiSyntheticChest",
         "embedded real chest CTs with inserted findings and written reports (no download)",

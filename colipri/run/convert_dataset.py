@@ -50,7 +50,8 @@ def build_converter_parser(name: str) -> argparse.ArgumentParser:
 
     converter = find_converter(name)
     parser = make_parser(f"{COMMAND} {name}", inspect.getdoc(converter) or "")
-    add_common_arguments(parser, converter.needs_input)
+    if not converter.exports:
+        add_common_arguments(parser, converter.needs_input)
     converter.add_arguments(parser)
     parser.set_defaults(converter=converter, converter_name=name)
     return parser
@@ -62,6 +63,9 @@ def convert(options: argparse.Namespace) -> int:
 
     from dataset_conversion.base_options import target_of
 
+    if options.converter.exports:
+        exported: int = options.converter(options).convert(None)
+        return exported
     target = target_of(options)
     code: int = options.converter(options).convert(target)
     if code == EXIT_OK:
