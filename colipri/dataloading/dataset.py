@@ -15,6 +15,7 @@ from colipri.common.seeds import derive_seed
 from colipri.dataloading.sampler import SampleKey
 from colipri.preprocessing.cells import centre_start
 from colipri.preprocessing.store import CaseStore
+from colipri.text.augmentation import CaptionAugmentation, Mirroring
 
 if TYPE_CHECKING:
     from colipri.dataloading.opposites import OppositePair, OppositeSampler
@@ -44,7 +45,8 @@ class ColipriDataset:
 
     Args:
         store: preprocessed cases.
-        configuration: patch_size, token_patch_size, and optionally "captions" (text augmentation).
+        configuration: patch_size, token_patch_size, and optionally "captions" (text augmentation)
+            and "augmentation" (of which the probability of mirroring concerns text as well).
         training: draw, or take the fixed form.
         seed: of the run.
         opposites: draws opposite sentences for each sample; None where they are not trained.
@@ -60,8 +62,10 @@ class ColipriDataset:
     ) -> None:
         self.store = store
         self.patch_size = tuple(configuration.raw["patch_size"])
-        self.caption_settings = dict(configuration.raw.get("captions", {}))
         self.training = training
+        self.captions = CaptionAugmentation(configuration.raw.get("captions", {}), seed)
+        flips = configuration.raw.get("augmentation", {}).get("flip_probability", 0.0)
+        self.mirroring = Mirroring(flips if training else 0.0, seed)
         self.seed = seed
         self.opposites = opposites
 
@@ -85,10 +89,13 @@ class ColipriDataset:
         if not body.any():  # a crop of nothing but air: there must be something to encode
             body = np.ones_like(body)
         report = self.store.report(key.case)
+        mirrored = self.mirroring.draw(report, key.case, key.number)
+        if mirrored is not None:  # the last axis points to the right
+            image, body, report = image[..., ::-1].copy(), body[..., ::-1].copy(), mirrored
         return {
             "image": torch.from_numpy(image),
             "body": torch.from_numpy(body.reshape(-1)),
-            "caption": self.caption(report, rng),
+            "caption": self.caption(report, key),
             "report": report,
             "opposites": self.opposite_pairs(report, key.number),
             "case": key.case,
@@ -105,15 +112,11 @@ class ColipriDataset:
         a, b, c = (int(rng.integers(x, y + 1)) for x, y in zip(low, high, strict=True))
         return (a, b, c)
 
-    def caption(self, report: StructuredReport | None, rng: np.random.Generator) -> str:
+    def caption(self, report: StructuredReport | None, key: SampleKey) -> str:
         """Text to align the image with; empty for an image-only case."""
-        from colipri.text.captions import CaptionSettings, draw_caption, full_caption
-
-        if report is None:
-            return ""
-        if not self.training:
-            return full_caption(report)
-        return draw_caption(report, rng, CaptionSettings.from_dict(self.caption_settings))
+        if self.training:
+            return self.captions.draw(report, key.case, key.number)
+        return self.captions.full(report)
 
     def opposite_pairs(self, report: StructuredReport | None, number: int) -> list[OppositePair]:
         """Pairs of opposite sentences, from a generator of their own: captions stay the same."""

@@ -1,13 +1,12 @@
-"""Captions drawn from structured reports: varied for training, always the same for validation.
+"""Captions of structured reports: how they vary in training; validation takes the whole report.
 
 A contrastive model that always sees the whole report in one order learns its layout. Captions vary
-in order, length and section; the random numbers come from the caller, so that a sample's caption is
-a function of its seed and nothing else.
+in order, length and section. Whose random numbers they are drawn with says augmentation.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from colipri.common.errors import ColipriError
 from colipri.text.report import context_sections
+from colipri.text.short_prompts import short_prompts
 from colipri.text.statements import as_statement
 from colipri.text.structuring import Sentence, StructuredReport
 
@@ -25,9 +25,10 @@ _IMPRESSION = "impression"
 class CaptionSettings:
     """How captions vary. Probabilities are per caption unless said otherwise."""
 
-    # Order carries no information about the image; half keep the written order, which is what
-    # validation and users' texts have.
-    shuffle_sentences: float = 0.5
+    # Always: order carries no information about the image, so no order should come twice. Text in
+    # the written order (validation, users) is one such order and nothing unusual to the encoder.
+    shuffle_sentences: float = 1.0
+    # Half keep findings before impression, the order in which all reports are written.
     shuffle_sections: float = 0.5
     # Per sentence. A small share: each caption stays a nearly full description, yet no single
     # boilerplate sentence can be relied on.
@@ -39,6 +40,9 @@ class CaptionSettings:
     # One positive or negative sentence: the length of a zero-shot prompt. At a fifth, prompts are
     # not foreign to the text encoder while most captions still tell images apart.
     short_prompt: float = 0.2
+    # Of those, so many as the finding alone ("no pleural effusion"), the prompt that does best in
+    # zero-shot; the others as the whole sentence. Where a sentence has no such form: the sentence.
+    short_prompt_bare: float = 0.5
     # Half of the short prompts deny a finding, because zero-shot compares "effusion" with "no
     # effusion", although negative sentences are the majority in most reports.
     short_prompt_negative: float = 0.5
@@ -76,13 +80,28 @@ class CaptionSettings:
         return cls(**content)
 
 
-NO_AUGMENTATION = CaptionSettings(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NO_AUGMENTATION = CaptionSettings(
+    shuffle_sentences=0.0,
+    shuffle_sections=0.0,
+    drop_sentence=0.0,
+    findings_only=0.0,
+    impression_only=0.0,
+    short_prompt=0.0,
+)
 
 
 def draw_caption(
-    structured: StructuredReport, rng: np.random.Generator, settings: CaptionSettings
+    structured: StructuredReport,
+    rng: np.random.Generator,
+    settings: CaptionSettings,
+    order: Callable[[int, str], list[int]] | None = None,
 ) -> str:
-    """Draw one caption; empty only if the report has no text at all."""
+    """Draw one caption; empty only if the report has no text at all.
+
+    Args:
+        rng: for everything but, if ``order`` is given, the order of sentences.
+        order: gives an order of so many sentences of a section.
+    """
     sections = _describing_sections(structured)
     if rng.random() < settings.short_prompt:
         prompt = _short_prompt(sections, rng, settings)
@@ -94,8 +113,12 @@ def draw_caption(
     shuffled = rng.random() < settings.shuffle_sentences
     sentences: list[Sentence] = []
     for section in sections:
-        order = rng.permutation(len(section)) if shuffled else range(len(section))
-        sentences.extend(section[i] for i in order)
+        places = list(range(len(section)))
+        if shuffled and order is not None:
+            places = order(len(section), section[0].section)
+        elif shuffled:
+            places = rng.permutation(len(section)).tolist()
+        sentences.extend(section[i] for i in places)
     sentences = _drop(sentences, rng, settings)
     return _join(sentences)
 
@@ -144,7 +167,11 @@ def _short_prompt(
     for polarity in (wanted, "positive", "negative"):
         candidates = [sentence for sentence in sentences if sentence.polarity == polarity]
         if candidates:
-            return as_statement(candidates[int(rng.integers(len(candidates)))].text)
+            chosen = candidates[int(rng.integers(len(candidates)))]
+            bare = short_prompts(chosen.text, chosen.polarity)
+            if bare and rng.random() < settings.short_prompt_bare:
+                return bare[int(rng.integers(len(bare)))]
+            return as_statement(chosen.text)
     return ""
 
 

@@ -43,7 +43,7 @@ def negate(sentence: str) -> str:
     statement = as_statement(sentence)
     if sentence_polarity(statement) == "negative":
         return statement
-    label, body = _split_label(_first_clause(statement, "positive"))
+    label, body = split_label(_first_clause(statement, "positive"))
     return as_statement(_with_label(label, deny(body)))
 
 
@@ -59,7 +59,7 @@ def affirm(sentence: str) -> str:
     statement = as_statement(sentence)
     if sentence_polarity(statement) != "negative":
         return statement
-    label, body = _split_label(_first_clause(statement, "negative"))
+    label, body = split_label(_first_clause(statement, "negative"))
     return as_statement(_with_label(label, assert_denied(_clearest_denial(body))))
 
 
@@ -79,8 +79,8 @@ def _clearest_denial(body: str) -> str:
     return body
 
 
-def _split_label(statement: str) -> tuple[str, str]:
-    """("Lungs: ", "Clear.") where a heading of an organ leads the sentence."""
+def split_label(statement: str) -> tuple[str, str]:
+    """("Lungs: ", "Clear.") where a heading of an organ leads the sentence, else ("", sentence)."""
     match = _LABEL.match(statement)
     return (statement[: match.end()], statement[match.end() :]) if match else ("", statement)
 

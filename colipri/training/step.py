@@ -25,6 +25,7 @@ from colipri.objectives.representations import Representations
 from colipri.text.cleaning import fold_spaces
 from colipri.text.laterality import names_a_side
 from colipri.text.sentences import split_sentences
+from colipri.text.short_prompts import prompts_of
 from colipri.text.tokenizer import encode_batch
 
 
@@ -204,7 +205,11 @@ def pairs_of(batch: dict[str, Any]) -> Tensor:
     """(B, B) positives of the cases with a report, from studies and texts."""
     rows = paired_rows(batch)
     captions = [_statements(split_sentences(batch["caption"][row])) for row in rows]
-    reports = [_statements(s.text for s in batch["report"][row].sentences()) for row in rows]
+    reports = [
+        _statements(s.text for s in batch["report"][row].sentences())
+        | prompts_of(batch["report"][row])  # captions may be short prompts
+        for row in rows
+    ]
     return positive_pairs([batch["study"][row] for row in rows], captions, reports)
 
 

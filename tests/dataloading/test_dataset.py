@@ -111,3 +111,28 @@ def test_unknown_caption_setting_is_refused(store: CaseStore) -> None:
     settings = PatchOnly([16, 16, 16], captions={"shuffle": 1})
     with pytest.raises(ColipriError, match="unknown setting 'shuffle'"):
         ColipriDataset(store, settings, True, 0).load(SampleKey("big", 0))
+
+
+def test_image_and_text_are_mirrored_together(store: CaseStore) -> None:
+    """A sample that names a side: either both as they are, or both mirrored."""
+    plain = PatchOnly([16, 24, 16])
+    mirroring = PatchOnly([16, 24, 16], augmentation={"flip_probability": 0.5})
+    straight = ColipriDataset(store, plain, True, 3)
+    datasets = ColipriDataset(store, mirroring, True, 3)
+    mirrored = 0
+    for number in range(40):
+        before, after = (d.load(SampleKey("big", number)) for d in (straight, datasets))
+        is_mirrored = "right pleural effusion" in after["report"].text
+        mirrored += is_mirrored
+        expected = before["image"].flip(-1) if is_mirrored else before["image"]
+        assert torch.equal(after["image"], expected)
+        body = before["body"].reshape(2, 3, 2)
+        assert torch.equal(after["body"].reshape(2, 3, 2), body.flip(-1) if is_mirrored else body)
+        assert ("left" if is_mirrored else "right") not in after["caption"]
+    assert 8 < mirrored < 32
+
+
+def test_validation_is_never_mirrored(store: CaseStore) -> None:
+    mirroring = PatchOnly([16, 24, 16], augmentation={"flip_probability": 1.0})
+    sample = ColipriDataset(store, mirroring, False, 3).load(SampleKey("big", 0))
+    assert "left pleural effusion" in sample["caption"]

@@ -86,12 +86,19 @@ def test_dropping_sentences(structured: StructuredReport) -> None:
 
 
 def test_short_prompts_are_one_sentence_of_either_polarity(structured: StructuredReport) -> None:
-    counts = Counter(draw_many(structured, short_prompt=1.0, short_prompt_negative=0.5))
+    changes = {"short_prompt": 1.0, "short_prompt_negative": 0.5, "short_prompt_bare": 0.0}
+    counts = Counter(draw_many(structured, **changes))
     assert set(counts) == {*FINDINGS, "Effusion."}
     denials = counts["No pneumothorax."] + counts["The heart is normal."]
     assert 160 < denials < 240
     only_negative = structure_report(report_from_text("No effusion."))
-    assert set(draw_many(only_negative, 20, short_prompt=1.0)) == {"No effusion."}
+    assert set(draw_many(only_negative, 20, short_prompt=1.0)) == {"No effusion.", "no effusion"}
+
+
+def test_short_prompts_may_be_the_bare_finding(structured: StructuredReport) -> None:
+    counts = Counter(draw_many(structured, short_prompt=1.0, short_prompt_bare=1.0))
+    bare = {"small left effusion", "no pneumothorax", "nodule in the RUL", "effusion"}
+    assert set(counts) == {*bare, "The heart is normal."}  # which has no such form
 
 
 def test_max_sentences(structured: StructuredReport) -> None:
