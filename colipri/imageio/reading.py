@@ -17,6 +17,7 @@ from colipri.imageio.whole_files import require_whole
 # anterior ("RAS"); everything here is RAS.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _TIFF_ENDINGS = (".tif", ".tiff")
+_NIFTI_ENDINGS = (".nii", ".nii.gz")
 
 
 def read_image(
@@ -120,7 +121,18 @@ def _read_channel(path: Path) -> tuple[np.ndarray, np.ndarray, ImageHeader]:
             f"{header.num_components} values a voxel; one 3D volume per channel file is needed"
         )
     assert header.affine is not None
+    if path.name.lower().endswith(_NIFTI_ENDINGS) and "float" in header.dtype:
+        return _nifti_voxels(path, header.shape[:3]), header.affine, header
     return sitk.GetArrayFromImage(image).transpose(2, 1, 0), header.affine, header
+
+
+def _nifti_voxels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Float voxels (i, j, k) as they are stored: ITK replaces NaN and infinity by 0, silently."""
+    import nibabel
+
+    image: Any = nibabel.load(path)
+    voxels: np.ndarray = image.get_fdata(dtype=np.float32, caching="unchanged")
+    return voxels.reshape(shape)
 
 
 def _read_tiff(path: Path) -> tuple[np.ndarray, np.ndarray, ImageHeader]:

@@ -53,7 +53,7 @@ CODES: dict[str, Code] = {
     "channel_count": Code(
         ERROR,
         "the image column names more or fewer files than there are channels",
-        "name one file per channel, separated by |",
+        "name one file per channel, separated by a vertical bar",
     ),
     "path_escapes": Code(
         ERROR,

@@ -15,10 +15,13 @@ from colipri.imageio.reading import read_header, read_image
 from colipri.imageio.stated_geometry import stated_geometry
 from colipri.imageio.whole_files import TruncatedImageError, require_whole
 from colipri.raw_dataset.cases import Case
+from colipri.raw_dataset.verification_codes import CODES, ERROR
 from colipri.raw_dataset.verification_findings import Finding, make_finding
-from colipri.raw_dataset.verification_hu import air_remark, hu_remarks
+from colipri.raw_dataset.verification_hu import hu_remarks
 from colipri.raw_dataset.verification_space import body_remarks, body_shape, space_remarks
 from colipri.raw_dataset.verification_values import ValueStatistics, value_statistics
+
+ASSUMED_FIELD_MM = 400.0
 
 Note = Callable[[str, str], None]  # code, what is wrong
 
@@ -163,7 +166,7 @@ def _check_channel(image: MedicalImage, is_ct: bool, note: Note) -> ValueStatist
         remarks = hu_remarks(statistics)
         for code, what in remarks:
             note(code, what)
-        if all(code in ("hu_padding", "hu_quantised") for code, _ in remarks):
+        if not any(CODES[code].severity == ERROR for code, _ in remarks):
             _check_body(image, note)
     return statistics
 
@@ -173,10 +176,12 @@ def _check_body(image: MedicalImage, note: Note) -> None:
     from colipri.preprocessing.body import body_mask
 
     volume = image.array[0]
-    mask = body_mask(image.array, image.spacing)
+    # The mask takes thin structures for a table by their size in mm, and mm are what is in doubt:
+    # an image as wide as a patient is assumed.
+    field = max(n * s for n, s in zip(volume.shape[1:], image.spacing[1:], strict=True))
+    scale = max(1.0, ASSUMED_FIELD_MM / field)
+    mask = body_mask(image.array, [step * scale for step in image.spacing])
     if mask.all() or not mask.any():
         return
-    remark = air_remark(value_statistics(volume, ~mask), volume.size)
-    remarks = [] if remark is None else [remark]
-    for code, what in remarks + body_remarks(image, body_shape(volume, mask, image.spacing)):
+    for code, what in body_remarks(image, body_shape(volume, mask, image.spacing)):
         note(code, what)

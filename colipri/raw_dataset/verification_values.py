@@ -34,20 +34,15 @@ class ValueStatistics:
         return float(self.histogram[low - LOWEST : high + 1 - LOWEST].sum()) / max(1, total)
 
 
-def value_statistics(volume: np.ndarray, where: np.ndarray | None = None) -> ValueStatistics:
-    """Statistics of one channel.
-
-    Args:
-        volume: (A0, A1, A2) float32.
-        where: bool of the same shape; None counts all voxels (the digest always does).
-    """
+def value_statistics(volume: np.ndarray) -> ValueStatistics:
+    """Statistics of one channel, (A0, A1, A2) float32."""
     histogram = np.zeros(HIGHEST - LOWEST + 1, dtype=np.int64)
     digest = hashlib.blake2b(repr(volume.shape).encode(), digest_size=16)
     minimum, maximum, not_finite = np.inf, -np.inf, 0
     for start in range(0, volume.shape[0], _ROWS):
         part = volume[start : start + _ROWS]
         digest.update(np.ascontiguousarray(part).data)
-        values = part.ravel() if where is None else part[where[start : start + _ROWS]]
+        values = part.ravel()
         finite = np.isfinite(values)
         if not finite.all():
             not_finite += int(values.size - np.count_nonzero(finite))
