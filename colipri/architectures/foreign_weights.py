@@ -1,0 +1,144 @@
+"""Weights of other projects as WeightFile: the released COLIPRI, nnssl, and Primus of nnU-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from colipri.architectures.axes import permute_axes, permute_positions
+from colipri.architectures.key_maps import encoder_from_dna, model_from_released
+from colipri.architectures.primus import PRESETS
+from colipri.architectures.weight_source import ENCODER, WeightFile, ct_intensities
+from colipri.common.errors import ColipriError
+
+_RELEASED_INTENSITIES = (0.0, 1000.0)  # HU / 1000, after clamping to +-1000
+
+
+def from_released(weights: Mapping[str, Tensor]) -> WeightFile:
+    """The released COLIPRI model's ``model.safetensors``, turned to our axes."""
+    from colipri.architectures.text_encoder import CXR_BERT
+
+    state = model_from_released(weights)
+    encoder = {n[len(ENCODER) :]: t for n, t in state.items() if n.startswith(ENCODER)}
+    heads = _preset_heads(encoder)
+    # its arrays are (Right, Anterior, Superior), ours (Superior, Anterior, Right)
+    turned = permute_axes(encoder, (2, 1, 0), heads or 12)
+    return WeightFile(
+        "released COLIPRI model",
+        {**state, **{ENCODER + name: tensor for name, tensor in turned.items()}},
+        num_heads=heads,
+        intensities=_RELEASED_INTENSITIES,
+        spacing=(2.0, 2.0, 2.0),
+        text_encoder=CXR_BERT,
+        notes=["axes turned from RAS, as the released package feeds images, to SAR"],
+    )
+
+
+def from_nnssl(content: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path) -> WeightFile:
+    """An nnssl checkpoint with its adaptation plan.
+
+    Raises:
+        ColipriError: no Primus, an incomplete plan, or a token order that cannot be mended.
+    """
+    plan = content["nnssl_adaptation_plan"]
+    try:
+        name = str(plan["architecture_plans"]["arch_class_name"])
+        stem, transformer = str(plan["key_to_stem"]), str(plan["key_to_encoder"])
+        configuration = next(iter(plan["pretrain_plan"]["configurations"].values()))
+        patch = [int(n) for n in plan.get("pretrain_patch_size") or configuration["patch_size"]]
+        spacing = tuple(float(step) for step in configuration["spacing"])
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
+        raise ColipriError(f"{path}: its nnssl_adaptation_plan is incomplete ({error})") from error
+    if not name.startswith("Primus"):
+        raise ColipriError(f"{path} holds an nnssl encoder of class {name}; only Primus fits here")
+    encoder = encoder_from_dna(
+        _below(weights, {f"{stem}.": "down_projection.", f"{transformer}.": "eva."})
+    )
+    size = name.removeprefix("Primus")
+    heads = PRESETS[size]["num_heads"] if size in PRESETS else _preset_heads(encoder)
+    file = WeightFile(f"nnssl checkpoint ({name})", {}, heads, None, spacing)
+    grid = _grid_of(encoder, patch)
+    if "eva.pos_embed" in encoder:
+        file.position_grid = grid
+    if _is_masked_autoencoder(content, weights):
+        encoder = _with_mended_order(encoder, grid, heads, path)
+        file.notes.append(
+            "token order corrected: nnssl's masked autoencoder counts positions of the first two "
+            "axes the other way round"
+        )
+    file.state = {ENCODER + key: tensor for key, tensor in encoder.items()}
+    return file
+
+
+def _with_mended_order(
+    encoder: dict[str, Tensor], grid: tuple[int, ...] | None, heads: int | None, path: Path
+) -> dict[str, Tensor]:
+    """nnssl's EvaMAE flattens (axis 1, axis 0, axis 2) and turns positions as (0, 1, 2)."""
+    if heads is None:
+        raise ColipriError(f"{path}: its number of heads is unknown, so its axes cannot be mended")
+    if grid is not None and grid[0] != grid[1]:
+        raise ColipriError(
+            f"{path}: nnssl trained it on {'x'.join(map(str, grid))} tokens; where the first two "
+            "axes differ, its token order mixes them, and no order of the weights can mend that"
+        )
+    return permute_positions(encoder, (1, 0, 2), heads, grid)
+
+
+def _is_masked_autoencoder(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> bool:
+    trainer = str(content.get("trainer_name", ""))
+    return "decoder.blocks.0.norm1.weight" in weights or "MAE" in trainer or "SimMIM" in trainer
+
+
+def from_primus(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> WeightFile:
+    """Primus, PrimusV2 or V3, from an nnU-Net checkpoint or as bare weights."""
+    encoder = encoder_from_dna(
+        _below(weights, {"down_projection.": "down_projection.", "eva.": "eva."})
+    )
+    file = WeightFile("weights of Primus", {}, _preset_heads(encoder))
+    arguments = content.get("init_args")
+    if isinstance(arguments, Mapping) and isinstance(arguments.get("plans"), Mapping):
+        plans = arguments["plans"]
+        configuration = plans["configurations"][arguments["configuration"]]
+        file.kind = f"nnU-Net checkpoint ({content.get('trainer_name', '?')})"
+        file.intensities = ct_intensities(plans, configuration)
+        file.spacing = tuple(configuration["spacing"])
+        grid = _grid_of(encoder, configuration["patch_size"])
+        file.position_grid = grid if "eva.pos_embed" in encoder else None
+        back = tuple(plans.get("transpose_backward", (0, 1, 2)))
+        if back != (0, 1, 2):
+            encoder = permute_axes(encoder, back, file.num_heads or 1, file.position_grid)
+            file.spacing = tuple(file.spacing[axis] for axis in back)
+            if file.position_grid is not None:
+                file.position_grid = tuple(file.position_grid[axis] for axis in back)
+            file.notes.append(f"axes turned back from nnU-Net's order {plans['transpose_forward']}")
+    file.state = {ENCODER + name: tensor for name, tensor in encoder.items()}
+    return file
+
+
+def _below(weights: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
+    """What lies under the prefixes, under our names, and register tokens; decoders are left out."""
+    result = {}
+    for name, tensor in weights.items():
+        for theirs, ours in prefixes.items():
+            if name.startswith(theirs):
+                result[ours + name[len(theirs) :]] = tensor
+        if name == "register_tokens":
+            result[name] = tensor
+    return result
+
+
+def _preset_heads(encoder: Mapping[str, Tensor]) -> int | None:
+    """Heads of the paper's sizes by width: weights do not show them."""
+    width = len(encoder["eva.norm.weight"])
+    heads = {preset["embed_dim"]: preset["num_heads"] for preset in PRESETS.values()}
+    return heads.get(width)
+
+
+def _grid_of(encoder: Mapping[str, Tensor], patch: Any) -> tuple[int, ...] | None:
+    """Tokens per axis of the patch that an encoder was trained on; a token of 8 where unknown."""
+    kernel = encoder.get("down_projection.proj.weight")
+    token = (8, 8, 8) if kernel is None else tuple(kernel.shape[2:])
+    return tuple(int(size) // step for size, step in zip(patch, token, strict=True))

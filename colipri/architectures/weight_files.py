@@ -1,0 +1,131 @@
+"""Weights from files of several projects, recognised by their content, in our names and axes.
+
+Known are checkpoints and exports of colipri, the released COLIPRI model, checkpoints of nnssl, and
+dynamic-network-architectures' Primus, PrimusV2 and V3 from nnU-Net's checkpoints or alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from colipri.architectures.foreign_weights import from_nnssl, from_primus, from_released
+from colipri.architectures.weight_source import OUR_ORIENTATION, WeightFile, ct_intensities
+from colipri.common.errors import ColipriError
+
+_WRAPPERS = ("module.", "_orig_mod.")  # of distributed training and of torch.compile
+
+
+def read_weight_file(path: Path) -> WeightFile:
+    """Read a file of weights.
+
+    Raises:
+        ColipriError: missing, damaged, or nothing that holds an image encoder of ours.
+    """
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise ColipriError(f"there is no file of weights {path}")
+    content = _read(path)
+    if "colipri_checkpoint_version" in content:
+        return _from_our_checkpoint(content)
+    weights = _plain(content.get("network_weights", content.get("state_dict", content)))
+    if "nnssl_adaptation_plan" in content:
+        return from_nnssl(content, weights, path)
+    if "image_encoder.backbone.eva.norm.weight" in weights:
+        return from_released(weights)
+    if "image_encoder.eva.norm.weight" in weights:
+        return _from_our_export(weights, path)
+    if "eva.norm.weight" in weights:
+        return from_primus(content, weights)
+    first = ", ".join(list(weights)[:3]) or "nothing"
+    raise ColipriError(
+        f"{path} holds no image encoder that is known here (colipri, released COLIPRI, nnssl, "
+        f"Primus); it begins with: {first}"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import pickle
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+        if head[8:] == b"{":  # eight bytes of length, then a JSON header: safetensors
+            return dict(load_file(path))
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ColipriError(f"{path} cannot be read as weights (damaged?): {reason}") from error
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ColipriError(f"{path} is no file of weights: {type(error).__name__}") from error
+    if not isinstance(content, Mapping):
+        raise ColipriError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
+    return dict(content)
+
+
+def _numpy_scalars() -> list[Any]:
+    """nnU-Net logs numpy numbers into its checkpoints; they are data and cannot run code."""
+    import numpy as np
+
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = (np.float64, np.float32, np.int64, np.int32, np.bool_)
+    return [scalar, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
+
+
+def _plain(weights: Any) -> dict[str, Tensor]:
+    """Tensors only, without the prefixes of wrappers."""
+    result = {}
+    for name, tensor in weights.items() if isinstance(weights, Mapping) else ():
+        if isinstance(tensor, Tensor):
+            for wrapper in _WRAPPERS:
+                name = name.removeprefix(wrapper)
+            result[name] = tensor
+    return result
+
+
+def _from_our_checkpoint(content: Mapping[str, Any]) -> WeightFile:
+    file = _of_plan(_plain(content["network_weights"]), content)
+    file.kind = f"colipri checkpoint ({content.get('trainer_name', '?')})"
+    file.tokenizer = content.get("tokenizer")
+    return file
+
+
+def _from_our_export(weights: dict[str, Tensor], path: Path) -> WeightFile:
+    config = path.with_name("config.json")
+    if config.is_file():
+        stored = json.loads(config.read_text(encoding="utf-8"))
+        if isinstance(stored, dict) and "plans" in stored and "configuration" in stored:
+            file = _of_plan(weights, stored)
+            file.kind = "colipri export"
+            return file
+    return WeightFile("weights of a colipri model", weights)
+
+
+def _of_plan(weights: dict[str, Tensor], content: Mapping[str, Any]) -> WeightFile:
+    plans = content["plans"]
+    configuration = plans["configurations"][content["configuration"]]
+    architecture = configuration["architecture"]["arch_kwargs"]
+    if content.get("orientation", OUR_ORIENTATION) != OUR_ORIENTATION:
+        raise ColipriError(
+            f"the weights are of images with axes {content['orientation']}, not {OUR_ORIENTATION}"
+        )
+    grid = architecture.get("position_grid")
+    return WeightFile(
+        "",
+        weights,
+        num_heads=architecture["num_heads"],
+        intensities=ct_intensities(plans, configuration),
+        spacing=tuple(configuration["spacing"]),
+        position_grid=None if grid is None else tuple(grid),
+        text_encoder=configuration["text_encoder"].get("name_or_path"),
+    )
