@@ -12,7 +12,10 @@ The speed is that of colipri_structure_reports on files: reading, sections, pola
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import random
+import resource
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,9 +24,14 @@ from typing import NamedTuple
 
 from colipri.text.polarity import POLARITIES, tag_sentence
 from colipri.text.report import report_from_text
+from colipri.text.sentences import split_sentences
 from colipri.text.structuring import structure_report
 
-SENTENCES = Path(__file__).resolve().parents[1] / "tests" / "text" / "polarity_sentences.tsv"
+ROOT = Path(__file__).resolve().parents[1]
+SENTENCES = ROOT / "tests" / "text" / "polarity_sentences.tsv"
+JUDGED_CAPTIONS = ROOT / "tests" / "text" / "caption_polarity.tsv"
+CAPTIONS = ROOT.parent / "shared" / "data" / "roco_ccby_captions" / "chest_ct_captions_ccby.tsv"
+PARTS = ("held_in", "held_out", "fresh", "captions")
 
 
 class Example(NamedTuple):
@@ -35,10 +43,23 @@ class Example(NamedTuple):
 
 
 def read_examples(path: Path = SENTENCES) -> list[Example]:
-    """The evaluation set: held_in and held_out."""
+    """The evaluation set: held_in, held_out and fresh."""
     rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
     parts = [row.split("\t") for row in rows[1:] if row]
     return [Example(part, tuple(expected.split("|")), text) for part, expected, text in parts]
+
+
+def read_captions(path: Path = CAPTIONS) -> list[Example]:
+    """The judged sentences of real captions; the file of captions is tab separated."""
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    captions = {row[0]: row[4] for row in rows}
+    judged = JUDGED_CAPTIONS.read_text(encoding="utf-8").splitlines()
+    examples = []
+    for line in [line for line in judged if line[:1] != "#"][1:]:
+        name, number, expected = line.split("\t")
+        sentence = split_sentences(captions[name])[int(number)]
+        examples.append(Example("captions", tuple(expected.split("|")), sentence))
+    return examples
 
 
 def predict(sentence: str) -> tuple[str, ...]:
@@ -86,39 +107,84 @@ def make_reports(count: int, seed: int = 0) -> list[str]:
     return reports
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table, and the mistakes if asked."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument(
-        "--errors", choices=("held_in", "held_out"), help="list the mistakes of a part"
+def print_scores(part: str, examples: Sequence[Example], with_errors: bool) -> None:
+    """The table of one part, and its mistakes if asked."""
+    whole = sum(predict(e.sentence) == e.expected for e in examples)
+    print(f"{part}: {len(examples)} sentences, {whole} right as a whole")
+    for polarity, (precision, recall, f1) in scores(examples).items():
+        print(f"  {polarity:10s} precision {precision:.3f}  recall {recall:.3f}  F1 {f1:.3f}")
+    for example in examples if with_errors else []:
+        if predict(example.sentence) != example.expected:
+            found = [tuple(clause) for clause in tag_sentence(example.sentence)]
+            print(f"  expected {'|'.join(example.expected)}: {found}")
+
+
+def print_captions(path: Path) -> None:
+    """Polarities of all sentences of the captions, and that no text is lost."""
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    counts: Counter[str] = Counter()
+    lost = 0
+    for row in rows:
+        report = report_from_text(row[4])
+        structured = structure_report(report)
+        counts.update(sentence.polarity for sentence in structured.sentences())
+        lost += "".join(structured.text.split()) != "".join(report.text.split())
+    shares = ", ".join(f"{n} {counts[n] / counts.total():.1%}" for n in POLARITIES)
+    print(f"  all {len(rows)} captions: {counts.total()} clauses ({shares}); text lost in {lost}")
+
+
+def print_speed(count: int, processes: int) -> None:
+    """The command on a folder of files: reading, structuring, writing."""
+    from colipri.run.structure_reports import main as command
+
+    texts = make_reports(count)
+    words = sum(len(text.split()) for text in texts) / count
+    with tempfile.TemporaryDirectory() as folder:
+        reports = Path(folder) / "reports"
+        reports.mkdir()
+        for i, text in enumerate(texts):
+            (reports / f"r{i:06d}.txt").write_text(text, encoding="utf-8")
+        start, cpu_before = time.perf_counter(), cpu_seconds()
+        command(["-i", str(reports), "-o", f"{folder}/o.jsonl", "-np", str(processes)])
+        seconds = time.perf_counter() - start
+        cpu = cpu_seconds() - cpu_before
+    print(
+        f"speed: {count} files of {words:.0f} words in {seconds:.1f} s with {processes} processes, "
+        f"{count / seconds:.0f} reports/s; 10,000 reports take {10000 * seconds / count:.1f} s "
+        f"(goal: under 60 s on 2 cores); {cpu:.1f} s of processor time, so "
+        f"{10000 * cpu / count / processes:.1f} s on {processes} idle cores"
     )
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it has started, which are waited for."""
+    for process in multiprocessing.active_children():
+        process.join()
+    usages = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables, and the mistakes if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--errors", choices=PARTS, help="list the mistakes of a part")
     parser.add_argument("--reports", type=int, default=10000, help="for the speed (0: skip)")
+    parser.add_argument("-np", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument(
+        "--captions", type=Path, default=CAPTIONS, help="file of captions (skipped if missing)"
+    )
     options = parser.parse_args(arguments)
     examples = read_examples()
-    for part in ("held_in", "held_out"):
+    for part in PARTS[:3]:
         chosen = [example for example in examples if example.part == part]
-        whole = sum(predict(e.sentence) == e.expected for e in chosen)
-        print(f"{part}: {len(chosen)} sentences, {whole} right as a whole")
-        for polarity, (precision, recall, f1) in scores(chosen).items():
-            print(f"  {polarity:10s} precision {precision:.3f}  recall {recall:.3f}  F1 {f1:.3f}")
-        if options.errors == part:
-            for example in chosen:
-                if predict(example.sentence) != example.expected:
-                    found = [tuple(clause) for clause in tag_sentence(example.sentence)]
-                    print(f"  expected {'|'.join(example.expected)}: {found}")
+        print_scores(part, chosen, options.errors == part)
+    if options.captions.is_file():
+        print_scores("captions", read_captions(options.captions), options.errors == "captions")
+        print_captions(options.captions)
+    else:
+        print(f"captions: skipped, {options.captions} is not there")
     if options.reports:
-        reports = make_reports(options.reports)
-        start = time.perf_counter()
-        sentences = sum(
-            1 for text in reports for _ in structure_report(report_from_text(text)).sentences()
-        )
-        seconds = time.perf_counter() - start
-        words = sum(len(text.split()) for text in reports) / len(reports)
-        print(
-            f"speed: {len(reports)} reports of {words:.0f} words ({sentences} sentences) in "
-            f"{seconds:.1f} s on one core, {len(reports) / seconds:.0f} reports/s; "
-            f"10,000 reports take {10000 * seconds / len(reports):.1f} s"
-        )
+        print_speed(options.reports, options.np)
 
 
 if __name__ == "__main__":

