@@ -141,7 +141,7 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, np.ndarray, ImageHeader]:
 
     try:
         array, properties = Tiff3DIO().read_images([str(path)])
-    except (OSError, ValueError, AssertionError, KeyError) as error:
+    except (OSError, ValueError, AssertionError, KeyError, TypeError, RuntimeError) as error:
         raise _unreadable(path, error) from error
     z, y, x = properties["spacing"]
     affine = np.diag([-x, -y, z, 1.0])

@@ -48,7 +48,8 @@ def stated_geometry(path: Path) -> StatedGeometry:
             _text_fields(_first_bytes(path, _HEADER_BYTES), "=", b"ElementDataFile")
         )
     if name.endswith((".tif", ".tiff")):
-        return StatedGeometry(True, False)  # nnU-Net's reader insists on its spacing file
+        stem = path.name.rsplit(".", 1)[0][: -len("_0000")]
+        return StatedGeometry((path.parent / f"{stem}.json").is_file(), False)  # nnU-Net's file
     return StatedGeometry(None, None)
 
 

@@ -1,0 +1,72 @@
+"""Headers that say nothing about spacing or orientation, which readers pass over in silence."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from preprocessing.small_dataset import phantom, write_image
+
+from colipri.imageio.reading import read_header
+from colipri.imageio.stated_geometry import StatedGeometry, stated_geometry
+
+
+def nifti2(path: Path) -> None:
+    nibabel.save(nibabel.Nifti2Image(phantom(0), np.diag([2.0, 3, 4, 1])), path)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha", "a.mhd"])
+def test_complete_headers(tmp_path: Path, name: str) -> None:
+    write_image(tmp_path / name, phantom(0))
+    assert stated_geometry(tmp_path / name) == StatedGeometry(True, True)
+
+
+@pytest.mark.parametrize("spacing", [0.0, float("nan"), float("inf"), -1.0])
+def test_nifti_without_spacing(tmp_path: Path, spacing: float) -> None:
+    path = tmp_path / "a.nii.gz"
+    write_image(path, phantom(0))
+    header = bytearray(gzip.decompress(path.read_bytes()))
+    header[84:88] = struct.pack("<f", spacing)
+    path.write_bytes(gzip.compress(bytes(header)))
+    assert stated_geometry(path) == StatedGeometry(False, True)
+    assert abs(read_header(path).spacing[1]) == 1.0  # what ITK makes of it
+
+
+def test_nifti_2_and_big_endian(tmp_path: Path) -> None:
+    nifti2(tmp_path / "a.nii")
+    assert stated_geometry(tmp_path / "a.nii") == StatedGeometry(True, True)
+    image = nibabel.Nifti1Image(phantom(0), np.diag([2.0, 3, 4, 1]))
+    swapped = nibabel.Nifti1Image(phantom(0), None, image.header.as_byteswapped(">"))
+    nibabel.save(swapped, tmp_path / "b.nii")
+    assert (tmp_path / "b.nii").read_bytes()[:4] == struct.pack(">i", 348)
+    assert stated_geometry(tmp_path / "b.nii").has_spacing is True
+
+
+def test_nrrd_and_metaimage(tmp_path: Path) -> None:
+    nrrd = "NRRD0004\ntype: short\ndimension: 3\nsizes: 2 2 2\nencoding: raw\n"
+    mha = "ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\n"
+    for name, header, expected in (
+        ("a.nrrd", nrrd + "\n", (False, False)),
+        ("b.nrrd", nrrd + "spacings: 1 1 2\n\n", (True, False)),
+        ("c.nrrd", nrrd + "spacings: 1 1 NaN\n\n", (False, False)),
+        ("d.nrrd", nrrd + "space directions: (1,0,0) (0,1,0) (0,0,2)\n\n", (True, False)),
+        ("e.nrrd", nrrd.replace("\n", "\r\n") + "\r\nspacings: 1 1 2", (False, False)),
+        ("a.mha", mha + "ElementDataFile = LOCAL\n", (False, False)),
+        ("b.mha", mha + "ElementSpacing = 1 1 2\nElementDataFile = LOCAL\n", (True, False)),
+        ("c.mha", mha + "TransformMatrix = 1 0 0\nElementDataFile = LOCAL\n", (False, True)),
+    ):
+        (tmp_path / name).write_bytes(header.encode() + b"\x00" * 16)
+        assert stated_geometry(tmp_path / name) == StatedGeometry(*expected), name
+
+
+def test_other_files(tmp_path: Path) -> None:
+    for name in ("a.gipl", "b.nii"):
+        (tmp_path / name).write_bytes(b"something else")
+        assert stated_geometry(tmp_path / name) == StatedGeometry(None, None)
+    assert stated_geometry(tmp_path) == StatedGeometry(True, True)  # a DICOM folder
+    with pytest.raises(OSError):
+        stated_geometry(tmp_path / "none.nrrd")
