@@ -16,6 +16,7 @@ COMMANDS = {
     "colipri_retrieve": "retrieve",
     "colipri_join_datasets": "join_datasets",
     "colipri_convert_dataset": "convert_dataset",
+    "colipri_generate_reports": "generate_reports",
     "colipri_report": "report",
     "colipri_transfer_to_nnunet": "transfer_to_nnunet",
     "colipri_nnunet_trainer_folder": "nnunet_trainer_folder",
@@ -41,6 +42,7 @@ setup(
     package_data={
         "colipri": [
             "py.typed",
+            "experiment_planning/*.json",
             "inference/*.json",
             "evaluation/*.json",
             "text/*.json",

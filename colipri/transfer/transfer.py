@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from colipri.transfer.encoder_weights import (
     save_encoder,
     shift_input,
 )
+from colipri.transfer.load_check import load_like_nnunet, quiet
 from colipri.transfer.nnunet_dataset import SegmentationDataset
 from colipri.transfer.pretrained_encoder import CT_SCHEME, PretrainedEncoder
 from colipri.transfer.segmentation_planner import CONFIGURATION, PlanOptions, SegmentationPlanner
@@ -73,7 +72,12 @@ def transfer_encoder(
     atomic_write_json(plans_file, plans)
     weights = weights_for_plan(encoder, plans, dataset)
     save_encoder(encoder_file, weights, {"source": encoder.source, "plans": plans["plans_name"]})
-    num_loaded = load_like_nnunet(encoder_file, plans, dataset)
+    _, num_loaded = load_like_nnunet(
+        encoder_file,
+        plans["configurations"][CONFIGURATION]["architecture"],
+        len(dataset.channel_names),
+        dataset.num_heads,
+    )
     if preprocess:
         ensure_preprocessed(dataset, plans, num_processes)
     return Transfer(
@@ -156,46 +160,6 @@ def weights_for_plan(
     return weights
 
 
-def load_like_nnunet(
-    encoder_file: Path, plans: dict[str, Any], dataset: SegmentationDataset
-) -> int:
-    """Build the network as nnU-Net does and load the file with nnU-Net's own function.
-
-    Returns:
-        How many of the network's tensors came from the file.
-
-    Raises:
-        ColipriError: nnU-Net would refuse the file.
-    """
-    import torch
-    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
-    architecture = plans["configurations"][CONFIGURATION]["architecture"]
-    network = get_network_from_plans(
-        architecture["network_class_name"],
-        architecture["arch_kwargs"],
-        architecture["_kw_requires_import"],
-        len(dataset.channel_names),
-        dataset.num_heads,
-        deep_supervision=True,
-    )
-    try:
-        with quiet():
-            load_pretrained_weights(network, str(encoder_file))
-    except AssertionError as error:
-        raise ColipriError(
-            f"nnU-Net would refuse {encoder_file}: {' '.join(str(error).split())[:200]}"
-        ) from error
-    stored = torch.load(encoder_file, map_location="cpu", weights_only=True)["network_weights"]
-    state = network.state_dict()
-    expected = [name for name in state if ".seg_layers." not in name]
-    wrong = [name for name in expected if not torch.equal(state[name], stored[name])]
-    if wrong or set(stored) != set(expected):
-        raise ColipriError(f"{encoder_file} was not loaded completely (first {wrong[:1]})")
-    return len(expected)
-
-
 def ensure_preprocessed(
     dataset: SegmentationDataset, plans: dict[str, Any], num_processes: int
 ) -> bool:
@@ -249,14 +213,3 @@ def _preprocessing_digest(dataset: SegmentationDataset, plans: dict[str, Any]) -
         ],
     }
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """nnU-Net prints; at debug level its lines are logged, otherwise they are dropped."""
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        yield
-    for line in text.getvalue().splitlines():
-        if line.strip():
-            logger.debug("nnU-Net: %s", line)

@@ -1,0 +1,183 @@
+"""A trained model for others: safetensors with a model card, and files for other readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colipri.common.atomic import atomic_path, atomic_write_json, atomic_write_text
+from colipri.common.errors import ColipriError
+from colipri.transfer.adaptation_plan import nnssl_adaptation_plan, primus_preset
+from colipri.transfer.foreign_encoders import CONFIG_FORMAT
+from colipri.transfer.model_card import model_card
+from colipri.transfer.pretrained_encoder import IMAGE_ENCODER
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StockTarget:
+    """A data set and plan of stock nnU-Net, for a whole Primus file.
+
+    Attributes:
+        dataset_json: with channels and labels.
+        plans: content of the stock plans file.
+        configuration: name of the plan's configuration.
+    """
+
+    dataset_json: dict[str, Any]
+    plans: dict[str, Any]
+    configuration: str = "3d_fullres"
+
+
+def export_model(content: Mapping[str, Any], folder: Path, source: str) -> list[Path]:
+    """Write model.safetensors, config.json, tokenizer.json and README.md (the model card).
+
+    Args:
+        content: a loaded checkpoint.
+        folder: where to; made if missing.
+        source: name of the checkpoint, for the record.
+
+    Raises:
+        ColipriError: the folder cannot be written to or the disk is full.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    weights = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in content["network_weights"].items()
+    }
+    config = {
+        "format": CONFIG_FORMAT,
+        "source": source,
+        "configuration": content["configuration"],
+        "orientation": content["orientation"],
+        "plans": content["plans"],
+        "dataset_json": content["dataset_json"],
+        "trainer_name": content.get("trainer_name"),
+        "epoch": content.get("epoch"),
+        "package_versions": content.get("package_versions", {}),
+        "nnssl_adaptation_plan": nnssl_adaptation_plan(content["plans"], content["configuration"]),
+    }
+    with atomic_path(folder / "model.safetensors") as temporary:
+        try:
+            save_file(weights, temporary, metadata={"format": "pt"})
+        except (SafetensorError, OSError) as error:
+            raise ColipriError(
+                f"cannot write {folder / 'model.safetensors'}: {error}; check free disk space"
+            ) from error
+    atomic_write_json(folder / "config.json", config)
+    atomic_write_text(folder / "tokenizer.json", content["tokenizer"])
+    parameters = sum(tensor.numel() for tensor in weights.values())
+    atomic_write_text(folder / "README.md", model_card(config, parameters))
+    return [folder / f for f in ("model.safetensors", "config.json", "tokenizer.json", "README.md")]
+
+
+def export_nnssl(content: Mapping[str, Any], target: Path) -> None:
+    """Write the encoder as nnssl does: names of Primus, a zero position embedding, the plan.
+
+    Raises:
+        ColipriError: the encoder is none of the stock Primus, or the file cannot be written.
+    """
+    from colipri.architectures.key_maps import encoder_to_dna
+
+    configuration = content["plans"]["configurations"][content["configuration"]]
+    _require_preset(configuration["architecture"]["arch_kwargs"], "nnssl's readers")
+    rows = prod(size // 8 for size in configuration["patch_size"])
+    _save(
+        {
+            "network_weights": encoder_to_dna(_encoder(content["network_weights"]), rows),
+            "nnssl_adaptation_plan": nnssl_adaptation_plan(
+                content["plans"], content["configuration"], prefix=""
+            ),
+            "citations": [],
+            "trainer_name": content.get("trainer_name"),
+        },
+        target,
+    )
+
+
+def export_primus(content: Mapping[str, Any], stock: StockTarget, target: Path) -> str:
+    """Write a whole file for ``nnUNet_Primus_{S,B,M,L}_Trainer`` and one data set.
+
+    Those trainers fix the network by their name and nnU-Net asks for every key of it, so the file
+    holds our encoder and a decoder with random weights of the right shapes.
+
+    Returns:
+        The trainer's name.
+
+    Raises:
+        ColipriError: the encoder is none of the stock Primus, or the plan's patch or channels do
+            not fit.
+    """
+    import torch
+    from nnunetv2.training.nnUNetTrainer.primus import primus_trainers
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from colipri.architectures.key_maps import encoder_to_dna
+
+    arch = content["plans"]["configurations"][content["configuration"]]["architecture"]
+    preset = _require_preset(arch["arch_kwargs"], "nnU-Net's Primus trainers")
+    manager = PlansManager(stock.plans)
+    configuration = manager.get_configuration(stock.configuration)
+    patch = [int(size) for size in configuration.patch_size]
+    if len(patch) != 3 or any(size % 8 for size in patch):
+        raise ColipriError(
+            f"patch_size {patch} of the plan is not made of three multiples of 8; edit it there"
+        )
+    channels = len(stock.dataset_json["channel_names"])
+    if channels != arch["arch_kwargs"]["input_channels"]:
+        raise ColipriError(
+            f"the data set has {channels} channels and the encoder "
+            f"{arch['arch_kwargs']['input_channels']}; use colipri_transfer_to_nnunet, which "
+            "repeats channels"
+        )
+    name = f"nnUNet_Primus_{preset}_Trainer"
+    heads = manager.get_label_manager(stock.dataset_json).num_segmentation_heads
+    torch.manual_seed(0)  # the decoder's random start: the same file for the same input
+    network = getattr(primus_trainers, name).build_network_architecture(
+        manager, configuration, channels, heads
+    )
+    state = dict(network.state_dict())
+    ours = encoder_to_dna(_encoder(content["network_weights"]), prod(n // 8 for n in patch))
+    wrong = [k for k in ours if k not in state or state[k].shape != ours[k].shape]
+    if wrong:
+        raise ColipriError(f"the encoder does not fit {name}: {', '.join(wrong[:3])}")
+    _save({"network_weights": {**state, **ours}}, target)
+    return name
+
+
+def _require_preset(arch_kwargs: Mapping[str, Any], reader: str) -> str:
+    preset = primus_preset(arch_kwargs)
+    if preset is None:
+        raise ColipriError(
+            f"{reader} know only Primus S, B, M and L with a linear stem; this encoder is "
+            f"{arch_kwargs['embed_dim']} wide, {arch_kwargs['depth']} deep, stem "
+            f"'{arch_kwargs.get('stem', 'linear')}': use colipri_transfer_to_nnunet instead"
+        )
+    return preset
+
+
+def _encoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name[len(IMAGE_ENCODER) :]: tensor.detach().float().cpu().contiguous().clone()
+        for name, tensor in weights.items()
+        if name.startswith(IMAGE_ENCODER)
+    }
+
+
+def _save(content: dict[str, Any], target: Path) -> None:
+    import torch
+
+    with atomic_path(target) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's zip writer hides the OSError of a full disk
+            raise ColipriError(
+                f"cannot write {target}: {str(error).splitlines()[0]}; check free disk space"
+            ) from error

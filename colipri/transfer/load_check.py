@@ -1,0 +1,75 @@
+"""The proof that a file loads: nnU-Net's own functions build the network and read the weights."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colipri.common.errors import ColipriError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+logger = logging.getLogger(__name__)
+
+
+def load_like_nnunet(
+    encoder_file: Path, architecture: dict[str, Any], input_channels: int, num_heads: int
+) -> tuple[nn.Module, int]:
+    """Build the network as nnU-Net does and load the file with nnU-Net's own function.
+
+    Args:
+        encoder_file: as for ``-pretrained_weights``.
+        architecture: of the plan's configuration.
+        input_channels, num_heads: inputs and outputs of the network.
+
+    Returns:
+        The network, and how many of its tensors came from the file.
+
+    Raises:
+        ColipriError: the plan's network cannot be built, or nnU-Net would refuse the file.
+    """
+    import torch
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    try:
+        network = get_network_from_plans(
+            architecture["network_class_name"],
+            architecture["arch_kwargs"],
+            architecture["_kw_requires_import"],
+            input_channels,
+            num_heads,
+            deep_supervision=True,
+        )
+    except (TypeError, ValueError, ImportError, KeyError) as error:
+        raise ColipriError(f"the plan's network cannot be built: {error}") from error
+    try:
+        with quiet():
+            load_pretrained_weights(network, str(encoder_file))
+    except AssertionError as error:
+        raise ColipriError(
+            f"nnU-Net would refuse {encoder_file}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    stored = torch.load(encoder_file, map_location="cpu", weights_only=True)["network_weights"]
+    state = network.state_dict()
+    expected = [name for name in state if ".seg_layers." not in name]
+    wrong = [name for name in expected if not torch.equal(state[name], stored[name])]
+    if wrong or set(stored) != set(expected):
+        raise ColipriError(f"{encoder_file} was not loaded completely (first {wrong[:1]})")
+    return network, len(expected)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """nnU-Net prints; at debug level its lines are logged, otherwise they are dropped."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        yield
+    for line in text.getvalue().splitlines():
+        if line.strip():
+            logger.debug("nnU-Net: %s", line)
