@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from colipri.preprocessing.intensities import AIR_HU, stores_hounsfield
+from colipri.preprocessing.intensities import padding_value, stores_hounsfield
 
 if TYPE_CHECKING:
     from colipri.experiment_planning.plans import Configuration, Plans
@@ -40,7 +40,9 @@ def normalize_on_device(
 
 def air_value(plans: Plans, configuration: Configuration) -> float:
     """Normalised intensity of what lies outside the image (0 under the planned CT window)."""
-    return _normalised(AIR_HU, plans) if stores_hounsfield(configuration) else 0.0
+    if not stores_hounsfield(configuration):
+        return 0.0
+    return _normalised(padding_value(configuration), plans)
 
 
 def tissue_threshold(plans: Plans, configuration: Configuration) -> float | None:

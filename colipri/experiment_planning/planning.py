@@ -23,12 +23,14 @@ def plan_experiment(
     gpu_memory_target_in_gb: float = 24.0,
     text_encoder: str = "auto",
     plans_name: str = "colipriPlans",
+    like: str | None = None,
 ) -> Plans:
     """Plan a data set whose fingerprint exists and write the plans file.
 
     Args:
         text_encoder: "scratch", a name or folder, or "auto": CXR-BERT where it can be loaded,
             otherwise from scratch; the plan says which and why.
+        like: a preset (colipri.experiment_planning.presets) that replaces the image side.
 
     Raises:
         ColipriError: no fingerprint, no such planner, or nothing fits.
@@ -42,6 +44,10 @@ def plan_experiment(
             f"{name} has no fingerprint; run colipri_extract_fingerprint -d {dataset}"
         )
     planner_class = find_class("planners", planner_name, BUILTIN_PLANNERS, ColipriPlanner)
+    if like is not None:
+        from colipri.experiment_planning.presets import planner_like
+
+        planner_class = planner_like(planner_class, like)
     chosen, reason = resolve_text_encoder(text_encoder)
     planner = planner_class(read_json(path), gpu_memory_target_in_gb, chosen, reason, plans_name)
     target = preprocessed_folder() / name / f"{plans_name}.json"

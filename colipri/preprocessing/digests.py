@@ -28,6 +28,8 @@ _CONFIGURATION_KEYS = (
     "storage_dtype",
 )
 
+_OPTIONAL = ("hounsfield_range", "crop_to_body")  # in plans for encoders trained elsewhere
+
 
 def digest_of(content: Any) -> str:
     """Hex digest of plain data, whatever the order of its keys."""
@@ -38,6 +40,7 @@ def digest_of(content: Any) -> str:
 def plans_digest(plans: Plans, configuration: Configuration) -> str:
     """Digest of everything in the plan that the stored voxels depend on."""
     relevant: dict[str, Any] = {key: configuration.raw[key] for key in _CONFIGURATION_KEYS}
+    relevant |= {key: configuration.raw[key] for key in _OPTIONAL if key in configuration.raw}
     relevant["spacing"] = [float(step) for step in relevant["spacing"]]  # 2 and 2.0 are one
     relevant["orientation"] = plans.raw["orientation"]
     relevant["channel_names"] = plans.raw["channel_names"]

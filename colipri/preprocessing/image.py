@@ -12,6 +12,7 @@ from colipri.preprocessing.cells import cell_size_of, cells_of_mask
 from colipri.preprocessing.intensities import (
     clip_hounsfield,
     ct_channel_of,
+    hounsfield_range,
     normalise,
     padding_value,
     stores_hounsfield,
@@ -45,13 +46,18 @@ def preprocess_image(
     """
     _check(image, plans)
     hounsfield = stores_hounsfield(configuration)
+    bounds = hounsfield_range(configuration)
     ct_channel = ct_channel_of(configuration)
     array = image.array
     if ct_channel is not None:
         array = array.copy()
-        array[ct_channel] = clip_hounsfield(array[ct_channel])
+        array[ct_channel] = clip_hounsfield(array[ct_channel], bounds)
     mask = body_mask(array, image.spacing, ct_channel)
-    box = mask_box(mask, image.spacing, DEFAULT_MARGIN_MM if ct_channel is not None else 0.0)
+    if configuration.raw.get("crop_to_body", True):
+        box = mask_box(mask, image.spacing, DEFAULT_MARGIN_MM if ct_channel is not None else 0.0)
+    else:  # encoders trained elsewhere were shown the middle of the whole image
+        rows, columns, depth = mask.shape
+        box = ((0, rows), (0, columns), (0, depth))
     slices = tuple(slice(start, stop) for start, stop in box)
     array, mask = array[(slice(None), *slices)], mask[slices]
     if not hounsfield:
@@ -64,7 +70,9 @@ def preprocess_image(
         raw["resampling_fn_data"],
         raw["resampling_fn_data_kwargs"],
     )
-    stored = to_stored_hounsfield(resampled) if hounsfield else to_stored_normalised(resampled)
+    stored = (
+        to_stored_hounsfield(resampled, bounds) if hounsfield else to_stored_normalised(resampled)
+    )
     shape = stored.shape[1:]
     cell_size = cell_size_of(raw["token_patch_size"])
     cells = cells_of_mask(mask, shape, cell_size)

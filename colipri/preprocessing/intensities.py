@@ -50,22 +50,41 @@ def ct_channel_of(configuration: Configuration) -> int | None:
     return schemes.index(CT_SCHEME) if CT_SCHEME in schemes else None
 
 
+def hounsfield_range(configuration: Configuration) -> tuple[int, int]:
+    """Lowest and highest HU that are kept, before and after resampling.
+
+    A plan's optional "hounsfield_range" replaces what scanners give, for encoders trained elsewhere
+    (colipri.experiment_planning.presets).
+
+    Raises:
+        ColipriError: it is no range of int16.
+    """
+    low, high = configuration.raw.get("hounsfield_range", (AIR_HU, MAXIMUM_HU))
+    if not -(2**15) <= low < high < 2**15:
+        raise ColipriError(f"the plan's hounsfield_range [{low}, {high}] is no range of int16")
+    return int(low), int(high)
+
+
 def padding_value(configuration: Configuration) -> float:
     """What lies outside the image, in stored units: air for CT, 0 after normalisation.
 
     0 is what nnU-Net pads with; for a CT channel under the plan's window it is air as well.
     """
-    return float(AIR_HU) if stores_hounsfield(configuration) else 0.0
+    return float(hounsfield_range(configuration)[0]) if stores_hounsfield(configuration) else 0.0
 
 
-def clip_hounsfield(array: np.ndarray) -> np.ndarray:
+def clip_hounsfield(
+    array: np.ndarray, bounds: tuple[int, int] = (AIR_HU, MAXIMUM_HU)
+) -> np.ndarray:
     """Float HU within what is stored; paddings far below air become air."""
-    return np.clip(array, AIR_HU, MAXIMUM_HU)
+    return np.clip(array, *bounds)
 
 
-def to_stored_hounsfield(array: np.ndarray) -> np.ndarray:
+def to_stored_hounsfield(
+    array: np.ndarray, bounds: tuple[int, int] = (AIR_HU, MAXIMUM_HU)
+) -> np.ndarray:
     """Rounded int16 HU (interpolation overshoots, hence clipped again)."""
-    return np.rint(clip_hounsfield(array)).astype(np.int16)
+    return np.rint(clip_hounsfield(array, bounds)).astype(np.int16)
 
 
 def normalise(

@@ -15,6 +15,7 @@ predicted memory, the arithmetic of a step and hours on common GPUs.
 
     colipri_plan_experiment -d 101                          for a GPU of 24 GB
     colipri_plan_experiment -d 101 -gpu_memory_target 80    for a larger one
+    colipri_plan_experiment -d 101 --like ct-clip           images as CT-CLIP's encoder expects them
     colipri_plan_experiment -d 101 -pl my_package.planners:MyPlanner
 
 The plan is a JSON file, $colipri_preprocessed/DatasetXXX/colipriPlans.json, made to be edited. The
@@ -59,6 +60,7 @@ def plan_and_show(dataset: str, options: argparse.Namespace) -> None:
         options.gpu_memory_target,
         options.text_encoder,
         options.overwrite_plans_name,
+        options.like,
     )
     logger = logging.getLogger("colipri")
     logger.info("%s", format_plan(plans.raw))

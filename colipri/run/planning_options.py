@@ -6,7 +6,7 @@ import argparse
 
 
 def add_planning_options(parser: argparse.ArgumentParser) -> None:
-    """-pl, -gpu_memory_target, -text_encoder, -overwrite_plans_name (nnU-Net's names)."""
+    """-pl, -gpu_memory_target, -text_encoder, -overwrite_plans_name (nnU-Net's names); --like."""
     group = parser.add_argument_group("planning")
     group.add_argument(
         "-pl",
@@ -28,6 +28,12 @@ def add_planning_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="scratch, or a BERT-like encoder by hub name or folder (default: CXR-BERT where it "
         "can be loaded, otherwise scratch)",
+    )
+    group.add_argument(
+        "--like",
+        metavar="PROJECT",
+        choices=("colipri", "ct-clip", "merlin", "fvlm", "hlip"),
+        help="prepare images as another project does, for an encoder trained there: %(choices)s",
     )
     group.add_argument(
         "-overwrite_plans_name",

@@ -109,7 +109,7 @@ def train(options: argparse.Namespace) -> int:
     from colipri.common.registry import find_class
     from colipri.experiment_planning.plans import load_plans
     from colipri.paths import find_dataset_name
-    from colipri.training.checkpoint import load_checkpoint
+    from colipri.training.checkpoint import ORIENTATION, load_checkpoint
     from colipri.training.options import RunOptions
     from colipri.training.run_folder import (
         BEST,
@@ -129,6 +129,11 @@ def train(options: argparse.Namespace) -> int:
     name = find_dataset_name(options.dataset)
     plans = load_plans(name, options.p)
     plans.configuration(options.configuration)  # an unknown configuration is named here
+    if plans.orientation != ORIENTATION:
+        raise ColipriError(
+            f"{plans.source} prepares images with axes {plans.orientation} for an encoder trained "
+            f"elsewhere (--like); training here needs {ORIENTATION}"
+        )
     trainer_class = find_class("trainers", options.tr, BUILTIN_TRAINERS, ColipriTrainer)
     device = _device(options.device)
     folder = run_folder(name, options.tr, options.p, options.configuration, fold)

@@ -1,0 +1,117 @@
+"""Preprocessing of other projects as plans, so that their encoders are fed what they expect.
+
+Numbers are data (presets.json). A preset replaces what the image side sees: axes, spacing, patch,
+window, padding, resampling. Model, text and training stay the planner's. Three small things differ:
+the resampled size is rounded as nnU-Net does it (others cut it off: at most one voxel at the
+border), an odd padding has its spare voxel in front, and images are stored as whole HU.
+
+Network inputs of a preset are (x - mean) / std of clipped HU, as nnU-Net's CTNormalization, with
+mean and std such that the window maps onto the project's range.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from colipri.common.atomic import read_json
+from colipri.common.errors import ColipriError
+from colipri.experiment_planning.geometry_planning import Geometry
+from colipri.experiment_planning.planner import Because, ColipriPlanner
+
+_FILE = Path(__file__).with_name("presets.json")
+# Trilinear, also through thick slices; edges repeat, corners of the image stay where they are.
+_RESAMPLING = {
+    "resampling_fn_data": "resample_data_or_seg_to_shape",
+    "resampling_fn_data_kwargs": {
+        "is_seg": False,
+        "order": 1,
+        "order_z": 0,
+        "force_separate_z": False,
+    },
+}
+
+
+def preset_names() -> list[str]:
+    """The names that --like takes."""
+    return list(read_json(_FILE))
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """title, orientation, spacing (mm), patch_size (voxels), window (HU), hounsfield_range (HU kept
+    when resampling, the lower one is the padding), output (what the window becomes), source.
+
+    Raises:
+        ColipriError: there is none of this name.
+    """
+    presets = read_json(_FILE)
+    if name not in presets:
+        raise ColipriError(f"no preset is called '{name}'; known: {', '.join(presets)}")
+    return dict(presets[name])
+
+
+def planner_like(planner: type[ColipriPlanner], name: str) -> type[ColipriPlanner]:
+    """``planner`` with the image side of a preset.
+
+    Raises:
+        ColipriError: there is none of this name.
+    """
+    preset = load_preset(name)
+
+    class PlannerLike(planner):  # type: ignore[valid-type,misc]
+        """Plans that feed an encoder as another project does."""
+
+        def choose_geometry(self, name: str, size: Any, because: Because) -> Geometry:
+            """The preset's, for every configuration."""
+            reason = f"as {preset['title']}: {preset['source']}"
+            because |= {"spacing": reason, "patch_size": reason}
+            spacing, patch = tuple(preset["spacing"]), tuple(preset["patch_size"])
+            return Geometry(spacing, patch, {})
+
+        def plan(self) -> dict[str, Any]:
+            """The planner's plan on the preset's images."""
+            _require_ct(self.fingerprint, preset)
+            return apply_preset(super().plan(), preset)
+
+    PlannerLike.__name__ = planner.__name__  # the plan names the planner that made it
+    return PlannerLike
+
+
+def apply_preset(plans: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+    """Write the preset's axes, window and resampling into a plan (changed in place, returned)."""
+    plans["orientation"] = preset["orientation"]
+    plans["like"] = preset["title"]
+    for numbers in plans["foreground_intensity_properties_per_channel"].values():
+        numbers |= intensities(preset)
+    for configuration in plans["configurations"].values():
+        configuration |= _RESAMPLING
+        configuration["hounsfield_range"] = list(preset["hounsfield_range"])
+        configuration["crop_to_body"] = False
+        low, high = preset["window"]
+        first, last = preset["output"]
+        configuration["because"]["normalization_schemes"] = (
+            f"as {preset['title']}: [{low}, {high}] HU become [{first:.3g}, {last:.3g}]; stored as "
+            "int16 HU, normalised on the device"
+        )
+    return plans
+
+
+def intensities(preset: dict[str, Any]) -> dict[str, float]:
+    """The numbers of CTNormalization under which the window becomes the preset's output."""
+    low, high = preset["window"]
+    first, last = preset["output"]
+    std = (high - low) / (last - first)
+    return {
+        "mean": low - first * std,
+        "std": std,
+        "percentile_00_5": float(low),
+        "percentile_99_5": float(high),
+    }
+
+
+def _require_ct(fingerprint: dict[str, Any], preset: dict[str, Any]) -> None:
+    names = list(fingerprint["channel_names"].values())
+    if [str(name).casefold() for name in names] != ["ct"]:
+        raise ColipriError(
+            f"{preset['title']} takes one CT channel, the data set has {', '.join(map(str, names))}"
+        )
