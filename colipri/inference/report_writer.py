@@ -1,0 +1,84 @@
+"""A predictor that also writes: the report decoder of a checkpoint beside its two encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from colipri.common.errors import ColipriError
+from colipri.inference.generation import GenerationSettings, decode_report, generate
+
+if TYPE_CHECKING:
+    from colipri.inference.predictor import ColipriPredictor, EncodedImage
+
+_PREFIX = "report_decoder."
+
+
+class ReportWriter:
+    """Writes reports of encoded images.
+
+    Args:
+        predictor: of a checkpoint that was trained with report generation.
+        settings: how reports are written.
+
+    Raises:
+        ColipriError: the checkpoint has no report decoder.
+    """
+
+    def __init__(self, predictor: ColipriPredictor, settings: GenerationSettings) -> None:
+        self.predictor = predictor
+        self.settings = settings
+        self.decoder = _build(predictor)
+
+    def write(self, encoded: EncodedImage) -> str:
+        """The report of one encoded volume."""
+        import torch
+
+        tokenizer = self.predictor.tokenizer
+        tokens = encoded.tokens.to(self.predictor.device).unsqueeze(0)
+        bf16 = self.predictor.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        with torch.autocast(self.predictor.device.type, torch.bfloat16, enabled=bf16):
+            (ids,) = generate(
+                self.decoder,
+                tokens,
+                None,
+                tokenizer.cls_token_id,
+                tokenizer.sep_token_id,
+                self.settings,
+                [encoded.name],
+            )
+        return decode_report(tokenizer, ids)
+
+    def write_many(self, encoded: Iterable[EncodedImage]) -> Iterator[tuple[str, str]]:
+        """(name, report) of every encoded volume."""
+        for image in encoded:
+            yield image.name, self.write(image)
+
+
+def _build(predictor: ColipriPredictor) -> Any:
+    from colipri.architectures.model import ColipriModel
+    from colipri.objectives.registry import with_defaults
+
+    content = predictor.checkpoint
+    weights = content["network_weights"]
+    own = {
+        name.removeprefix(_PREFIX): tensor
+        for name, tensor in weights.items()
+        if name.startswith(_PREFIX)
+    }
+    if not own:
+        raise ColipriError(
+            f"{predictor.source} was trained without report generation "
+            f"({content.get('trainer_name', 'unknown trainer')}); train with objective R, for "
+            "example -tr ColipriTrainer_CRM"
+        )
+    objectives = with_defaults(content["settings"]["objectives"])
+    model = ColipriModel.from_plans(
+        predictor.configuration.raw,
+        len(predictor.tokenizer),
+        load_pretrained=False,
+        objectives={"report_generation": objectives["report_generation"]},
+    )
+    assert model.report_decoder is not None
+    model.report_decoder.load_state_dict(own)
+    return model.report_decoder.to(predictor.device).eval()
