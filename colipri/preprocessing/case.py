@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from colipri.common.atomic import atomic_write_bytes, atomic_write_json
 from colipri.common.errors import ColipriError
+from colipri.paths import raw_folder
 from colipri.preprocessing.blosc2_files import compress
 from colipri.preprocessing.digests import digest_of, plans_digest, source_digest
 from colipri.preprocessing.image import preprocess_image
@@ -125,7 +126,13 @@ def image_digest(task: CaseTask) -> str:
 
 def metadata_digest(case: Case) -> str:
     """What the rest of a case's JSON depends on: its row of cases.csv and its report file."""
-    return digest_of([_metadata(case), source_digest([case.report] if case.report else [])])
+    from colipri.text.structured_lookup import STRUCTURED_REPORTS
+
+    files = [case.report] if case.report else []
+    structured = raw_folder() / case.dataset / STRUCTURED_REPORTS
+    if files and structured.is_file():
+        files.append(structured)
+    return digest_of([_metadata(case), source_digest(files)])
 
 
 def read_record(folder: Path, case: str) -> dict[str, Any] | None:
@@ -197,9 +204,9 @@ def _structured_report(case: Case) -> dict[str, Any] | None:
     if case.report is None:
         return None
     from colipri.text.report import read_report
-    from colipri.text.structuring import structure_report
+    from colipri.text.structured_lookup import structured_or_by_rules
 
-    structured = structure_report(read_report(case.report))
+    structured = structured_or_by_rules(read_report(case.report), raw_folder() / case.dataset)
     if structured.is_empty:
         raise ColipriError(
             f"the report {case.report} is empty; remove it (the case is then image-only) or mend it"

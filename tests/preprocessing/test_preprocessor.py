@@ -21,6 +21,7 @@ from preprocessing.small_dataset import (
 from colipri.common.errors import ColipriError
 from colipri.preprocessing.manifest import check_preprocessed
 from colipri.preprocessing.preprocessor import preprocess_dataset
+from colipri.run.structure_reports import main as structure_reports
 
 
 @pytest.fixture
@@ -230,3 +231,27 @@ def test_check_says_what_to_run(raw: Path, workspace: Workspace) -> None:
     path.write_text(json.dumps({**manifest, "store_version": 0}))
     with pytest.raises(ColipriError, match="another version of colipri"):
         check_preprocessed(NAME, make_plans(), CONFIGURATION)
+
+
+def test_structured_reports_of_the_data_set_win_over_the_rules(
+    raw: Path, workspace: Workspace
+) -> None:
+    preprocess_dataset(901, make_plans(), num_processes=1)
+    by_rules = (_folder(workspace) / "reports.jsonl").read_text()
+    times = _times(_folder(workspace))
+    brought = raw / "structured_reports.jsonl"
+    assert structure_reports(["-i", str(raw), "-o", str(brought), "-np", "1"]) == 0
+    preprocess_dataset(901, make_plans(), num_processes=1)
+    assert (_folder(workspace) / "reports.jsonl").read_text() == by_rules
+    changed = [json.loads(line) for line in brought.read_text().splitlines()]
+    for line in changed:
+        line["sections"] = {"findings": {"uncertain": ["Somebody knows better."]}}
+        line["order"] = {}
+    brought.write_text("".join(json.dumps(line) + "\n" for line in changed))
+    preprocess_dataset(901, make_plans(), num_processes=1)
+    lines = (_folder(workspace) / "reports.jsonl").read_text().splitlines()
+    assert all("Somebody knows better." in line for line in lines)
+    assert _times(_folder(workspace)) == times  # no voxel was made again
+    (raw / "reportsTr" / "a.txt").write_text("Written after the reports were structured.")
+    with pytest.raises(ColipriError, match=r"case a.*is not in .*structured_reports\.jsonl"):
+        preprocess_dataset(901, make_plans(), num_processes=1)
