@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_conversion.base import Converter, SourceCase
 from dataset_conversion.base_options import Target
+from dataset_conversion.dicom_options import add_dicom_arguments
 
 if TYPE_CHECKING:
     from colipri.imageio.dicom_series import Series
@@ -41,32 +42,12 @@ class Dicom(Converter):
         self.channel_names = {"0": options.modalities[0]}
         self._target: Target | None = None
         self._reports: StudyReports | None = None
+        self._identifiers: Identifiers | None = None
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """--modalities, --with_derived, --min_slices, --salt and --keep_identifiers."""
-        parser.add_argument(
-            "--modalities", nargs="+", default=["CT"], metavar="M", help="default: CT; e.g. CT MR"
-        )
-        parser.add_argument(
-            "--with_derived", action="store_true", help="keep reformatted and projected series"
-        )
-        parser.add_argument(
-            "--min_slices",
-            type=int,
-            default=10,
-            metavar="N",
-            help="series of fewer slices are left out (default: %(default)s)",
-        )
-        parser.add_argument(
-            "--salt", type=Path, metavar="FILE", help="file that holds the secret salt"
-        )
-        parser.add_argument(
-            "--keep_identifiers",
-            action="store_true",
-            help="use the source's identifiers (for data that is public or already hashed); a "
-            "folder that holds one sound series then stays where it is",
-        )
+        add_dicom_arguments(parser)
 
     def convert(self, target: Target) -> int:
         """Convert, and keep the list of identifiers beside the data set."""
@@ -91,7 +72,7 @@ class Dicom(Converter):
         )
         of_series = [instance for one in series for instance in one.instances]
         self._reports = find_reports(of_series, reports, scan.texts, options.i)
-        identifiers = self._identifiers()
+        identifiers = self._identifiers = self._make_identifiers()
         for item in [*scan.left_out, *left_out, *self._reports.left_out]:
             yield case_of_left_out(item, identifiers)
         yield from self._cases_of(series, scan, identifiers)
@@ -114,7 +95,13 @@ class Dicom(Converter):
         kept = self.options.keep_identifiers
         return {"identifiers": "as in the source" if kept else "hashed with a salt"}
 
-    def _identifiers(self) -> Identifiers:
+    def case_of(self, series: Series) -> str:
+        """The case's identifier."""
+        assert self._identifiers is not None
+        name = self._identifiers.name("series", series.uid)
+        return f"{name}_{series.part}" if series.part else name
+
+    def _make_identifiers(self) -> Identifiers:
         from dataset_conversion.dicom_identifiers import Identifiers, private_folder
 
         folder = self._target.folder if self._target else Path()
@@ -129,7 +116,7 @@ class Dicom(Converter):
         notes = self._reports.notes if self._reports else {}
         for one in series:
             first = one.instances[0]
-            name = identifiers.name("series", one.uid) + (f"_{one.part}" if one.part else "")
+            name = self.case_of(one)
             # A patient without identifier must still not be split between sides.
             patient = identifiers.name("patient", first.patient or f"of study {first.study}")
             study = identifiers.name("study", first.study)

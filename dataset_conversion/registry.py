@@ -58,6 +58,22 @@ CONVERTERS: dict[str, Entry] = {
         "dataset_conversion.rad_chestct:RadChestCT",
         "RAD-ChestCT: npz arrays, labels under a mapping that you name",
     ),
+    "nlst": Entry(
+        "dataset_conversion.nlst:Nlst",
+        "NLST: screening CTs without reports, the best reconstructions of each exam",
+    ),
+    "merlin": Entry(
+        "dataset_conversion.merlin:Merlin",
+        "Merlin: abdominal CTs with reports, 30 labels and official splits",
+    ),
+    "inspect": Entry(
+        "dataset_conversion.inspect_ctpa:Inspect",
+        "INSPECT: CT pulmonary angiograms with impressions and embolism labels",
+    ),
+    "lidc": Entry(
+        "dataset_conversion.lidc:Lidc",
+        "LIDC-IDRI: DICOM with the nodule readings of four radiologists as findings",
+    ),
     "semi_synthetic_chest": Entry(
         "dataset_conversion.semi_synthetic:SemiSyntheticChest",
         "embedded real chest CTs with inserted findings and written reports (no download)",
