@@ -25,6 +25,9 @@ neutral. By rules, on this machine; or by a language model, if you name an endpo
     colipri_structure_reports -i REPORTS_FOLDER -o structured.jsonl \\
         --base_url http://127.0.0.1:8000/v1 --model NAME
 
+    colipri_structure_reports -i $colipri_raw/Dataset101_Chest \\
+        -o $colipri_raw/Dataset101_Chest/structured_reports.jsonl   (colipri_preprocess takes it)
+
 The input is a folder of .txt and .json reports, a raw data set, a .csv or .tsv with a report a row,
 or one report. The output has one JSON object a line:
     {"case": "p1", "sections": {"findings": {"positive": ["Small left effusion."],
@@ -119,6 +122,8 @@ def structure_reports(options: argparse.Namespace) -> int:
         written = file.finish(source.case for source in sources)
     print(f"{output}: {written} of {len(sources)} reports")
     _print_problems(problems, options.verbose)
+    if not problems:
+        print(_next_command(Path(options.i), output))
     return EXIT_PROBLEM if problems else EXIT_OK
 
 
@@ -242,6 +247,17 @@ def _print_usage(
         f"report, {answers.contradictory} as contradictory; {answers.accepted} statements "
         f"accepted{share}, {answers.omitted} not mentioned (kept as neutral)"
     )
+
+
+def _next_command(source: Path, output: Path) -> str:
+    from colipri.text.structured_lookup import STRUCTURED_REPORTS
+
+    if not (source / "dataset.json").is_file():
+        return "next: give -i a raw data set to train with structured reports (see --help)"
+    place = source / STRUCTURED_REPORTS
+    if output.resolve() != place.resolve():
+        return f"colipri_preprocess takes it from {place}: write it there with -o"
+    return f"next: colipri_preprocess -d {source.resolve().name}"
 
 
 def _print_problems(problems: Mapping[str, str], verbose: bool) -> None:

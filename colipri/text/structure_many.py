@@ -106,7 +106,7 @@ def structure_by_endpoint(
             failures = 0
             _keep(file, source.case, result)
             continue
-        if isinstance(result, EndpointUnusableError) or not isinstance(result, ColipriError):
+        if _is_fatal(result):
             raise result
         if isinstance(result, EndpointError):
             failures += 1
@@ -148,6 +148,11 @@ def _by_endpoint(
     return _Done(structurer.structure(report), digest, structurer.method)
 
 
+def _is_fatal(error: Exception) -> bool:
+    """Whether the error is not about one report."""
+    return isinstance(error, EndpointUnusableError) or not isinstance(error, ColipriError)
+
+
 def _in_threads(
     work: Callable[[ReportSource], _Done],
     sources: Sequence[ReportSource],
@@ -172,7 +177,9 @@ def _in_threads(
                 return
             try:
                 finished.put((source, work(source)))
-            except Exception as error:  # noqa: BLE001 - handed to the main thread, which raises it
+            except Exception as error:  # noqa: BLE001 - handed to the main thread
+                if _is_fatal(error):
+                    is_over.set()  # the main thread raises it: ask nothing more
                 finished.put((source, error))
 
     for _ in range(min(num_threads, len(sources))):

@@ -137,11 +137,12 @@ def test_a_table_with_a_column_of_whole_reports(tmp_path: Path) -> None:
     assert set(lines(output)["p1"]["sections"]) == {"findings", "impression"}
 
 
-def test_a_raw_data_set(tmp_path: Path) -> None:
+def test_a_raw_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = write_tiny_dataset(tmp_path, num_cases=4, image_only=2)
-    output = tmp_path / "structured.jsonl"
+    output = dataset / "structured_reports.jsonl"
     assert main(["-i", str(dataset), "-o", str(output), "-np", "1"]) == 0
     assert set(lines(output)) == {"case_000", "case_001"}  # the others are image-only
+    assert "next: colipri_preprocess -d Dataset950_Tiny" in capsys.readouterr().out
 
 
 def test_a_broken_report_is_named_and_harms_no_other(
@@ -184,6 +185,16 @@ def test_bad_reports_are_structured_whole(tmp_path: Path) -> None:
     assert len(records["long"].with_polarity("positive")) == 2500
     assert records["negatives"].with_polarity("negative") == ["No effusion.", "No nodule."]
     assert records["control"].sections["findings"]["negative"] == ["No nodule.[31m"]
+
+
+def test_a_broken_report_does_not_stop_an_endpoint(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "a_broken.json").write_text("[")
+    with serving(good) as server:
+        assert ask(folder, tmp_path / "o.jsonl", server.base_url, "--concurrency", "1") == 1
+    assert "case a_broken: report" in capsys.readouterr().err
+    assert set(lines(tmp_path / "o.jsonl")) == set(REPORTS)
 
 
 def test_the_same_reports_through_an_endpoint(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -83,6 +84,16 @@ def first(reply: Reply, times: int = 1) -> Behaviour:
     return lambda request, number: reply if number < times else good(request, number)
 
 
+class _QuietServer(ThreadingHTTPServer):
+    """Does not print that a client went away, as some tests make it do."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 class ChatServer:
     """Requests as they came, and how many were answered at a time."""
 
@@ -106,8 +117,7 @@ class ChatServer:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
+        self._http = _QuietServer(("127.0.0.1", 0), Handler)
         self.base_url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
