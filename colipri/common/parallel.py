@@ -67,6 +67,10 @@ def run_parallel(
         ]
         for future in progress(as_completed(futures), description, total=len(items)):
             yield future.result()
+    except KeyboardInterrupt:  # at once, not after the items that the workers have begun
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
     except BrokenProcessPool as error:
         raise _worker_died(description) from error
     finally:
@@ -100,6 +104,10 @@ def stream_parallel(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except KeyboardInterrupt:  # at once, not after the items that the workers have begun
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
     except BrokenProcessPool as error:
         raise _worker_died(description) from error
     finally:

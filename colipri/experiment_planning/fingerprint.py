@@ -6,27 +6,32 @@ Only cases that may be trained on or validated on count; test cases never influe
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from colipri.common.atomic import atomic_write_json
+from colipri.common.atomic import atomic_write_json, remove_partial_files
 from colipri.common.errors import ColipriError
 from colipri.common.parallel import default_num_processes, run_parallel
-from colipri.experiment_planning.image_fingerprint import ImageTask, fingerprint_image
+from colipri.experiment_planning.image_fingerprint import (
+    SAMPLES_PER_CASE,
+    ImageTask,
+    fingerprint_image,
+)
+from colipri.experiment_planning.report_reading import read_reports
 from colipri.paths import preprocessed_folder
 from colipri.raw_dataset.dataset import Case, RawDataset, load_raw_dataset
-
-if TYPE_CHECKING:
-    from colipri.text.structuring import StructuredReport
 
 logger = logging.getLogger(__name__)
 
 FINGERPRINT_VERSION = 1
 FINGERPRINT_FILE = "dataset_fingerprint.json"
+CACHE_FOLDER = "fingerprint_cases"  # one file a case, so that a run can be continued
+MAXIMUM_SAMPLES = 20_000_000  # intensities of a channel in all, for the percentiles
 
 
 def extract_fingerprint(
@@ -49,43 +54,81 @@ def extract_fingerprint(
     Raises:
         ColipriError: cases cannot be read (without ``keep_going``), or none can.
     """
+    from colipri.text.text_fingerprint import text_fingerprint
+
     if not isinstance(dataset, RawDataset):
         dataset = load_raw_dataset(dataset)
     folder = preprocessed_folder() / dataset.name
     cases = [case for case in dataset.cases if case.split != "test"]
     if not cases:
         raise ColipriError(f"{dataset.name} has test cases only; there is nothing to plan for")
-    tasks = [ImageTask(case, dataset.channel_names, folder / "fingerprint_cases") for case in cases]
-    found, problems = {}, []
-    for outcome in run_parallel(
-        fingerprint_image, tasks, num_processes or default_num_processes(), "fingerprint"
-    ):
-        if outcome.result is None:
-            problems.append(f"{outcome.item.case.identifier}: {outcome.problem}")
-        else:
-            found[outcome.item.case.identifier] = outcome.result
-    for problem in sorted(problems):
-        logger.warning("left out: %s", problem)
-    if problems and not keep_going:
-        raise ColipriError(
-            f"{len(problems)} of {len(cases)} cases cannot be read, first {sorted(problems)[0]}; "
-            "mend them, or leave them out with --keep_going"
-        )
-    if not found:
-        raise ColipriError(f"no case of {dataset.name} could be read")
-    readable = [case for case in cases if case.identifier in found]
+    processes = num_processes or default_num_processes()
+    found, problems = _look_at_images(dataset, cases, folder / CACHE_FOLDER, processes)
+    reports, broken_reports = read_reports(cases, processes)
+    problems |= {name: text for name, text in broken_reports.items() if name not in problems}
+    _report_problems(problems, len(cases), keep_going)
+    readable = [case for case in cases if case.identifier not in problems]
+    if not readable:
+        raise ColipriError(f"no case of {dataset.name} could be read, see the lines above")
+    if broken_reports or len(readable) < len(cases):  # what is left out must not count
+        reports, _ = read_reports(readable, processes)
+    images = [found[case.identifier] for case in readable]
     fingerprint = {
         "fingerprint_version": FINGERPRINT_VERSION,
         "dataset_name": dataset.name,
         "channel_names": dataset.channel_names,
         **_counts(readable),
-        **_images([found[case.identifier] for case in readable]),
+        **_images(images),
+        "hounsfield": _hounsfield(readable, images),
         "findings": _prevalence(readable, dataset.finding_names),
-        "text": _text(readable),
-        "left_out": sorted(problems),
+        "text": text_fingerprint(reports),
+        "left_out": [f"{name}: {problems[name]}" for name in sorted(problems)],
     }
     atomic_write_json(folder / FINGERPRINT_FILE, fingerprint)
     return fingerprint
+
+
+def _look_at_images(
+    dataset: RawDataset, cases: Sequence[Case], cache: Path, num_processes: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """What was found in each readable case, and the problems of the others."""
+    remove_partial_files(cache)
+    tasks = [ImageTask(case, dataset.channel_names, cache) for case in cases]
+    # every case has the same say, and a data set of any size fits into memory
+    every = math.ceil(len(cases) * SAMPLES_PER_CASE / MAXIMUM_SAMPLES)
+    found, problems = {}, {}
+    for outcome in run_parallel(fingerprint_image, tasks, num_processes, "images"):
+        name = outcome.item.case.identifier
+        if outcome.result is None:
+            problems[name] = outcome.problem or "unknown problem"
+            logger.debug("%s", outcome.details)
+        elif outcome.result.get("unwritable"):  # a full disk is no broken case
+            raise ColipriError(outcome.result["unwritable"])
+        else:
+            samples = [np.asarray(s[::every], dtype=np.float32) for s in outcome.result["samples"]]
+            found[name] = {**outcome.result, "samples": samples}
+    return found, problems
+
+
+def _report_problems(problems: dict[str, str], total: int, keep_going: bool) -> None:
+    """Name every case that is left out; without --keep_going that is the end.
+
+    Raises:
+        ColipriError: there are problems and the run does not keep going.
+    """
+    for name in sorted(problems):
+        logger.warning("case %s: %s", name, _without_case(name, problems[name]))
+    if problems and not keep_going:
+        first = min(problems)
+        raise ColipriError(
+            f"{len(problems)} of {total} cases cannot be used, first case {first}: "
+            f"{_without_case(first, problems[first])}; mend them, or leave them out with "
+            "--keep_going (what was found in the others is kept)"
+        )
+
+
+def _without_case(name: str, problem: str) -> str:
+    return problem.removeprefix(f"case {name}: ")
 
 
 def fingerprint_path(dataset_name: str) -> Path:
@@ -111,7 +154,7 @@ def _images(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     channels = range(len(found[0]["samples"]))
     intensities = {}
     for channel in channels:
-        values = np.concatenate([np.array(case["samples"][channel]) for case in found])
+        values = np.concatenate([case["samples"][channel] for case in found]).astype(np.float64)
         low, middle, high = np.percentile(values, [0.5, 50, 99.5])
         intensities[str(channel)] = {
             "mean": float(values.mean()),
@@ -151,19 +194,15 @@ def _prevalence(cases: Sequence[Case], names: Iterable[str]) -> dict[str, Any]:
     return result
 
 
-def _text(cases: Sequence[Case]) -> dict[str, Any]:
-    from colipri.text.text_fingerprint import text_fingerprint
+def _hounsfield(cases: Sequence[Case], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What contradicts Hounsfield units: code -> how many cases, and the first of them.
 
-    return text_fingerprint(_reports(cases))
-
-
-def _reports(cases: Sequence[Case]) -> Iterator[StructuredReport]:
-    """One report a study: reconstructions repeat it and must not count as duplicates."""
-    from colipri.text.report import read_report
-    from colipri.text.structuring import structure_report
-
-    seen: set[str] = set()
-    for case in cases:
-        if case.report is not None and case.study not in seen:
-            seen.add(case.study)
-            yield structure_report(read_report(case.report))
+    The codes are colipri_verify_dataset's, which explains them.
+    """
+    remarks: dict[str, dict[str, Any]] = {}
+    for case, image in zip(cases, found, strict=True):
+        for code in image["hounsfield_remarks"] or ():
+            entry = remarks.setdefault(code, {"cases": 0, "first": case.identifier})
+            entry["cases"] += 1
+    checked = sum(image["hounsfield_remarks"] is not None for image in found)
+    return {"checked": checked, "remarks": dict(sorted(remarks.items()))}

@@ -28,6 +28,11 @@ def summarize_fingerprint(fingerprint: Mapping[str, Any]) -> str:
             f"  reports: {words['mean']:.0f} words on average, 99 % at most "
             f"{words['percentile_99']:.0f}; {repeated:,} words occur at least twice"
         )
+    for code, entry in fingerprint["hounsfield"]["remarks"].items():
+        lines.append(
+            f"  {entry['cases']} of {fingerprint['hounsfield']['checked']} CTs: {code} (first: "
+            f"{entry['first']}); colipri_verify_dataset explains it"
+        )
     if fingerprint["left_out"]:
         lines.append(f"  {len(fingerprint['left_out'])} cases were left out, see the file")
     return "\n".join(lines)

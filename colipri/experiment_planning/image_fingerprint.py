@@ -14,7 +14,7 @@ from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.raw_dataset.cases import Case
 
-FORMAT = 1
+FORMAT = 2
 # nnU-Net samples intensities from the foreground; a few thousand voxels a case fix percentiles well
 # enough, and every case has the same say whatever its size.
 SAMPLES_PER_CASE = 5000
@@ -34,8 +34,9 @@ def fingerprint_image(task: ImageTask) -> dict[str, Any]:
 
     Returns:
         spacing, shape, shape_after_crop (voxels), body_extent_mm, body_fraction (of the cropped
-        box), orientation (of the file), dtype, minimum, maximum per channel, and a sample of
-        intensities per channel.
+        box), orientation (of the file), dtype, minimum, maximum per channel, codes of what
+        contradicts Hounsfield units (None without a CT channel), and a sample of intensities per
+        channel. Or "unwritable" with the reason, where the result cannot be kept.
     """
     target = task.cache_folder / f"{task.case.identifier}.json"
     key = _key(task)
@@ -45,7 +46,10 @@ def fingerprint_image(task: ImageTask) -> dict[str, Any]:
             found: dict[str, Any] = stored["result"]
             return found
     result = _look_at(task)
-    atomic_write_json(target, {"key": key, "result": result})
+    try:
+        atomic_write_json(target, {"key": key, "result": result})
+    except ColipriError as error:
+        return {"unwritable": str(error)}
     return result
 
 
@@ -62,7 +66,8 @@ def _look_at(task: ImageTask) -> dict[str, Any]:
         )
     if not np.isfinite(image.array).all():
         raise ColipriError(f"case {case.identifier}: {case.images[0]} holds NaN or infinity")
-    mask = body_mask(image.array, image.spacing, find_ct_channel(task.channel_names))
+    ct = find_ct_channel(task.channel_names)
+    mask = body_mask(image.array, image.spacing, ct)
     box = mask_box(mask, image.spacing)
     inside = tuple(slice(start, stop) for start, stop in box)
     cropped = mask[inside]
@@ -83,8 +88,18 @@ def _look_at(task: ImageTask) -> dict[str, Any]:
         "dtype": image.properties["dtype"],
         "minimum": [float(channel.min()) for channel in image.array],
         "maximum": [float(channel.max()) for channel in image.array],
+        "hounsfield_remarks": None if ct is None else _hounsfield_remarks(image.array[ct]),
         "samples": samples,
     }
+
+
+def _hounsfield_remarks(volume: np.ndarray) -> list[str]:
+    from colipri.raw_dataset.verification_hu import hu_remarks
+    from colipri.raw_dataset.verification_values import value_statistics
+
+    if volume.min() == volume.max():
+        return ["image_constant"]
+    return [code for code, _ in hu_remarks(value_statistics(volume))]
 
 
 def _key(task: ImageTask) -> str:

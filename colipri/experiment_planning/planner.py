@@ -12,10 +12,10 @@ from typing import Any
 
 from colipri.common.errors import ColipriError
 from colipri.experiment_planning.compute import estimate_compute
-from colipri.experiment_planning.flops import num_grid_tokens
 from colipri.experiment_planning.geometry import TOKEN
 from colipri.experiment_planning.geometry_planning import Geometry, plan_geometry
-from colipri.experiment_planning.memory import GIB, SAFETY, estimate_memory
+from colipri.experiment_planning.memory import estimate_memory
+from colipri.experiment_planning.memory_planning import fit_memory
 from colipri.experiment_planning.model_sizes import BY_DATA, SMALL_MACHINE_GB, TINY, ModelSize
 from colipri.experiment_planning.normalization_planning import plan_channels
 from colipri.experiment_planning.plans import PLANS_VERSION
@@ -29,9 +29,6 @@ CONFIGURATIONS = ("3d_lowres", "3d_fullres")
 MAXIMUM_BATCH = 256
 MINIMUM_BATCH = 8
 PASSES_OVER_DATA = 100
-# Rows of a matrix product that keep a large GPU busy: as many image tokens should fit at once. More
-# gains nothing, because cached gradients make the contrastive batch whatever the micro batch is.
-TOKENS_FOR_A_BUSY_GPU = 16_384
 
 Because = dict[str, str]
 
@@ -55,10 +52,7 @@ class ColipriPlanner:
         text_encoder_reason: str = "asked for",
         plans_name: str = "colipriPlans",
     ) -> None:
-        if not 1 <= gpu_memory_target_in_gb < math.inf:
-            raise ColipriError(
-                f"-gpu_memory_target must be at least 1 GB, not {gpu_memory_target_in_gb}"
-            )
+        check_memory_target(gpu_memory_target_in_gb)
         self.fingerprint = fingerprint
         self.target_gb = float(gpu_memory_target_in_gb)
         self.text_encoder = text_encoder
@@ -108,7 +102,7 @@ class ColipriPlanner:
             "activation_checkpointing": "none",
             **channels.configuration_entries,
             "architecture": self.architecture(size),
-            "pool_heads": 12 if size.shared_dim % 12 == 0 else 4,
+            "pool_heads": _pool_heads(text["text_encoder"]["embed_dim"]),
             "pool_queries": 0,
             **text,
             "embed_dim": text["text_encoder"]["embed_dim"],
@@ -279,51 +273,20 @@ class ColipriPlanner:
         }
 
     def fit_memory(self, configuration: dict[str, Any], because: Because) -> None:
-        """The ladder: no checkpointing, then the MLP halves, then whole blocks, until enough pairs
-        fit at once; the gradient cache makes up the contrastive batch.
-
-        Raises:
-            ColipriError: not even one pair fits.
-        """
-        budget = self.target_gb * GIB * SAFETY
-        batch = configuration["batch_size"]
-        tokens = num_grid_tokens(configuration)
-        wanted = min(batch, max(1, round(TOKENS_FOR_A_BUSY_GPU / tokens)))
-        for level in ("none", "mlp", "full"):
-            configuration["activation_checkpointing"] = level
-            configuration["architecture"]["arch_kwargs"]["activation_checkpointing"] = level
-            configuration["micro_batch_size"] = 1
-            estimate = estimate_memory(configuration)
-            free = budget - estimate.parameters - estimate.overhead
-            fits = int(free // (estimate.per_sample + estimate.live))
-            if fits >= wanted:
-                break
-        if fits < 1:
-            needed = estimate.total / GIB / SAFETY
-            raise ColipriError(
-                f"one pair at {configuration['patch_size']} voxels needs {needed:.1f} GB; plan "
-                f"with -gpu_memory_target {math.ceil(needed)} or more"
-            )
-        configuration["micro_batch_size"] = _even_share(batch, fits)
-        costs = {"none": "0", "mlp": "6", "full": "33"}[level]
-        busy = "the whole batch" if wanted == batch else f"{wanted * tokens:,} tokens: a busy GPU"
-        because["activation_checkpointing"] = (
-            f"'{level}' ({costs} % more arithmetic) is the cheapest level that allows "
-            f"{_pairs(wanted)} at once ({busy})"
-            if fits >= wanted
-            else f"'{level}' ({costs} % more arithmetic), because memory is scarce"
-        )
-        because["micro_batch_size"] = (
-            f"{_pairs(fits)} would fit into {100 * SAFETY:.0f} % of {self.target_gb:g} GB; the "
-            "batch is cut into equal parts"
-        )
+        """Micro batch and checkpointing by the memory target."""
+        because.update(fit_memory(configuration, self.target_gb))
 
 
-def _pairs(count: int) -> str:
-    return "1 pair" if count == 1 else f"{count:,} pairs"
+def _pool_heads(width: int) -> int:
+    """The released model's 12, or the most heads that divide the width."""
+    return next(heads for heads in (12, 8, 6, 4, 2, 1) if width % heads == 0)
 
 
-def _even_share(batch: int, fits: int) -> int:
-    """The micro batch that divides the batch into equal parts of at most ``fits``."""
-    parts = math.ceil(batch / min(batch, fits))
-    return math.ceil(batch / parts)
+def check_memory_target(gigabytes: float) -> None:
+    """The target must be a size that a device can have.
+
+    Raises:
+        ColipriError: it is not.
+    """
+    if not 1 <= gigabytes < math.inf:
+        raise ColipriError(f"-gpu_memory_target must be at least 1 GB, not {gigabytes}")

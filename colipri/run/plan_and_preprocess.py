@@ -9,8 +9,10 @@ from colipri.common.errors import ColipriError
 from colipri.run.cli import make_parser, run_command
 from colipri.run.planning_options import (
     add_dataset_option,
+    add_part_options,
     add_planning_options,
     add_process_options,
+    check_parts,
     check_processes,
 )
 
@@ -44,8 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="configurations to preprocess (default: 3d_lowres 3d_fullres)",
     )
     parser.add_argument("--no_pp", action="store_true", help="plan only, do not preprocess")
-    parser.add_argument("--num_parts", type=int, default=1, metavar="N", help="jobs in the array")
-    parser.add_argument("--part_id", type=int, default=0, metavar="I", help="this job, from 0")
+    add_part_options(parser)
     add_process_options(parser)
     add_planning_options(parser)
     return parser
@@ -53,15 +54,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 def plan_and_preprocess(options: argparse.Namespace) -> int:
     """All steps for each data set; planning of all comes first, because it is quick to fail."""
-    from colipri.paths import find_dataset_name
+    import logging
+
+    from colipri.experiment_planning.planning import check_planning_options
+    from colipri.paths import dataset_id, find_dataset_name
 
     check_processes(options.np)
+    check_parts(options.num_parts, options.part_id)
+    check_planning_options(options.pl, options.gpu_memory_target, options.text_encoder)
     names = [find_dataset_name(dataset) for dataset in options.d]
     for name in names:
         if options.verify_dataset_integrity:
             _verify(name, options)
         _fingerprint_and_plan(name, options)
     if options.no_pp:
+        plans = options.overwrite_plans_name
+        suffix = "" if plans == "colipriPlans" else f" -p {plans}"
+        numbers = " ".join(str(dataset_id(name)) for name in names)
+        logging.getLogger("colipri").info("\nNext: colipri_preprocess -d %s%s", numbers, suffix)
         return 0
     for name in names:
         _preprocess(name, options)
@@ -100,10 +110,9 @@ def _fingerprint_and_plan(name: str, options: argparse.Namespace) -> None:
 
 
 def _preprocess(name: str, options: argparse.Namespace) -> None:
-    import logging
-
     from colipri.experiment_planning.plans import load_plans
     from colipri.preprocessing.preprocessor import preprocess_dataset
+    from colipri.run.preprocess import say_what_is_ready
 
     stores = preprocess_dataset(
         name,
@@ -114,12 +123,7 @@ def _preprocess(name: str, options: argparse.Namespace) -> None:
         options.part_id,
         options.keep_going,
     )
-    logger = logging.getLogger("colipri")
-    number = int(name[len("Dataset") :].split("_")[0])
-    for configuration, store in stores.items():
-        if store is not None:
-            logger.info("%s %s is ready in %s", name, configuration, store.folder)
-            logger.info("Next: colipri_train %s %s 0", number, configuration)
+    say_what_is_ready(name, options.overwrite_plans_name, stores)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -70,3 +70,25 @@ def check_processes(number: int | None) -> None:
 
     if number is not None and number < 1:
         raise ColipriError(f"-np must be at least 1, not {number}")
+
+
+def add_part_options(parser: argparse.ArgumentParser) -> None:
+    """--num_parts and --part_id, for job arrays."""
+    parser.add_argument("--num_parts", type=int, default=1, metavar="N", help="jobs in the array")
+    parser.add_argument("--part_id", type=int, default=0, metavar="I", help="this job, from 0")
+
+
+def check_parts(num_parts: int, part_id: int) -> None:
+    """The part must be one of the array, before hours are spent on its way there.
+
+    Raises:
+        ColipriError: it is not.
+    """
+    from colipri.common.errors import ColipriError
+
+    if num_parts < 1:
+        raise ColipriError(f"--num_parts must be at least 1, not {num_parts}")
+    if not 0 <= part_id < num_parts:
+        raise ColipriError(
+            f"--part_id must be 0 to {num_parts - 1} (--num_parts - 1), not {part_id}"
+        )

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from colipri.common.errors import ColipriError
 from colipri.run.cli import make_parser, run_command
+from colipri.run.planning_options import (
+    add_dataset_option,
+    add_part_options,
+    add_process_options,
+    check_parts,
+    check_processes,
+)
+
+if TYPE_CHECKING:
+    from colipri.preprocessing.store import CaseStore
 
 DESCRIPTION = """\
 Crop every case to the body, resample it to the plan's spacing and store it for training.
@@ -26,36 +36,26 @@ finish completes the folder.
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments (nnU-Net's, where it has them)."""
     parser = make_parser("colipri_preprocess", DESCRIPTION)
-    parser.add_argument(
-        "-d", nargs="+", required=True, metavar="DATASET", help="numbers or names, e.g. 101 102"
-    )
+    add_dataset_option(parser)
     parser.add_argument(
         "-c", nargs="+", metavar="CONFIGURATION", help="default: all that the plan has"
     )
     parser.add_argument(
         "-p", default="colipriPlans", metavar="PLANS", help="plans name (default: %(default)s)"
     )
-    parser.add_argument("-np", type=int, metavar="N", help="processes (default: cores, at most 8)")
-    parser.add_argument("--num_parts", type=int, default=1, metavar="N", help="jobs in the array")
-    parser.add_argument("--part_id", type=int, default=0, metavar="I", help="this job, from 0")
-    parser.add_argument(
-        "--keep_going",
-        action="store_true",
-        help="leave broken cases out (listed in manifest.json) instead of stopping at the first",
-    )
+    add_part_options(parser)
+    add_process_options(parser)
     return parser
 
 
 def preprocess(options: argparse.Namespace) -> int:
     """Preprocess each data set with its plan."""
-    import logging
-
     from colipri.experiment_planning.plans import load_plans
     from colipri.paths import find_dataset_name
     from colipri.preprocessing.preprocessor import preprocess_dataset
 
-    if options.np is not None and options.np < 1:
-        raise ColipriError(f"-np must be at least 1, not {options.np}")
+    check_processes(options.np)
+    check_parts(options.num_parts, options.part_id)
     names = [find_dataset_name(dataset) for dataset in options.d]
     plans = {
         name: load_plans(name, options.p) for name in names
@@ -70,17 +70,28 @@ def preprocess(options: argparse.Namespace) -> int:
             options.part_id,
             options.keep_going,
         )
-        for configuration, store in stores.items():
-            if store is not None:
-                logging.getLogger("colipri").info(
-                    "%s %s is ready in %s; next: colipri_train %s %s 0",
-                    name,
-                    configuration,
-                    store.folder,
-                    name,
-                    configuration,
-                )
+        say_what_is_ready(name, options.p, stores)
     return 0
+
+
+def say_what_is_ready(name: str, plans_name: str, stores: Mapping[str, CaseStore | None]) -> None:
+    """Where the cases are and what to type next (also used by colipri_plan_and_preprocess).
+
+    Args:
+        name: of the data set.
+        plans_name: of the plan.
+        stores: as preprocess_dataset returns them; None where other parts are still at work.
+    """
+    import logging
+
+    from colipri.paths import dataset_id
+
+    logger = logging.getLogger("colipri")
+    suffix = "" if plans_name == "colipriPlans" else f" -p {plans_name}"
+    for configuration, store in stores.items():
+        if store is not None:
+            logger.info("%s %s is ready in %s", name, configuration, store.folder)
+            logger.info("Next: colipri_train %s %s 0%s", dataset_id(name), configuration, suffix)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

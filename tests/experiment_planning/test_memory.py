@@ -121,7 +121,9 @@ def test_further_objectives_have_a_place(monkeypatch: pytest.MonkeyPatch) -> Non
     assert activation_parts(more)["writing"] == 320.0
 
 
-def _count_per_pair(configuration: dict[str, Any], precision: str, with_image: bool = True) -> float:
+def _count_per_pair(
+    configuration: dict[str, Any], precision: str, with_image: bool = True
+) -> float:
     """Bytes that one more pair makes autograd keep in a forward pass of both towers."""
     torch.manual_seed(0)
     model = ColipriModel.from_plans(configuration, 300).train()
