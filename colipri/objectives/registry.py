@@ -29,10 +29,10 @@ LETTERS = {
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
     "contrastive": {"weight": 1.0, "kind": "infonce"},
-    # CoCa weighs captioning twice the contrastive loss; but its loss per token starts near ln(V),
-    # the contrastive one near ln(B): with equal weights their gradients are of one size already
+    # The paper's weights are not known; all of ours are 1, untuned, except for O's. (CoCa weighs
+    # captions twice as much as contrast: arXiv 2205.01917.)
     "report_generation": {"weight": 1.0, "decoder_depth": 6},
-    # mask, decoder and target are nnssl's; the loss is a fifth of the others' in normalised units
+    # mask, decoder and target are nnssl's
     "masked_image_modelling": {"weight": 1.0, "mask_ratio": 0.75, "decoder_depth": 2},
     # weight and number of pairs as in public re-implementations of the opposite sentence loss
     "opposite_sentence": {"weight": 0.5, "pairs": 8},
