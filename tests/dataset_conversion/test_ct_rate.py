@@ -17,6 +17,7 @@ from conftest import Workspace
 from conversion import SCANS, report_rows, summary
 
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
+from colipri.raw_dataset.verification import verify_dataset
 from colipri.run.convert_dataset import main
 from colipri.text.report import read_report
 from dataset_conversion.ct_rate_tables import FINDINGS, METADATA
@@ -204,6 +205,29 @@ def test_first_release_what_cannot_be_repaired(workspace: Workspace, tmp_path: P
         "the metadata are incomplete": 1,
         "the size is not the metadata's": 1,
     }
+
+
+def test_the_verification_finds_the_defects_of_the_source_and_no_others(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    tree = Tree(tmp_path / "in")
+    noise = np.random.default_rng(0)
+    for number in range(1, 7):
+        other = HU + noise.integers(-9, 9, HU.shape).astype(np.int16)
+        text = f"Nodule of {number} mm."
+        path = tree.add(f"train_{number}_a_1", findings=text, image=with_header(other))
+    tree.add("valid_9_a_1", findings="No nodule.")
+    source = tree.write()
+    _convert(source)
+    result = verify_dataset("Dataset101_CTRATE", 1)
+    assert not result.errors, result.to_text()
+    path.write_bytes(path.read_bytes()[:-4000])  # a download that broke off
+    blank_one = tree.root / "train_fixed" / "train_1" / "train_1_a" / "train_1_a_1.nii.gz"
+    sitk.WriteImage(blank(HU), str(blank_one))  # a volume of the first release among them
+    result = verify_dataset("Dataset101_CTRATE", 1)
+    codes = {(found["case"], found["code"]) for found in result.to_list()}
+    assert ("train_6_a_1", "image_truncated") in codes
+    assert any(case == "train_1_a_1" and "spac" in code for case, code in codes), codes
 
 
 def test_evaluation_subset(workspace: Workspace, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from dicom_writing import (
 )
 
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
+from colipri.raw_dataset.verification import verify_dataset
 from colipri.run.convert_dataset import main
 from colipri.text.report import read_report
 
@@ -72,6 +73,15 @@ def test_an_export_becomes_a_data_set(workspace: Workspace, export: Path) -> Non
     }
 
 
+@pytest.mark.parametrize("more", [[], ["--keep_identifiers"]])
+def test_the_verification_finds_no_error(
+    workspace: Workspace, export: Path, more: list[str]
+) -> None:
+    _convert(export, *more)
+    result = verify_dataset("Dataset101_Export", 1)
+    assert not result.errors, result.to_text()
+
+
 def test_nothing_in_the_data_set_names_anybody(workspace: Workspace, export: Path) -> None:
     data = _convert(export)
     for file in data.folder.rglob("*"):
@@ -95,7 +105,8 @@ def test_the_same_salt_gives_the_same_names(
     for number, more in ((101, []), (102, ["--salt", str(tmp_path / "salt")]), (103, [])):
         if number == 103:
             monkeypatch.setenv("colipri_salt", "correct horse battery")
-        assert main(["dicom", "-i", str(export / "ROE"), "-d", str(number), "-n", "A", *more]) == 0
+        arguments = ["-i", str(export / "ROE"), "-d", str(number), "-n", "A", "-np", "1", *more]
+        assert main(["dicom", *arguments]) == 0
         names.append(load_raw_dataset(number).cases[0].subject)
     assert names[0] != names[1] == names[2]
 
@@ -195,8 +206,8 @@ def test_notes_are_in_the_report_also_after_a_resume(workspace: Workspace, tmp_p
 
 
 def test_a_killed_run_goes_on(workspace: Workspace, tmp_path: Path) -> None:
-    for n in range(8):
-        write_series(tmp_path / "in" / str(n), range(5, 80), series=str(n), study=str(n))
+    for n in range(5):
+        write_series(tmp_path / "in" / str(n), range(20, 70), series=str(n), study=str(n))
     arguments = ["dicom", "-i", str(tmp_path / "in"), "-d", "101", "-n", "Export", "-np", "1"]
     images = workspace.raw / "Dataset101_Export" / "imagesTr"
     run_until(
@@ -208,7 +219,7 @@ def test_a_killed_run_goes_on(workspace: Workspace, tmp_path: Path) -> None:
     assert not (images.parent / "dataset.json").exists()
     before = {file: file.stat().st_mtime_ns for file in images.glob("[!.]*.nii.gz")}
     assert main(arguments) == 0
-    assert len(load_raw_dataset(101).cases) == 8
+    assert len(load_raw_dataset(101).cases) == 5
     for file, time in before.items():
         assert file.stat().st_mtime_ns == time  # finished images were kept, under the same names
     assert not list(images.glob(".partial*"))

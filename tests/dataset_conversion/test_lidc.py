@@ -19,6 +19,7 @@ from conversion import summary
 from dicom_writing import expected, save, slice_dataset, uid, write_series
 
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
+from colipri.raw_dataset.verification import verify_dataset
 from colipri.run.convert_dataset import main
 from colipri.text.report import read_report
 from dataset_conversion.lidc_findings import FINDINGS, labels_of, nodules_of
@@ -80,7 +81,7 @@ def test_layout_with_readings_beside_the_slices(workspace: Workspace, tmp_path: 
     for number, readers in ((1, 4), (2, 0), (3, 1)):
         patient, study = f"LIDC-IDRI-{number:04d}", f"s{number}"
         folder = source / patient / uid(study) / uid(study, "r1")
-        write_series(folder, patient=patient, study=study)
+        write_series(folder, range(30 + number, 42 + number), patient=patient, study=study)
         _xml(folder / "069.xml", readers, uid(study, "r1"))
     film = slice_dataset(3, study="film", Modality="DX", patient="LIDC-IDRI-0001")
     save(film, source / "LIDC-IDRI-0001" / "film" / "1.dcm")
@@ -107,6 +108,8 @@ def test_layout_with_readings_beside_the_slices(workspace: Workspace, tmp_path: 
         "its modality is DX, not CT": 1,
     }
     assert data.dataset_json["reports_from"] == "none"
+    result = verify_dataset("Dataset106_LIDC", 1)
+    assert not result.errors, result.to_text()
 
 
 def test_sentences_instead_of_reports_when_asked_for(workspace: Workspace, tmp_path: Path) -> None:
@@ -119,6 +122,8 @@ def test_sentences_instead_of_reports_when_asked_for(workspace: Workspace, tmp_p
     assert text.startswith("There is a smooth, solid lung nodule of 2")
     assert text.endswith("mm, suspicious of malignancy.")
     assert "not written by radiologists" in data.dataset_json["reports_from"]
+    result = verify_dataset("Dataset106_LIDC", 1)
+    assert not result.errors, result.to_text()
     image = sitk.ReadImage(str(case.images[0]))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), expected())
     assert (data.folder / "findings" / f"{case.identifier}.json").is_file()

@@ -12,6 +12,7 @@ from conftest import Workspace
 from conversion import real_scans, report_rows, summary
 
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
+from colipri.raw_dataset.verification import verify_dataset
 from colipri.run.convert_dataset import main
 from colipri.text.report import read_report
 
@@ -76,6 +77,8 @@ def test_merlin(workspace: Workspace, merlin: Path) -> None:
     assert sections["findings"].endswith("No ascites.")
     assert sections["impression"] == '1. "Simple" cyst, benign.'
     assert data.cases[0].images == (merlin / "merlin_data" / "4211.nii.gz",)
+    result = verify_dataset("Dataset103_Set", 1)
+    assert not result.errors, result.to_text()
 
 
 def test_merlin_bad_rows(
@@ -150,6 +153,8 @@ def test_inspect(workspace: Workspace, inspect: Path) -> None:
     report = data.cases[0].report
     assert report is not None
     assert read_report(report).sections == {"impression": "1. Acute PE.\n2. Effusion."}
+    result = verify_dataset("Dataset103_Set", 1)
+    assert not result.errors, result.to_text()
     (lost,) = [row for row in report_rows(data.folder) if row["status"] == "problem"]
     assert lost["reason"] == "the study mapping does not know the impression: 4"
     assert lost["row"] == "impressions_20250611.tsv, row 5"

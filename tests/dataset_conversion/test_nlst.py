@@ -10,6 +10,7 @@ from conftest import Workspace
 from conversion import SCANS, report_rows, summary
 
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
+from colipri.raw_dataset.verification import verify_dataset
 from colipri.run.convert_dataset import main
 from dataset_conversion.nlst import study_date
 from dataset_conversion.nlst_reconstructions import kernel_of
@@ -60,6 +61,8 @@ def test_two_reconstructions_soft_first(workspace: Workspace, source: Path) -> N
         "too few slices": 1,
         "the exam has no images": 1,
     }
+    result = verify_dataset("Dataset105_NLST", 1)
+    assert not result.errors, result.to_text()
     notes = [row["reason"] for row in report_rows(data.folder) if row["status"] == "converted"]
     assert "kernel STANDARD, 79 slices" in notes
 

@@ -14,6 +14,7 @@ from conftest import Workspace
 from conversion import SCANS, summary
 
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
+from colipri.raw_dataset.verification import verify_dataset
 from colipri.run.convert_dataset import main
 
 _NAMES = """
@@ -43,7 +44,7 @@ def real() -> sitk.Image:
 
 @pytest.fixture
 def source(tmp_path: Path, real: sitk.Image) -> Path:
-    """Three scans of two patients in the published files."""
+    """Three scans in the published files."""
     folder = tmp_path / "RAD-ChestCT"
     folder.mkdir()
     array = sitk.GetArrayFromImage(real)[::-1]  # head first: the first axis runs down
@@ -53,11 +54,13 @@ def source(tmp_path: Path, real: sitk.Image) -> Path:
         "val00001": {"fibrosis*left_lung", "nodulegr1cm*right_lung"},
         "tst00001": {"hernia*other", "nodule*left_lung", "nodule*right_lung"},
     }
-    for part, scan in (("imgtrain", "trn00001"), ("imgvalid", "val00001"), ("imgtest", "tst00001")):
-        np.savez_compressed(folder / f"{scan}.npz", ct=array)
+    scans = {"imgtrain": "trn00001", "imgvalid": "val00001", "imgtest": "tst00001"}
+    for number, (part, scan) in enumerate(scans.items()):
+        # The first as it is, the others with fewer slices: three equal scans would be a defect.
+        np.savez_compressed(folder / f"{scan}.npz", ct=array[: len(array) - 5 * number])
         cells = [int(column in positives[scan]) for column in header[1:]]
         _write(folder / f"{part}_Abnormality_and_Location_Labels.csv", header, [[scan, *cells]])
-    patients = [["MRN1", "trn00001"], ["MRN2", "val00001"], ["MRN2", "tst00001"]]
+    patients = [["MRN1", "trn00001"], ["MRN2", "val00001"], ["MRN3", "tst00001"]]
     _write(folder / "Summary_3630.csv", ["MRN_DEID", "NoteAcc_DEID"], patients)
     return folder
 
@@ -88,9 +91,11 @@ def test_arrays_lie_right_in_space(workspace: Workspace, source: Path, real: sit
     upright = sitk.DICOMOrient(image, "LPS")  # left, posterior, superior, as the real scan
     np.testing.assert_array_equal(sitk.GetArrayFromImage(upright), sitk.GetArrayFromImage(real))
     assert [(c.identifier, c.subject, c.split) for c in data.cases] == [
-        ("trn00001", "MRN1", "train"), ("tst00001", "MRN2", "test"), ("val00001", "MRN2", "val"),
+        ("trn00001", "MRN1", "train"), ("tst00001", "MRN3", "test"), ("val00001", "MRN2", "val"),
     ]  # fmt: skip
     assert all(case.report is None for case in data.cases)
+    result = verify_dataset("Dataset102_Rad", 1)
+    assert not result.errors, result.to_text()
 
 
 def test_mappings_differ_as_published(workspace: Workspace, source: Path) -> None:
