@@ -64,6 +64,14 @@ def nnssl_adaptation_plan(
     }
 
 
+def checkpoint_entry(plans: Mapping[str, Any], configuration_name: str) -> dict[str, Any]:
+    """The entry that every checkpoint gets; none for image encoders of somebody's own."""
+    architecture = plans["configurations"][configuration_name]["architecture"]
+    if architecture.get("network_class_name", OWN_CLASS) != OWN_CLASS:
+        return {}
+    return {"nnssl_adaptation_plan": nnssl_adaptation_plan(plans, configuration_name)}
+
+
 def primus_preset(arch_kwargs: Mapping[str, Any]) -> str | None:
     """S, B, M or L where the encoder is that stock Primus, None otherwise."""
     from colipri.architectures.primus import PRESETS

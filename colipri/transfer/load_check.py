@@ -7,7 +7,7 @@ import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from colipri.common.errors import ColipriError
 
@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 
 
 def load_like_nnunet(
-    encoder_file: Path, architecture: dict[str, Any], input_channels: int, num_heads: int
+    source: Path | IO[bytes], architecture: dict[str, Any], input_channels: int, num_heads: int
 ) -> tuple[nn.Module, int]:
     """Build the network as nnU-Net does and load the file with nnU-Net's own function.
 
     Args:
-        encoder_file: as for ``-pretrained_weights``.
+        source: as for ``-pretrained_weights``.
         architecture: of the plan's configuration.
         input_channels, num_heads: inputs and outputs of the network.
 
@@ -48,20 +48,27 @@ def load_like_nnunet(
         )
     except (TypeError, ValueError, ImportError, KeyError) as error:
         raise ColipriError(f"the plan's network cannot be built: {error}") from error
+    name = source if isinstance(source, Path) else "the encoder"
     try:
         with quiet():
-            load_pretrained_weights(network, str(encoder_file))
+            load_pretrained_weights(network, source)
     except AssertionError as error:
         raise ColipriError(
-            f"nnU-Net would refuse {encoder_file}: {' '.join(str(error).split())[:200]}"
+            f"nnU-Net would refuse {name}: {' '.join(str(error).split())[:200]}"
         ) from error
-    stored = torch.load(encoder_file, map_location="cpu", weights_only=True)["network_weights"]
+    stored = torch.load(_rewound(source), map_location="cpu", weights_only=True)["network_weights"]
     state = network.state_dict()
     expected = [name for name in state if ".seg_layers." not in name]
     wrong = [name for name in expected if not torch.equal(state[name], stored[name])]
     if wrong or set(stored) != set(expected):
-        raise ColipriError(f"{encoder_file} was not loaded completely (first {wrong[:1]})")
+        raise ColipriError(f"{name} was not loaded completely (first {wrong[:1]})")
     return network, len(expected)
+
+
+def _rewound(source: Path | IO[bytes]) -> Path | IO[bytes]:
+    if not isinstance(source, Path):
+        source.seek(0)
+    return source
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -153,15 +154,7 @@ def _find_name(text: str, raw: Path) -> str:
 
 
 def _cases(raw: Path, description: dict[str, Any]) -> dict[str, tuple[list[Path], Path]]:
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-    if "dataset" not in description and not (raw / "imagesTr").is_dir():
-        raise ColipriError(f"{raw} has no folder imagesTr")
-    listed = get_filenames_of_train_images_and_targets(str(raw), description)
-    cases = {
-        name: ([Path(image) for image in entry["images"]], Path(entry["label"]))
-        for name, entry in sorted(listed.items())
-    }
+    cases = _listed_cases(raw, description)
     if not cases:
         raise ColipriError(
             f"{raw / 'imagesTr'} holds no images called CASE_0000{description['file_ending']}"
@@ -180,3 +173,25 @@ def _cases(raw: Path, description: dict[str, Any]) -> dict[str, tuple[list[Path]
                 "channels"
             )
     return cases
+
+
+def _listed_cases(raw: Path, description: dict[str, Any]) -> dict[str, tuple[list[Path], Path]]:
+    """As nnU-Net: dataset.json's own list where it has one, the folders otherwise."""
+    if "dataset" in description:
+        from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+        listed = get_filenames_of_train_images_and_targets(str(raw), deepcopy(description))
+        return {
+            name: ([Path(image) for image in entry["images"]], Path(entry["label"]))
+            for name, entry in sorted(listed.items())
+        }
+    if not (raw / "imagesTr").is_dir():
+        raise ColipriError(f"{raw} has no folder imagesTr")
+    ending = description["file_ending"]
+    pattern = re.compile(r"(.+)_\d{4}" + re.escape(ending))
+    images: dict[str, list[Path]] = {}
+    for file in sorted((raw / "imagesTr").iterdir()):
+        match = pattern.fullmatch(file.name)
+        if match:
+            images.setdefault(match.group(1), []).append(file)
+    return {name: (files, raw / "labelsTr" / (name + ending)) for name, files in images.items()}

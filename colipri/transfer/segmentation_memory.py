@@ -6,8 +6,10 @@ tests/transfer/test_segmentation_memory.py counts them with saved-tensor hooks a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -126,11 +128,19 @@ def estimate_segmentation_memory(
         # in float32 on the device, and the labels
         "image": voxels * (4.0 * input_channels + 4.0),
     }
-    with torch.device("meta"):
-        network = PrimusSegmentation(input_channels, num_classes, True, **arch_kwargs)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    parameters = _num_parameters(
+        json.dumps(arch_kwargs, sort_keys=True), input_channels, num_classes
+    )
     return SegmentationMemory(
         fixed=parameters * BYTES_PER_PARAMETER[precision] + OVERHEAD_BYTES,
         per_patch=parts,
         batch_size=batch_size,
     )
+
+
+@lru_cache(maxsize=64)
+def _num_parameters(arch_kwargs: str, input_channels: int, num_classes: int) -> int:
+    """Parameters of the whole network, counted on the meta device (nothing is allocated)."""
+    with torch.device("meta"):
+        network = PrimusSegmentation(input_channels, num_classes, True, **json.loads(arch_kwargs))
+    return sum(parameter.numel() for parameter in network.parameters())

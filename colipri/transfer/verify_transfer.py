@@ -7,10 +7,9 @@ days of training.
 
 from __future__ import annotations
 
+import io
 import logging
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import ColipriError
@@ -41,7 +40,7 @@ def verify_transfer(
 
     from colipri.architectures.primus import PrimusEncoder
     from colipri.training.checkpoint import ORIENTATION
-    from colipri.transfer.encoder_weights import save_encoder
+    from colipri.transfer.load_check import load_like_nnunet
     from colipri.transfer.nnunet_dataset import require_nnunet
     from colipri.transfer.pretrained_encoder import encoder_of_model
     from colipri.transfer.segmentation_network import (
@@ -62,12 +61,10 @@ def verify_transfer(
         "_kw_requires_import": [],
     }
     channels = len(encoder.channel_names)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "encoder.pth"
-        save_encoder(file, encoder.weights, {"source": encoder.source})
-        from colipri.transfer.load_check import load_like_nnunet
-
-        network, loaded = load_like_nnunet(file, architecture, channels, EXAMPLE_CLASSES)
+    file = io.BytesIO()
+    torch.save({"network_weights": {k: v.cpu() for k, v in encoder.weights.items()}}, file)
+    file.seek(0)
+    network, loaded = load_like_nnunet(file, architecture, channels, EXAMPLE_CLASSES)
     assert isinstance(network, PrimusSegmentation)
     original = PrimusEncoder(channels, **encoder.arch_kwargs)
     original.load_state_dict({name: tensor.cpu() for name, tensor in encoder.weights.items()})

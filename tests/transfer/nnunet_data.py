@@ -81,7 +81,7 @@ def write_nnunet_dataset(
         label[4:12, 6:14, 8 : 18 + number] = 1
         orientation = ("LPS", "PSL", "SRA")[number % 3]
         for channel in range(len(content["channel_names"])):
-            image = rng.normal(-900, 20, label.shape) + 900 * label + channel
+            image = rng.normal(0, 20, label.shape) + np.where(label, channel, -900)
             write(folder / "imagesTr" / f"case_{number}_{channel:04d}.nii.gz", image, orientation)
         write(folder / "labelsTr" / f"case_{number}.nii.gz", label, orientation)
     (folder / "dataset.json").write_text(json.dumps(content))
