@@ -27,13 +27,19 @@ CANNOT_WRITE = "cannot write "  # begins the messages of colipri.common.atomic
 
 @dataclass(frozen=True)
 class CaseTask:
-    """A case, the name it gets, the folder of the data set and what becomes of images."""
+    """A case, the name it gets, the folder of the data set and what becomes of images.
+
+    status, reason: of a case that is left out; it only passes through, so that the report keeps the
+    order of the source.
+    """
 
     case: SourceCase
     name: str
     folder: Path
     mode: str
     channels: int = 1
+    status: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ def write_case(task: CaseTask) -> WrittenCase:
     Raises:
         ColipriError: the case has a problem.
     """
+    if task.status:
+        return WrittenCase(None)
     case, mode = task.case, task.mode
     suffix = "Ts" if case.split == "test" else "Tr"
     stem = task.folder / f"images{suffix}" / task.name
@@ -65,6 +73,8 @@ def write_case(task: CaseTask) -> WrittenCase:
                 for channel, source in enumerate(sources)
             ]
         report = _report(case, task.folder / f"reports{suffix}" / task.name, mode)
+        if report is None:
+            _remove_reports(task)
     except ColipriError as error:
         if str(error).startswith(CANNOT_WRITE):
             return WrittenCase(None, stop=str(error))
@@ -110,6 +120,13 @@ def _report(case: SourceCase, stem: Path, mode: str) -> Path | None:
     if report is None or not report.strip():
         return None
     return _write_text(stem, ".txt", report)
+
+
+def _remove_reports(task: CaseTask) -> None:
+    """What the source said in an earlier run would be found under the case's name."""
+    for suffix in ("Tr", "Ts"):
+        for ending in (".txt", ".json"):
+            (task.folder / f"reports{suffix}" / (task.name + ending)).unlink(missing_ok=True)
 
 
 def _write_text(stem: Path, ending: str, text: str) -> Path:

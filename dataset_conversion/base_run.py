@@ -65,12 +65,15 @@ def _rows(
     endings: Counter[str],
 ) -> Generator[CaseRow, None, None]:
     """The rows of cases.csv, as their files get ready."""
-    tasks = _tasks(converter, target, report, finding_names)
+    tasks = _tasks(converter, target, finding_names)
     for outcome in stream_parallel(write_case, tasks, target.num_processes, "Converting"):
-        case = outcome.item.case
+        task, case = outcome.item, outcome.item.case
+        if task.status:
+            report.add(task.status, case.row, case.identifier, reason=task.reason)
+            continue
         if outcome.result is None:
             logger.debug("%s", outcome.details)
-            report.add(PROBLEM, case.row, case.identifier, outcome.item.name, outcome.problem or "")
+            report.add(PROBLEM, case.row, case.identifier, task.name, outcome.problem or "")
             continue
         if outcome.result.row is None:
             raise ColipriError(outcome.result.stop)
@@ -93,22 +96,21 @@ def _rows(
 
 
 def _tasks(
-    converter: Converter, target: Target, report: ConversionReport, finding_names: Sequence[str]
+    converter: Converter, target: Target, finding_names: Sequence[str]
 ) -> Iterator[CaseTask]:
-    """Cases that are to be written; what is left out goes into the report."""
+    """Every case, named and checked; also those that are left out."""
     given = CaseNames()
+    channels = len(converter.channel_names)
     for case in converter.cases():
-        if case.skipped:
-            report.add(SKIPPED, case.row, case.identifier, reason=case.skipped)
-            continue
-        try:
-            _check(case, len(converter.channel_names), finding_names)
-            name = given.add(case.identifier, case.row)
-        except ColipriError as error:
-            report.add(PROBLEM, case.row, case.identifier, reason=str(error))
-            continue
+        name, status, reason = "", SKIPPED if case.skipped else "", case.skipped
+        if not status:
+            try:
+                _check(case, channels, finding_names)
+                name = given.add(case.identifier, case.row)
+            except ColipriError as error:
+                status, reason = PROBLEM, str(error)
         tidy = replace(case, subject=_line(case.subject), study=_line(case.study))
-        yield CaseTask(tidy, name, target.folder, target.mode, len(converter.channel_names))
+        yield CaseTask(tidy, name, target.folder, target.mode, channels, status, reason)
 
 
 def _check(case: SourceCase, channels: int, finding_names: Sequence[str]) -> None:

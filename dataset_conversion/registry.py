@@ -89,11 +89,14 @@ def find_converter(name: str) -> type[Converter]:
     """
     from dataset_conversion.base import Converter
 
-    near = difflib.get_close_matches(name, CONVERTERS, n=1)
-    if name not in CONVERTERS and ":" not in name and near:
-        raise ColipriError(f"no converter is called '{name}'; did you mean '{near[0]}'?")
     targets = {known: entry.target for known, entry in CONVERTERS.items()}
-    return find_class("converters", name, targets, Converter)  # type: ignore[type-abstract]
+    try:
+        return find_class("converters", name, targets, Converter)  # type: ignore[type-abstract]
+    except ColipriError as error:
+        near = difflib.get_close_matches(name, CONVERTERS, n=1)
+        if not near or ":" in name or name in CONVERTERS:
+            raise
+        raise ColipriError(f"no converter is called '{name}'; did you mean '{near[0]}'?") from error
 
 
 def list_converters() -> str:

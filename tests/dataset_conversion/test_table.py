@@ -293,3 +293,13 @@ def test_a_broken_line_of_json_is_one_row(workspace: Workspace, tmp_path: Path) 
     report = data.cases[0].report
     assert report is not None and json.loads(report.read_text("utf-8")) == {"findings": "Clear."}
     assert summary(data.folder)["problems"] == 2
+
+
+def test_a_report_that_was_withdrawn_is_gone(workspace: Workspace, tmp_path: Path) -> None:
+    scan = real_scans()[0]
+    source = tmp_path / "t.csv"
+    for text, expected in (("Clear.", True), ("", False), ("Nodule.", True)):
+        source.write_text(f"file,text\n{scan},{text}\n", encoding="utf-8")
+        data = converted(source, "--image", "file", "--report", "text")
+        assert (data.cases[0].report is not None) == expected
+        assert len(list(data.folder.glob("reportsTr/*"))) == int(expected)

@@ -56,3 +56,16 @@ def test_the_page_s_example_runs_as_it_is(
     assert data.dataset_json["licence"] == "internal"
     assert summary(data.folder)["skipped"] == 1
     assert report_rows(data.folder)[-1]["reason"] == "excluded: no consent"
+
+
+def test_a_folder_of_converters_is_enough(
+    workspace: Workspace, hospital: Path, tmp_path: Path
+) -> None:
+    code = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert code is not None
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "hospital.py").write_text(code[1], encoding="utf-8")
+    arguments = ["MyHospital", "-i", str(hospital), "-d", "102", "-n", "Hospital", "-np", "2"]
+    result = run("colipri_convert_dataset", *arguments, colipri_ext=str(tmp_path / "mine"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert len(load_raw_dataset(102).cases) == 2

@@ -1,0 +1,21 @@
+"""Work for worker processes, which import it by name."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from colipri.common.errors import ColipriError
+
+
+def slow_square(number: int) -> int:
+    """Later items are quicker, so that they finish first."""
+    time.sleep(0.05 if number == 0 else 0)
+    if number == 3:
+        raise ColipriError("three is refused")
+    return number * number
+
+
+def die(number: int) -> int:
+    """A worker that the system kills."""
+    os._exit(9)
