@@ -62,7 +62,7 @@ def unrepeated_order(count: int, draw: int, seed: int) -> list[int]:
     """
     if count > _LONGEST_COUNTED:
         rng = np.random.default_rng(derive_seed(seed, draw))
-        return rng.permutation(count).tolist()  # type: ignore[no-any-return]
+        return rng.permutation(count).tolist()
     total = math.factorial(count)
     round_number, place = divmod(draw, total)
     rank = _scattered(place, total, derive_seed(seed, round_number))

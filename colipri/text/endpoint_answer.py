@@ -27,6 +27,7 @@ from colipri.text.polarity import (
 from colipri.text.sentences import split_sentences
 from colipri.text.statements import core_span
 
+_DENIAL = re.compile(r"(?:there (?:is|are|was|were) )?(?:no|without)\b")
 _THINKING = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 Findings = dict[str, list[tuple[str, Polarity]]]  # section -> (text, polarity) as returned
@@ -43,7 +44,7 @@ class AnswerCounts:
     returned: int = 0
     accepted: int = 0  # statements of reports that got a polarity
     unsupported: int = 0  # not in the report, or not as a whole statement: rejected
-    contradictory: int = 0  # given two polarities: rejected
+    contradictory: int = 0  # given two polarities, or a plain denial called positive: rejected
     omitted: int = 0  # statements of the report that no answer mentions: kept as neutral
     agreeing: int = 0  # accepted, and the rules give the same polarity
 
@@ -149,13 +150,21 @@ class _MarkedSentence:
             place = self.folded.find(wanted, place + 1)
         return places
 
+    def _is_denied(self, i: int) -> bool:
+        """Whether clause ``i`` is called positive although it is a denial from its first word."""
+        start, end = self.bounds[i]
+        core = _core(self.folded[start:end])
+        is_denial = _DENIAL.match(core) is not None and sentence_polarity(core) == "negative"
+        return is_denial and self.marks[i] == {"positive"}
+
     def clauses(self, counts: AnswerCounts) -> Iterator[Clause]:
         """The sentence in pieces of one polarity; ``counts`` learns what became of each."""
         chosen: list[Polarity | None] = []
         for i, (start, end) in enumerate(self.bounds):
             marks = self.marks[i]
-            chosen.append(next(iter(marks)) if len(marks) == 1 else None)
-            if len(marks) > 1:
+            is_clear = len(marks) == 1 and not self._is_denied(i)
+            chosen.append(next(iter(marks)) if is_clear else None)
+            if marks and not is_clear:
                 counts.contradictory += 1
             elif not marks and self.has_core[i]:
                 counts.omitted += 1

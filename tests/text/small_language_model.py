@@ -13,40 +13,72 @@ from text.chat_server import Reply
 
 
 class SmallModel:
-    """Answers chats by greedy generation; one at a time, as the machine is small."""
+    """Answers chats by greedy generation; one at a time, as the machine is small.
 
-    def __init__(self, model: Any, tokenizer: Any, most_tokens: int) -> None:
+    Args:
+        guided: keep to the JSON schema of the request, as real servers do: the frame is written
+            for the model, and the model fills the lists.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, most_tokens: int, guided: bool) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.most_tokens = most_tokens
+        self.guided = guided
         self.answers: list[str] = []
         self._lock = threading.Lock()
 
     def __call__(self, request: dict[str, Any], number: int) -> Reply:
         """The behaviour of a ChatServer."""
+        prompt = self.tokenizer.apply_chat_template(
+            request["messages"], add_generation_prompt=True, tokenize=False
+        )
+        with self._lock:
+            if self.guided:
+                text, reason = self._fill(prompt, request), "stop"
+            else:
+                text, was_cut = self._generate(prompt, self.most_tokens)
+                reason = "length" if was_cut else "stop"
+            self.answers.append(text)
+        message = {"role": "assistant", "content": text}
+        answer = {
+            "choices": [{"index": 0, "message": message, "finish_reason": reason}],
+            "usage": {
+                "prompt_tokens": len(self.tokenizer(prompt)["input_ids"]),
+                "completion_tokens": len(self.tokenizer(text)["input_ids"]),
+            },
+        }
+        return Reply(body=json.dumps(answer).encode())
+
+    def _fill(self, prompt: str, request: dict[str, Any]) -> str:
+        """An answer that fits the schema: every list is the model's own continuation."""
+        schema = request["response_format"]["json_schema"]["schema"]["properties"]["sections"]
+        answer: dict[str, dict[str, list[str]]] = {}
+        for section, lists in schema["properties"].items():
+            answer[section] = {}
+            for name in lists["properties"]:
+                written = json.dumps({"sections": answer}).removesuffix("}}}")
+                comma = ", " if answer[section] else ""
+                opened = f'{written}{comma}"{name}": ["'
+                continued, _ = self._generate(prompt + opened, self.most_tokens)
+                body = continued.split("]")[0].strip().removesuffix('"')
+                answer[section][name] = [part for part in body.split('", "') if part]
+        return json.dumps({"sections": answer})
+
+    def _generate(self, prompt: str, most: int) -> tuple[str, bool]:
         import torch
 
-        encoded = self.tokenizer.apply_chat_template(
-            request["messages"], add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
+        encoded = self.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
         length = encoded["input_ids"].shape[1]
-        most = min(self.most_tokens, request["max_tokens"])
-        with self._lock, torch.inference_mode():
+        with torch.inference_mode():
             output = self.model.generate(
-                **encoded,
+                input_ids=encoded["input_ids"],
+                attention_mask=encoded["attention_mask"],
                 max_new_tokens=most,
                 do_sample=False,
                 pad_token_id=self.tokenizer.eos_token_id,
             )[0, length:]
-        text = self.tokenizer.decode(output, skip_special_tokens=True)
-        self.answers.append(text)
-        reason = "length" if len(output) == most else "stop"
-        message = {"role": "assistant", "content": text}
-        answer = {
-            "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-            "usage": {"prompt_tokens": length, "completion_tokens": len(output)},
-        }
-        return Reply(body=json.dumps(answer).encode())
+        return self.tokenizer.decode(output, skip_special_tokens=True), len(output) == most
 
 
 def smollm2() -> SmallModel:
@@ -66,7 +98,7 @@ def smollm2() -> SmallModel:
     file = next(folder.glob("*.gguf")).name
     tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=file)
     model = AutoModelForCausalLM.from_pretrained(str(folder), gguf_file=file, dtype=torch.float32)
-    return SmallModel(model, tokenizer, most_tokens=220)
+    return SmallModel(model, tokenizer, most_tokens=30, guided=True)
 
 
 def random_model() -> SmallModel:
@@ -91,4 +123,4 @@ def random_model() -> SmallModel:
         num_attention_heads=2,
         max_position_embeddings=4096,
     )
-    return SmallModel(LlamaForCausalLM(config), tokenizer, most_tokens=64)
+    return SmallModel(LlamaForCausalLM(config), tokenizer, most_tokens=64, guided=False)

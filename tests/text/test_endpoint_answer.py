@@ -89,6 +89,15 @@ def test_a_clause_given_two_polarities_is_contradictory() -> None:
     assert ("No nodule.", "neutral") in [tuple(c) for c in clauses["findings"]]
 
 
+def test_a_plain_denial_is_never_positive() -> None:
+    """As a small model called "No pleural effusion."; models are asked about doubtful cases."""
+    part = ReportPart({"findings": ["There is no nodule.", "No change in the mass.", "Cyst."]})
+    findings = {"findings": [(text, "positive") for text in part.sections["findings"]]}
+    clauses, counts = support(part, findings)  # type: ignore[arg-type]
+    assert [c.polarity for c in clauses["findings"]] == ["neutral", "positive", "positive"]
+    assert counts.contradictory == 1
+
+
 def test_what_is_not_mentioned_is_kept_as_neutral() -> None:
     clauses, counts = support(PART, {"impression": [("Effusion", "positive")]})
     assert counts.omitted == 4

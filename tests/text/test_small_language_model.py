@@ -43,5 +43,7 @@ def test_only_the_words_of_the_report_get_through(
         written = read_report(folder / f"{record['case']}.txt")
         assert structured.text == " ".join(written.text.split())
         assert set(structured.sections) == set(written.sections)
+    if model.guided:  # its answers fit the schema, so the sentences themselves were judged
+        assert all("sections" in json.loads(answer) for answer in model.answers)
     printed = capsys.readouterr().out
     assert "tokens in" in printed and "0 tokens in" not in printed.split("usage: ")[1][:12]
