@@ -28,18 +28,14 @@ def read_series(folder: Path) -> Any:
 
 
 def _only_series(folder: Path) -> Series:
-    from colipri.imageio.dicom_files import LeftOut, read_file
+    from colipri.imageio.dicom_files import is_archive, read_file
     from colipri.imageio.dicom_headers import Instance
     from colipri.imageio.dicom_series import find_series
 
     instances: list[Instance] = []
-    others: list[LeftOut] = []
     for file in sorted(entry for entry in folder.iterdir() if entry.is_file()):
-        for found in read_file(file):
-            if isinstance(found, Instance):
-                instances.append(found)
-            else:
-                others.append(found)
+        found = [] if is_archive(file) else read_file(file)
+        instances += [item for item in found if isinstance(item, Instance)]
     if not instances:
         raise ColipriError(f"{folder} holds no DICOM series (nor is it an image file)")
     series, left_out = find_series(instances, _SCANS)

@@ -64,7 +64,7 @@ def walk_files(root: Path) -> Iterator[Path | LeftOut]:
         except OSError as error:
             if folder == root:
                 raise ColipriError(f"{folder} cannot be read: {error.strerror}") from error
-            yield LeftOut(str(folder), f"the folder cannot be read: {error.strerror}", 0)
+            yield LeftOut(str(folder), f"the folder cannot be read: {error.strerror}", 0, "", True)
             continue
         if (status.st_dev, status.st_ino) in visited:
             yield LeftOut(str(folder), "the link leads to a folder that was already read", 0)
@@ -72,12 +72,15 @@ def walk_files(root: Path) -> Iterator[Path | LeftOut]:
         visited.add((status.st_dev, status.st_ino))
         subfolders = []
         for entry in entries:
-            if entry.is_dir():
-                subfolders.append(entry)
-            elif entry.is_file():
-                yield entry
-            else:
-                yield LeftOut(str(entry), "a broken link or a special file")
+            try:
+                if entry.is_dir():
+                    subfolders.append(entry)
+                elif entry.is_file():
+                    yield entry
+                else:
+                    yield LeftOut(str(entry), "a broken link or a special file")
+            except OSError as error:
+                yield LeftOut(str(entry), f"it cannot be read: {error.strerror}", defect=True)
         pending.extend(reversed(subfolders))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +80,11 @@ def read_instance(source: Path | BinaryIO, file: Path, member: str = "") -> Inst
     import pydicom
 
     try:
-        data = pydicom.dcmread(
-            source, stop_before_pixels=True, specific_tags=TAGS, force=_has_no_mark(source)
-        )
-        return _instance(data, file, member)
+        force = _has_no_mark(source)
+        with warnings.catch_warnings():  # about odd values in tags; what matters is checked here
+            warnings.simplefilter("ignore")
+            data = pydicom.dcmread(source, stop_before_pixels=True, specific_tags=TAGS, force=force)
+            return _instance(data, file, member)
     except NotDicomError:
         raise
     except Exception as error:

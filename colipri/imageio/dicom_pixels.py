@@ -63,6 +63,8 @@ def same_pixels(instances: Sequence[Instance]) -> bool:
     """Whether slices hold the same stored values (unreadable ones do not)."""
     import pydicom
 
+    if len({(instance.slope, instance.intercept) for instance in instances}) > 1:
+        return False
     with plain_files(instances) as files:
         try:
             contents = [pydicom.dcmread(file, force=True).PixelData for file in files]

@@ -227,3 +227,23 @@ def test_real_lidc_slices(shared_data: Path) -> None:
     np.testing.assert_allclose(ours.GetOrigin(), theirs.GetOrigin())
     np.testing.assert_allclose(ours.GetSpacing(), theirs.GetSpacing())
     np.testing.assert_allclose(ours.GetDirection(), theirs.GetDirection())
+
+
+def test_what_is_no_slice_of_a_volume_is_said(tmp_path: Path) -> None:
+    write_series(tmp_path / "frames", range(30, 34), series="f", NumberOfFrames=4)
+    write_series(tmp_path / "colour", range(30, 34), series="c", SamplesPerPixel=3)
+    series, left_out = _find(tmp_path)
+    assert not series
+    assert sorted(part.reason for part in left_out) == [
+        "a colour picture",
+        "an enhanced multi-frame object; export it as one file per slice",
+    ]
+
+
+def test_equal_pixels_with_another_rescale_are_no_copies(tmp_path: Path) -> None:
+    write_series(tmp_path / "a")
+    other = slice_dataset(33, SOPInstanceUID=uid("other"), RescaleIntercept=0)
+    save(other, tmp_path / "b" / "other.dcm")
+    series, left_out = _find(tmp_path)
+    assert not series
+    assert "two series are mixed under one UID" in _reasons(left_out)
