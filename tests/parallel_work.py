@@ -19,3 +19,9 @@ def slow_square(number: int) -> int:
 def die(number: int) -> int:
     """A worker that the system kills."""
     os._exit(9)
+
+
+def process_number(number: int) -> int:
+    """Which process does this."""
+    time.sleep(0.01)
+    return os.getpid()
