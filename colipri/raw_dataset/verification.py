@@ -1,8 +1,9 @@
-"""All problems of a data set in one pass: every file is read, in parallel, nothing is changed."""
+"""All problems of a data set in one pass: every file is read, in parallel; raw data stay as is."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.common.parallel import default_num_processes, run_parallel
-from colipri.paths import find_dataset_name, raw_folder
+from colipri.paths import find_dataset_name, preprocessed_folder, raw_folder
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.problems import TableProblem
+from colipri.raw_dataset.verification_cache import CaseCache, CaseResult
 from colipri.raw_dataset.verification_duplicates import (
     check_duplicate_images,
     check_shared_reports,
@@ -43,21 +45,14 @@ class CaseTask:
     case: Case
     channel_names: Mapping[str, str]
     label_values: frozenset[int] | None
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """What a worker says of one case: findings, and digests of voxels and wording."""
-
-    findings: list[Finding]
-    image_digest: str
-    report_digest: str
+    cache: CaseCache
 
 
 def verify_dataset(name: str | int, num_processes: int | None = None) -> Verification:
     """Look at every file of a data set or collection.
 
-    Each process holds one volume (float32) at a time.
+    Each process holds one volume at a time (about three times its size as float32). Killed and run
+    again, cases that were found to be without errors are not read again unless they have changed.
 
     Args:
         name: number or name; $colipri_raw holds it.
@@ -106,14 +101,21 @@ def write_verification(result: Verification, folder: Path) -> Path:
 
 def check_case(task: CaseTask) -> CaseResult:
     """Everything about one case; what one worker process does."""
+    kept = task.cache.load(task.case)
+    if kept is not None:
+        return kept
     images, image_digest = check_images(task.case, task.channel_names, task.label_values)
     report, report_digest = check_report(task.case)
-    return CaseResult([*images, *report], image_digest, report_digest)
+    result = CaseResult([*images, *report], image_digest, report_digest)
+    task.cache.store(task.case, result)
+    return result
 
 
 def _look_at_cases(dataset: RawDataset, num_processes: int) -> dict[str, CaseResult]:
-    values = _label_values(dataset.dataset_json)
-    tasks = [CaseTask(case, dataset.channel_names, values) for case in dataset.cases]
+    channels, values = dataset.channel_names, _label_values(dataset.dataset_json)
+    settings = [channels, None if values is None else sorted(values)]
+    cache = CaseCache(_cache_folder(dataset.name), settings)
+    tasks = [CaseTask(case, channels, values, cache) for case in dataset.cases]
     results = {}
     for outcome in run_parallel(check_case, tasks, num_processes, "verification"):
         case = outcome.item.case
@@ -124,6 +126,13 @@ def _look_at_cases(dataset: RawDataset, num_processes: int) -> dict[str, CaseRes
             result = CaseResult([failed], "", "")
         results[case.identifier] = result
     return results
+
+
+def _cache_folder(name: str) -> Path | None:
+    """Raw data can be verified where $colipri_preprocessed is not set; then nothing is kept."""
+    if not os.environ.get("colipri_preprocessed"):
+        return None
+    return preprocessed_folder() / name / "verification_cases"
 
 
 def _label_values(description: dict[str, Any]) -> frozenset[int] | None:

@@ -28,7 +28,7 @@ def hu_remarks(values: ValueStatistics) -> list[Remark]:
     """
     rest, padding = without_padding(values)
     remarks = [
-        ("hu_padding", f"{100 * part:.1f} % of the voxels are exactly {value}")
+        ("hu_padding", f"{100 * part:.1f} % of the voxels are {_named(value, values)}")
         for value, part in padding
     ]
     wrong = _wrong_scale(values, rest)
@@ -68,6 +68,11 @@ def _wrong_scale(values: ValueStatistics, rest: ValueStatistics) -> Remark | Non
     if water < 0.01:
         return "hu_implausible", f"only {100 * water:.2f} % of the voxels lie near 0; {between}"
     return None
+
+
+def _named(value: int, values: ValueStatistics) -> str:
+    """Values beyond the histogram are counted at its end."""
+    return f"exactly {value}" if value > LOWEST else f"{values.minimum:g} or little more"
 
 
 def _at(value: float) -> tuple[int, int]:

@@ -22,9 +22,12 @@ wrongly joined reports, the same scan twice, subjects on two sides of a split, a
     colipri_verify_dataset -d 101
     colipri_verify_dataset -d 101 201 --json findings.json -np 8
 
-Nothing is changed. Errors must be mended (or the cases left out), warnings are worth a look, notes
-are for your information. The exit code is 1 if there is an error, otherwise 0. Every code is
+No raw file is changed. Errors must be mended (or the cases left out), warnings are worth a look,
+notes are for your information. The exit code is 1 if there is an error, otherwise 0. Every code is
 explained, with what to do, in documentation/raw_format.md.
+
+Killed and run again, it goes on: cases without errors whose files have not changed are not read
+again ($colipri_preprocessed/DatasetXXX/verification_cases; remove that folder to start afresh).
 
 The JSON is a list with one object per finding: dataset, severity (error, warning, info), code,
 case, file, message.

@@ -67,6 +67,12 @@ def _padded_and_twice(image: Any) -> Any:
     return with_voxels(image, array)
 
 
+def _padded_far_below(image: Any) -> Any:
+    array = voxels(image)
+    array[:, :5] = -8192
+    return with_voxels(image, array)
+
+
 def _infinite(image: Any) -> Any:
     array = voxels(image).astype(np.float64)
     array[3, 4, 5] = np.inf
@@ -80,6 +86,7 @@ def _infinite(image: Any) -> Any:
         (_unit, {"hu_normalised"}),
         (_padded_and_stored, {"hu_not_rescaled", "hu_padding"}),
         (_padded_and_twice, {"hu_rescaled_twice", "hu_padding"}),
+        (_padded_far_below, {"hu_padding"}),
         (_infinite, {"values_not_finite"}),
         (lambda image: with_voxels(image, np.clip(voxels(image), -1000, 1000)), set()),
         (lambda image: with_voxels(image, np.clip(voxels(image), -1024, 3071)), set()),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import commands
 import pytest
 from conftest import Workspace
-from raw_dataset.small_raw_dataset import NAME, SmallRawDataset
+from raw_dataset.small_raw_dataset import NAME, SmallRawDataset, scan, voxels, with_voxels
 
+from colipri.raw_dataset.verification import verify_dataset
 from colipri.run.verify_dataset import main
 
 
@@ -22,7 +26,6 @@ def test_clean_data_set(workspace: Workspace, capsys: pytest.CaptureFixture) -> 
         f"{NAME}: 2 cases, 0 errors, 0 warnings, 0 notes",
         "Next: colipri_plan_and_preprocess -d 401",
     ]
-    assert list(workspace.preprocessed.iterdir()) == []
 
 
 def test_problems_in_text_and_json(workspace: Workspace, tmp_path: Path) -> None:
@@ -133,6 +136,32 @@ def test_integrity_check_before_planning(
     assert not (workspace.preprocessed / NAME / "colipriPlans.json").exists()
 
 
+def test_killed_and_run_again(workspace: Workspace) -> None:
+    """What was looked at is not read again, unless it has changed; the findings are the same."""
+    data = SmallRawDataset(workspace.raw)
+    for number in range(10):
+        array = voxels(scan("cip_ct64"))
+        image = with_voxels(scan("cip_ct64"), array + number + 1)
+        data.add(f"c{number}", image, "train", f"Report number {number} of many.", number % 2)
+    data.write_report("c4", b"Normal.")
+    data.description["numTraining"] = 12
+    data.save()
+    kept = workspace.preprocessed / NAME / "verification_cases"
+    commands.run_until(
+        lambda: len(list(kept.glob("[!.]*.json"))) >= 2,
+        signal.SIGKILL,
+        "colipri_verify_dataset", "-d", "401", "-np", "1",
+    )  # fmt: skip
+    done = {path: path.stat().st_mtime_ns for path in kept.glob("[!.]*.json")}
+    assert 2 <= len(done) < 12, "killed too late to prove anything"
+    result = verify_dataset(401, 1)
+    assert [(found.code, found.case) for found in result.findings] == [("report_short", "c4")]
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert len(list(kept.glob("[!.]*.json"))) == 12
+    data.write_image("c0", scan("cip_ct64"))
+    assert [found.code for found in verify_dataset(401, 1).errors] == ["image_duplicate_subjects"]
+
+
 def test_help_is_fast_and_teaches() -> None:
     times = []
     for _ in range(3):
@@ -143,9 +172,6 @@ def test_help_is_fast_and_teaches() -> None:
     assert "documentation/raw_format.md" in result.stdout
     probe = "import sys; from colipri.run.verify_dataset import build_parser as b; b(); "
     probe += "print([m for m in ('torch', 'pandas', 'numpy', 'SimpleITK') if m in sys.modules])"
-    import subprocess
-    import sys
-
     output = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
     assert output.stdout.strip() == "[]", output
     assert min(times) < 2.0  # under 0.2 s on an idle machine
