@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Workspace
 from conversion import real_scans, report_rows, summary
 
+from colipri.imageio.reading import read_header, read_image
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.run.convert_dataset import main
 from colipri.text.report import read_report
@@ -303,3 +305,21 @@ def test_a_report_that_was_withdrawn_is_gone(workspace: Workspace, tmp_path: Pat
         data = converted(source, "--image", "file", "--report", "text")
         assert (data.cases[0].report is not None) == expected
         assert len(list(data.folder.glob("reportsTr/*"))) == int(expected)
+
+
+@pytest.mark.parametrize("mode", ["", "--link", "--copy", "--compress"])
+def test_a_dicom_series_is_its_folder(
+    mode: str, workspace: Workspace, tmp_path: Path, shared_data: Path
+) -> None:
+    series = shared_data / "lidc_idri_0314" / "dicom_12_slices"
+    source = tmp_path / "t.csv"
+    source.write_text(f"folder\n{series}\n", encoding="utf-8")
+    data = converted(source, "--image", "folder", *([mode] if mode else []))
+    (case,) = data.cases
+    assert case.identifier == "dicom_12_slices"
+    assert case.images[0].is_dir() == (mode in ("", "--link"))
+    image, expected = read_image(case.images), read_image(series)
+    np.testing.assert_array_equal(image.array, expected.array)
+    np.testing.assert_allclose(image.affine, expected.affine, atol=1e-3)
+    stored = read_header(case.images[0]).dtype
+    assert mode in ("", "--link") or "16-bit signed" in stored
