@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from colipri.common.parallel import run_parallel
-from colipri.imageio.dicom_files import LeftOut, is_archive, read_file, walk_files
+from colipri.imageio.dicom_files import LeftOut, TextFile, is_archive, read_file, walk_files
 from colipri.imageio.dicom_headers import Instance
 
 TEXT_ENDINGS = (".txt", ".json")
@@ -22,7 +22,7 @@ class Scan:
 
     instances: list[Instance] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
-    texts: list[Path] = field(default_factory=list)
+    texts: list[TextFile] = field(default_factory=list)
 
 
 def scan_source(source: Path, num_processes: int, others: Sequence[str] = ()) -> Scan:
@@ -41,8 +41,6 @@ def scan_source(source: Path, num_processes: int, others: Sequence[str] = ()) ->
     for found in walk_files(source):
         if isinstance(found, LeftOut):
             scan.left_out.append(found)
-        elif found.suffix.lower() in TEXT_ENDINGS:
-            scan.texts.append(found)
         elif not found.name.lower().endswith(tuple(others) or ("\0",)):
             files.append(found)
     archives = [[file] for file in files if is_archive(file)]
@@ -59,13 +57,16 @@ def scan_source(source: Path, num_processes: int, others: Sequence[str] = ()) ->
         for item in outcome.result:
             if isinstance(item, Instance):
                 scan.instances.append(item)
+            elif isinstance(item, TextFile):
+                scan.texts.append(item)
             else:
                 scan.left_out.append(item)
     # Processes finish in any order; the result must not depend on it.
     scan.instances.sort(key=lambda instance: (instance.file, instance.member))
     scan.left_out.sort(key=lambda item: item.what)
+    scan.texts.sort(key=lambda text: text.path)
     return scan
 
 
-def _read_files(files: Sequence[Path]) -> list[Instance | LeftOut]:
-    return [item for file in files for item in read_file(file)]
+def _read_files(files: Sequence[Path]) -> list[Instance | LeftOut | TextFile]:
+    return [item for file in files for item in read_file(file, TEXT_ENDINGS)]

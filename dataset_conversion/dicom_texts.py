@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from colipri.common.errors import ColipriError
-from colipri.imageio.dicom_files import LeftOut
+from colipri.imageio.dicom_files import LeftOut, TextFile
 from colipri.imageio.dicom_headers import Instance
 from colipri.imageio.dicom_reports import StructuredReport, merge_reports, read_structured_report
 from colipri.text.report import read_report, report_from_sections
@@ -30,7 +31,7 @@ class StudyReports:
 
 
 def find_reports(
-    images: Sequence[Instance], reports: Sequence[Instance], texts: Sequence[Path], root: Path
+    images: Sequence[Instance], reports: Sequence[Instance], texts: Sequence[TextFile], root: Path
 ) -> StudyReports:
     """Assign reports to the studies of ``images``.
 
@@ -70,11 +71,12 @@ def named(sections: Mapping[str, str]) -> dict[str, str]:
 
 
 def _add_texts(
-    result: StudyReports, images: Sequence[Instance], texts: Sequence[Path], root: Path
+    result: StudyReports, images: Sequence[Instance], texts: Sequence[TextFile], root: Path
 ) -> None:
     names = _names_of_studies(images)
     folders = _studies_of_folders(images, root)
-    for path in texts:
+    for text in texts:
+        path = text.path
         study = names.get(path.stem) or _study_of_place(path, folders)
         if study is None:
             result.left_out.append(LeftOut(str(path), "a text that belongs to no study"))
@@ -83,15 +85,27 @@ def _add_texts(
             result.left_out.append(LeftOut(str(path), "a second report of the study"))
             continue
         try:
-            sections = read_report(path).sections
+            sections = _sections(text)
         except ColipriError as error:
-            reason = str(error).replace(f"report {path}", "the report")
+            reason = f"the report cannot be used: {error}".replace(str(path), "it")
             result.left_out.append(LeftOut(str(path), reason, defect=True))
             continue
         if not sections:
             result.left_out.append(LeftOut(str(path), "the text is empty"))
             continue
         result.sections[study] = named(sections)
+
+
+def _sections(text: TextFile) -> Mapping[str, str]:
+    if text.content is None:
+        return read_report(text.path).sections
+    with tempfile.TemporaryDirectory(prefix="colipri-report-") as folder:
+        copy = Path(folder) / ("report" + text.path.suffix)
+        copy.write_bytes(text.content)
+        try:
+            return read_report(copy).sections
+        except ColipriError as error:
+            raise ColipriError(str(error).replace(str(copy), str(text.path))) from None
 
 
 def _names_of_studies(images: Iterable[Instance]) -> Mapping[str, str]:
@@ -108,7 +122,7 @@ def _studies_of_folders(images: Iterable[Instance], root: Path) -> Mapping[Path,
     """Folder -> studies of all images below it, up to ``root``."""
     result: dict[Path, set[str]] = defaultdict(set)
     for image in images:
-        place = image.file if image.member else image.file.parent
+        place = (image.file / image.member if image.member else image.file).parent
         while image.study not in result[place]:
             result[place].add(image.study)
             if place in (root, place.parent):

@@ -40,6 +40,17 @@ class LeftOut:
     defect: bool = False
 
 
+@dataclass(frozen=True)
+class TextFile:
+    """A file that may be a report: its path (in an archive: archive/member), and its content there.
+
+    content: None for a plain file, which can be read when it is needed.
+    """
+
+    path: Path
+    content: bytes | None = None
+
+
 def walk_files(root: Path) -> Iterator[Path | LeftOut]:
     """All files under ``root`` in sorted order (or ``root`` itself, if it is a file).
 
@@ -89,18 +100,29 @@ def is_archive(file: Path) -> bool:
     return file.name.lower().endswith(ARCHIVE_ENDINGS)
 
 
-def read_file(file: Path) -> list[Instance | LeftOut]:
-    """The DICOM header of a plain file, or those of all members of an archive."""
+def read_file(
+    file: Path, text_endings: tuple[str, ...] = ()
+) -> list[Instance | LeftOut | TextFile]:
+    """The DICOM header of a plain file, or those of all members of an archive.
+
+    Args:
+        text_endings: files whose names end so are not looked at but handed on.
+    """
+    if text_endings and file.name.lower().endswith(text_endings):
+        return [TextFile(file)]
     if not is_archive(file):
         try:
             return [read_instance(file, file)]
         except (NotDicomError, OSError) as error:
             return [LeftOut(str(file), str(error), defect=isinstance(error, OSError))]
-    found: list[Instance | LeftOut] = []
+    found: list[Instance | LeftOut | TextFile] = []
     try:
         for name, content, problem in _members(file):
             if problem:
                 found.append(LeftOut(f"{file}:{name}", problem))
+                continue
+            if text_endings and name.lower().endswith(text_endings):
+                found.append(TextFile(file / name, content))
                 continue
             try:
                 found.append(read_instance(io.BytesIO(content), file, name))

@@ -136,12 +136,14 @@ def test_a_zip_archive_is_read_without_unpacking(
 ) -> None:
     archive = tmp_path / "export.zip"
     with zipfile.ZipFile(archive, "w") as target:
-        for file in sorted(export.rglob("*.dcm")):
+        for file in sorted(file for file in export.rglob("*") if file.is_file()):
             target.write(file, file.relative_to(export))
         target.writestr("../../evil.dcm", b"x" * 200)
     data = _convert(archive)
     assert len(data.cases) == 3
     assert summary(data.folder)["reasons"]["refused"] == 1
+    texts = {read_report(case.report).text for case in data.cases if case.report}
+    assert texts == {"No pleural effusion.\nNormal.", "Emphys\u00e8me."}
     assert not list(tmp_path.rglob("evil*"))
 
 
