@@ -1,0 +1,212 @@
+"""colipri_transfer_to_nnunet: one clear line for every bad input, nothing half-written."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from tiny_model import write_checkpoint
+from transfer.nnunet_data import fingerprint_of, write_nnunet_dataset
+
+from colipri.run.transfer_to_nnunet import main
+
+NAME = "Dataset411_Boxes"
+
+
+@pytest.fixture
+def nnunet_folders(tmp_path, monkeypatch):
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    monkeypatch.delenv("nnUNet_extTrainer", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best.pth")
+
+
+def ready(folders, **description):
+    """A data set with its fingerprint, so that no test waits for nnU-Net's worker processes."""
+    folder = write_nnunet_dataset(folders / "raw", **description)
+    target = folders / "preprocessed" / NAME
+    target.mkdir()
+    (target / "dataset_fingerprint.json").write_text(json.dumps(fingerprint_of(folder)))
+    return folder, target
+
+
+def error_of(capsys, *arguments):
+    """Exit code 1, and the one line."""
+    assert main(list(arguments)) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("colipri_transfer_to_nnunet: error: ")
+    return lines[0]
+
+
+def run(checkpoint, *more):
+    return main(["-d", "411", "-m", str(checkpoint), "--no_pp", *more])
+
+
+def test_plan_encoder_file_and_next_command(nnunet_folders, checkpoint, capsys):
+    _, target = ready(nnunet_folders)
+    assert run(checkpoint) == 0
+    said = capsys.readouterr().out
+    assert f"-pretrained_weights {target / 'colipriPlans_encoder.pth'}" in said
+    stored = torch.load(target / "colipriPlans_encoder.pth", weights_only=True)["network_weights"]
+    assert f"{len(stored)} tensors load" in said
+    assert str(nnunet_folders) not in (target / "colipriPlans.json").read_text()
+    first = {f.name: f.read_bytes() for f in target.iterdir() if f.suffix == ".json"}
+    assert run(checkpoint) == 0
+    assert {f.name: f.read_bytes() for f in target.iterdir() if f.suffix == ".json"} == first
+
+
+def test_two_channels_get_a_repeated_stem(nnunet_folders, checkpoint):
+    _, target = ready(nnunet_folders, channel_names={"0": "CT", "1": "CT"})
+    assert run(checkpoint) == 0
+    weights = torch.load(target / "colipriPlans_encoder.pth", weights_only=True)["network_weights"]
+    assert weights["down_projection.layers.0.weight"].shape[1] == 2
+
+
+def test_edited_plans_are_kept_checked_and_overwritten_on_demand(
+    nnunet_folders, checkpoint, capsys
+):
+    _, target = ready(nnunet_folders)
+    assert run(checkpoint) == 0
+    file = target / "colipriPlans.json"
+    plans = json.loads(file.read_text())
+    planned = plans["configurations"]["3d_fullres"]["patch_size"]
+    plans["configurations"]["3d_fullres"]["patch_size"] = [24, 16, 16]
+    plans["configurations"]["3d_large"] = {"inherits_from": "3d_fullres", "batch_size": 4}
+    file.write_text(json.dumps(plans))
+    assert run(checkpoint) == 0
+    assert "edited by hand, kept" in capsys.readouterr().out
+    assert json.loads(file.read_text())["configurations"] == plans["configurations"]
+    plans["configurations"]["3d_fullres"]["patch_size"] = [20, 16, 16]
+    file.write_text(json.dumps(plans))
+    arguments = ("-d", "411", "-m", str(checkpoint), "--no_pp")
+    assert "multiples of the encoder's token patch [8, 8, 8]" in error_of(capsys, *arguments)
+    assert run(checkpoint, "--overwrite_plans") == 0
+    after = json.loads(file.read_text())["configurations"]
+    assert after["3d_fullres"]["patch_size"] == planned
+    assert after["3d_large"]["batch_size"] == 4
+
+
+def test_an_edited_plan_of_another_encoder(nnunet_folders, checkpoint, capsys):
+    _, target = ready(nnunet_folders)
+    assert run(checkpoint) == 0
+    file = target / "colipriPlans.json"
+    plans = json.loads(file.read_text())
+    arch = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    arch["encoder"]["embed_dim"] = 72
+    file.write_text(json.dumps(plans))
+    arguments = ("-d", "411", "-m", str(checkpoint), "--no_pp")
+    assert "embed_dim 72, the checkpoint has 36" in error_of(capsys, *arguments)
+
+
+def test_a_plan_of_nnunet_is_not_overwritten(nnunet_folders, checkpoint, capsys):
+    _, target = ready(nnunet_folders)
+    (target / "nnUNetPlans.json").write_text(json.dumps({"configurations": {}}))
+    arguments = ("-d", "411", "-m", str(checkpoint), "-overwrite_plans_name", "nnUNetPlans")
+    assert "a plan of another planner" in error_of(capsys, *arguments)
+    assert json.loads((target / "nnUNetPlans.json").read_text()) == {"configurations": {}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-c", "2d"), "configuration '2d' cannot be planned: the encoder is three-dimensional"),
+        (("-c", "3d_lowres"), "use -c 3d_fullres"),
+        (("--spacing", "1", "2"), "three positive numbers"),
+        (("--spacing", "1", "0", "1"), "three positive numbers"),
+        (("-gpu_memory_target", "0"), "-gpu_memory_target must be at least 1 GB"),
+        (("-np", "0"), "-np must be at least 1"),
+    ],
+)
+def test_wrong_arguments(nnunet_folders, checkpoint, capsys, arguments, message):
+    ready(nnunet_folders)
+    assert message in error_of(capsys, "-d", "411", "-m", str(checkpoint), *arguments)
+    assert not (nnunet_folders / "preprocessed" / NAME / "colipriPlans.json").exists()
+
+
+def test_no_labels(nnunet_folders, checkpoint, capsys):
+    folder, _ = ready(nnunet_folders)
+    (folder / "labelsTr" / "case_3.nii.gz").unlink()
+    arguments = ("-d", "411", "-m", str(checkpoint))
+    assert "1 of 5 training cases have no label in labelsTr, first case_3" in error_of(
+        capsys, *arguments
+    )
+    shutil.rmtree(folder / "labelsTr")
+    assert "5 of 5 training cases" in error_of(capsys, *arguments)
+    description = json.loads((folder / "dataset.json").read_text())
+    del description["labels"]
+    (folder / "dataset.json").write_text(json.dumps(description))
+    assert "lacks 'labels'; it has no labels to train" in error_of(capsys, *arguments)
+
+
+def test_data_set_not_there_and_channels_missing(nnunet_folders, checkpoint, capsys):
+    folder, _ = ready(nnunet_folders)
+    arguments = ("-m", str(checkpoint))
+    assert f"it has: {NAME}" in error_of(capsys, "-d", "7", *arguments)
+    description = json.loads((folder / "dataset.json").read_text())
+    description["channel_names"]["1"] = "PET"
+    (folder / "dataset.json").write_text(json.dumps(description))
+    assert "case case_0 has 1 images, dataset.json names 2" in error_of(
+        capsys, "-d", "411", *arguments
+    )
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
+def test_environment_variables(nnunet_folders, checkpoint, capsys, monkeypatch, variable):
+    ready(nnunet_folders)
+    arguments = ("-d", "411", "-m", str(checkpoint))
+    monkeypatch.delenv(variable)
+    assert f"the environment variable {variable} is not set" in error_of(capsys, *arguments)
+    (nnunet_folders / "file").write_text("")
+    monkeypatch.setenv(variable, str(nnunet_folders / "file"))
+    assert f"{variable} points at {nnunet_folders / 'file'}" in error_of(capsys, *arguments)
+
+
+def test_trainer_folder_that_does_not_exist(nnunet_folders, checkpoint, capsys, monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", "/nowhere/trainers")
+    message = error_of(capsys, "-d", "411", "-m", str(checkpoint))
+    assert "nnUNet_extTrainer names /nowhere/trainers" in message
+    assert "colipri_nnunet_trainer_folder" in message
+
+
+def test_nnunet_missing_or_too_old(nnunet_folders, checkpoint, capsys, monkeypatch):
+    from importlib.metadata import PackageNotFoundError
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    arguments = ("-d", "411", "-m", str(checkpoint))
+    monkeypatch.setattr("colipri.transfer.nnunet_dataset.version", missing)
+    assert "nnunetv2 is not installed" in error_of(capsys, *arguments)
+    monkeypatch.setattr("colipri.transfer.nnunet_dataset.version", lambda name: "2.7.1")
+    assert "nnunetv2 2.7.1 is too old" in error_of(capsys, *arguments)
+
+
+def test_checkpoints_that_cannot_be_used(nnunet_folders, tmp_path, capsys):
+    ready(nnunet_folders)
+    missing = error_of(capsys, "-d", "411", "-m", str(tmp_path / "no.pth"))
+    assert "there is no checkpoint" in missing
+    (tmp_path / "text.pth").write_text("hello")
+    assert "cannot be read as a checkpoint" in error_of(
+        capsys, "-d", "411", "-m", str(tmp_path / "text.pth")
+    )
+    turned = write_checkpoint(tmp_path / "turned.pth", orientation="LPS")
+    assert "axes LPS" in error_of(capsys, "-d", "411", "-m", str(turned))
+
+
+def test_a_full_disk_leaves_no_half_file(nnunet_folders, checkpoint, capsys, monkeypatch):
+    _, target = ready(nnunet_folders)
+
+    def full(content, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed")
+
+    monkeypatch.setattr("colipri.transfer.encoder_weights.torch.save", full)
+    message = error_of(capsys, "-d", "411", "-m", str(checkpoint), "--no_pp")
+    assert "cannot write" in message and "check free disk space" in message
+    assert not [f.name for f in target.iterdir() if "encoder" in f.name]
