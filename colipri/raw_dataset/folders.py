@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from colipri.common.atomic import TEMPORARY_MARK
+from colipri.common.errors import ColipriError
 
 REPORT_ENDINGS = (".txt", ".json")
 _HELD_OUT = {"imagesTr": "imagesTs", "reportsTr": "reportsTs", "labelsTr": "labelsTs"}
@@ -30,6 +31,9 @@ class Subfolders:
                 listed = [entry.name for entry in os.scandir(self.folder / subfolder)]
             except (FileNotFoundError, NotADirectoryError):
                 listed = []
+            except OSError as error:
+                where = self.folder / subfolder
+                raise ColipriError(f"{where} cannot be listed: {error.strerror}") from error
             self._names[subfolder] = frozenset(
                 name for name in listed if not name.startswith((TEMPORARY_MARK, "._", ".DS_Store"))
             )
