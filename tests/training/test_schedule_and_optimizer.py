@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from colipri.training.optimizer import build_optimizer, parameter_groups, set_learning_rate
+from colipri.training.optimizer import (
+    build_optimizer,
+    learning_rate_factors,
+    parameter_groups,
+    set_learning_rate,
+)
 from colipri.training.options import RunOptions
 from colipri.training.schedule import learning_rate
 from colipri.training.throughput import format_duration
@@ -32,7 +37,9 @@ class Model(nn.Module):
 
 def test_only_matrices_are_decayed_and_every_trainable_parameter_is_in_one_group():
     model = Model()
-    groups = parameter_groups(model, 0.1, 0.25)
+    groups = parameter_groups(
+        model, 0.1, learning_rate_factors(model, {"text_learning_rate_factor": 0.25})
+    )
     sizes = {
         (group["lr_factor"], group["weight_decay"]): sum(p.numel() for p in group["params"])
         for group in groups
