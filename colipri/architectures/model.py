@@ -49,6 +49,7 @@ class ColipriModel(nn.Module):
     Attributes:
         report_decoder, masked_decoder: heads of the objectives R and M; None without them, and
             after pre-training (colipri.architectures.training_heads).
+        frozen_parts: names of parts that are not trained; they stay in evaluation mode.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class ColipriModel(nn.Module):
         self.logit_bias = nn.Parameter(torch.tensor(bias))
         self.report_decoder: ReportDecoder | None = None
         self.masked_decoder: MaskedDecoder | None = None
+        self.frozen_parts: tuple[str, ...] = ()
 
     @classmethod
     def from_plans(
@@ -111,6 +113,13 @@ class ColipriModel(nn.Module):
         if objectives is not None:
             add_training_heads(model, configuration, vocabulary_size, objectives)
         return model
+
+    def train(self, mode: bool = True) -> ColipriModel:
+        """Training or evaluation mode; frozen parts have no dropout in either."""
+        super().train(mode)
+        for part in self.frozen_parts:
+            self.get_submodule(part).eval()
+        return self
 
     def encode_image(
         self, image: Tensor, keep: Tensor | None = None, key_mask: Tensor | None = None

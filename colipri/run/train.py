@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import ColipriError
@@ -12,6 +13,7 @@ from colipri.run.cli import make_parser, run_command
 if TYPE_CHECKING:
     import torch
 
+LONG_TRAINING = 1000  # steps from which a few seconds for the check do not count
 EXIT_STOPPED = 75  # sysexits' EX_TEMPFAIL: not finished, but the same command with --c goes on
 
 DESCRIPTION = """\
@@ -58,6 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--restart", action="store_true", help="begin anew; a training that is there is moved aside"
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="only check that the encoder of this plan can go into nnU-Net afterwards (done anyway "
+        f"before a training of {LONG_TRAINING} steps or more)",
+    )
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the plan's")
     parser.add_argument(
         "--iterations_per_epoch", type=int, metavar="N", help="instead of the plan's"
@@ -94,6 +102,19 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="DATASET=W",
         help="how often scans of a collection's data sets come up, relative to each other",
+    )
+    parser.add_argument(
+        "-pretrained_weights",
+        metavar="FILE",
+        help="start from a checkpoint of colipri, nnssl or nnU-Net's Primus, or from the released "
+        "COLIPRI; what is loaded is said",
+    )
+    parser.add_argument(
+        "--training",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="other entries of the plan's training, e.g. ema_decay=0.999 layer_decay=0.75 "
+        "frozen='[\"text_encoder\"]' compile=true",
     )
     parser.add_argument("--validate_every", type=int, metavar="N", help="epochs")
     parser.add_argument("--seed", type=int, metavar="N", help="default: 12345")
@@ -137,7 +158,7 @@ def train(options: argparse.Namespace) -> int:
     trainer_class = find_class("trainers", options.tr, BUILTIN_TRAINERS, ColipriTrainer)
     device = _device(options.device)
     folder = run_folder(name, options.tr, options.p, options.configuration, fold)
-    if not options.val:
+    if not (options.val or options.verify):
         refuse_to_overwrite(folder, options.c, options.restart)
     existing = checkpoint_to_continue(folder) if options.c or options.val else None
     stored = load_checkpoint(existing)["init_args"]["options"] if existing else {}
@@ -149,6 +170,13 @@ def train(options: argparse.Namespace) -> int:
         trainer.run_final_validation()
         return 0
     trainer.initialize()  # before the folder is touched: what cannot be trained leaves no trace
+    if options.pretrained_weights and existing is None:
+        trainer.load_pretrained_weights(Path(options.pretrained_weights))
+    steps = trainer.settings["num_epochs"] * trainer.settings["num_iterations_per_epoch"]
+    if options.verify or (steps >= LONG_TRAINING and existing is None):
+        trainer.verify_transfer()
+    if options.verify:
+        return 0
     prepare_run_folder(folder, options.restart)
     trainer.describe_run()
     if existing is not None:
@@ -186,6 +214,8 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
         "objectives": "".join(options.objectives) if options.objectives else None,
         "objective_options": _assignments(options.objective_options, "--set") or None,
         "mixing": _mixing(options) or None,
+        "training": _assignments(options.training, "--training") or None,
+        "pretrained_weights": options.pretrained_weights,
     }
     return {name: value for name, value in values.items() if value is not None}
 

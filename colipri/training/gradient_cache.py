@@ -84,7 +84,7 @@ def contrastive_backward(
             start, stop = starts[name], starts[name] + part[name].shape[0]
             starts[name] = stop
             gradient = embeddings[name].grad
-            if gradient is not None:
+            if gradient is not None and again[name].requires_grad:  # not of a frozen tower
                 outputs.append(again[name])
                 gradients.append(gradient[start:stop])
         if own is not None:

@@ -1,15 +1,51 @@
-"""AdamW with the parameter groups of vision-language training."""
+"""AdamW with the parameter groups of vision-language training: what is trained, and how fast."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from colipri.architectures.model import ColipriModel
+from colipri.common.errors import ColipriError
+
 # Scalars and vectors (biases, norm gains, LayerScale, learned temperature) and embedding tables are
 # not decayed: decay is a prior on weight matrices; on a gain or a temperature it is a bias.
 _NEVER_DECAYED = ("logit_scale", "logit_bias", "embeddings.", "register_tokens", "mask_token")
+# Towers with layers: where the number of a layer stands, and what lies before the first one.
+_LAYERS = {
+    "image_encoder": re.compile(r"^image_encoder\.eva\.blocks\.(\d+)\."),
+    "text_encoder": re.compile(r"^text_encoder\.encoder\.encoder\.layer\.(\d+)\."),
+}
+_BEFORE = {
+    "image_encoder": (
+        "image_encoder.down_projection.",
+        "image_encoder.register_tokens",
+        "image_encoder.eva.pos_embed",
+    ),
+    "text_encoder": ("text_encoder.encoder.embeddings.",),
+}
+
+
+def freeze_parts(model: ColipriModel, parts: Sequence[str]) -> None:
+    """Freeze parts of the model: no gradients, and no dropout either.
+
+    Args:
+        model: changed in place.
+        parts: names of modules, for example "text_encoder" or "image_encoder.down_projection"
+            (``training.frozen`` of a plan).
+
+    Raises:
+        ColipriError: a name that the model does not have.
+    """
+    for part in parts:
+        _require_part(model, part, "training.frozen")
+        for parameter in model.get_submodule(part).parameters():
+            parameter.requires_grad_(False)
+    model.frozen_parts = tuple(parts)
 
 
 def is_decayed(name: str, parameter: nn.Parameter) -> bool:
@@ -19,34 +55,102 @@ def is_decayed(name: str, parameter: nn.Parameter) -> bool:
     return not any(part in name for part in _NEVER_DECAYED)
 
 
+def learning_rate_factors(model: nn.Module, settings: Mapping[str, Any]) -> Callable[[str], float]:
+    """Which share of the scheduled learning rate a parameter gets, by its name.
+
+    Three entries of a plan's ``training`` multiply: ``text_learning_rate_factor`` (a number),
+    ``learning_rate_factors`` (part -> number, for example {"image_encoder": 0.1}), and
+    ``layer_decay`` (a number for the image encoder, or tower -> number): the last layer gets the
+    decay once, the one before twice, and so on (arXiv 2106.08254), because early layers of a
+    pretrained tower are the most general ones.
+
+    Raises:
+        ColipriError: an unknown part or tower, or a number that is not positive.
+    """
+    parts = {"text_encoder": settings.get("text_learning_rate_factor", 1.0)}
+    for part, factor in settings.get("learning_rate_factors", {}).items():
+        _require_part(model, part, "training.learning_rate_factors")
+        parts[part] = factor * parts.get(part, 1.0)
+    decay = settings.get("layer_decay") or {}
+    decays = decay if isinstance(decay, Mapping) else {"image_encoder": decay}
+    for tower, number in decays.items():
+        if tower not in _LAYERS:
+            raise ColipriError(f"training.layer_decay: no tower {tower}; {', '.join(_LAYERS)}")
+        if not 0 < number <= 1:
+            raise ColipriError(f"training.layer_decay must be in (0, 1], not {number}")
+    for part, factor in parts.items():
+        if not factor > 0:
+            raise ColipriError(
+                f"the learning rate factor of {part} is {factor}; it must be positive (to freeze a "
+                "part, name it in training.frozen)"
+            )
+    names = [name for name, _ in model.named_parameters()]
+    depths = {tower: _depth(names, pattern) for tower, pattern in _LAYERS.items()}
+
+    def factor_of(name: str) -> float:
+        factor = 1.0
+        for part, share in parts.items():
+            if name.startswith(part + "."):
+                factor *= share
+        for tower, number in decays.items():
+            factor *= number ** _steps_below_the_top(name, tower, depths[tower])
+        return factor
+
+    return factor_of
+
+
+def _steps_below_the_top(name: str, tower: str, depth: int) -> int:
+    found = _LAYERS[tower].match(name)
+    if found:
+        return depth - int(found.group(1))
+    return depth + 1 if name.startswith(_BEFORE[tower]) else 0
+
+
+def _depth(names: Sequence[str], pattern: re.Pattern[str]) -> int:
+    return 1 + max((int(m.group(1)) for name in names if (m := pattern.match(name))), default=-1)
+
+
+def _require_part(model: nn.Module, part: str, entry: str) -> None:
+    try:
+        model.get_submodule(part)
+    except AttributeError:
+        known = ", ".join(name for name, _ in model.named_children())
+        raise ColipriError(f"{entry}: the model has no part '{part}'; it has {known}") from None
+
+
 def parameter_groups(
-    model: nn.Module, weight_decay: float, text_learning_rate_factor: float
+    model: nn.Module, weight_decay: float, factor_of: Callable[[str], float] = lambda name: 1.0
 ) -> list[dict[str, Any]]:
-    """Split the trainable parameters by tower (learning rate) and by kind (weight decay).
+    """Split the trainable parameters by share of the learning rate and by weight decay.
 
     Each group carries ``lr_factor``, with which the trainer multiplies the scheduled rate. The
     order is fixed by the names, so that a saved optimiser state always fits.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in sorted(model.named_parameters()):
         if parameter.requires_grad:
-            key = (name.startswith("text_encoder."), is_decayed(name, parameter))
+            key = (-factor_of(name), is_decayed(name, parameter))  # the full rate comes first
             groups.setdefault(key, []).append(parameter)
     return [
         {
             "params": parameters,
             "weight_decay": weight_decay if decayed else 0.0,
-            "lr_factor": text_learning_rate_factor if is_text else 1.0,
+            "lr_factor": -factor,
         }
-        for (is_text, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
+        for (factor, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 
-def build_optimizer(model: nn.Module, settings: dict[str, Any]) -> torch.optim.AdamW:
-    """AdamW from the plan's ``training`` numbers (learning_rate, weight_decay, betas, ...)."""
-    groups = parameter_groups(
-        model, settings["weight_decay"], settings.get("text_learning_rate_factor", 1.0)
-    )
+def build_optimizer(model: nn.Module, settings: Mapping[str, Any]) -> torch.optim.AdamW:
+    """AdamW from the plan's ``training`` numbers (learning_rate, weight_decay, betas, ...).
+
+    Raises:
+        ColipriError: everything is frozen, or a factor is wrong.
+    """
+    factor_of = learning_rate_factors(model, settings)
+    groups = parameter_groups(model, settings["weight_decay"], factor_of)
+    if not groups:
+        raise ColipriError("nothing is left to train: training.frozen names every part")
     return torch.optim.AdamW(
         groups,
         lr=settings["learning_rate"],

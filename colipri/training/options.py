@@ -8,6 +8,20 @@ from typing import Any
 from colipri.common.errors import ColipriError
 from colipri.objectives.registry import LETTERS, settings_of_letters
 
+# Entries of a plan's ``training`` that --training may name, with what they do.
+TRAINING_ENTRIES = {
+    "ema_decay": "average of the weights, used for evaluation: 0.999; null for none",
+    "frozen": 'parts that are not trained: ["text_encoder"]',
+    "learning_rate_factors": 'share of the rate per part: {"image_encoder": 0.1}',
+    "layer_decay": "of the rate per layer below the top of the image encoder: 0.75",
+    "compile": "torch.compile for the image encoder: true",
+    "weight_decay": "of matrices",
+    "betas": "of AdamW: [0.9, 0.98]",
+    "gradient_clip": "largest norm of the gradient",
+    "warmup_iterations": "steps until the full learning rate",
+    "text_learning_rate_factor": "share of the rate for the text encoder",
+}
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -24,6 +38,8 @@ class RunOptions:
         objective_options: "LETTER.option" -> value, for example {"M.mask_ratio": 0.6}.
         mixing: replaces numbers of the plan's ``training.mixing``
             (colipri.dataloading.mixing.MixingSettings).
+        training: replaces further entries of the plan's ``training``, see TRAINING_ENTRIES.
+        pretrained_weights: file that the weights started from; only for the record.
         validate_every: epochs between validations (the last epoch is always validated).
     """
 
@@ -40,6 +56,8 @@ class RunOptions:
     objectives: str | None = None
     objective_options: dict[str, Any] = field(default_factory=dict)
     mixing: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    pretrained_weights: str | None = None
     validate_every: int = 1
 
     def __post_init__(self) -> None:
@@ -51,13 +69,18 @@ class RunOptions:
             raise ColipriError(f"-precision must be auto, fp32 or bf16, not {self.precision}")
         if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
             raise ColipriError(f"--keep_ratio must be in (0, 1], not {self.keep_ratio}")
+        unknown = [name for name in self.training if name not in TRAINING_ENTRIES]
+        if unknown:
+            raise ColipriError(
+                f"--training {unknown[0]}: known are {', '.join(sorted(TRAINING_ENTRIES))}"
+            )
 
     def training_settings(self, configuration: dict[str, Any]) -> dict[str, Any]:
         """The plan's ``training`` numbers with these options applied.
 
         The warm-up is shortened with the run, so that a short run still reaches its peak rate.
         """
-        settings = {**configuration["training"]}
+        settings = {**configuration["training"], **self.training}
         settings["batch_size"] = self.batch_size or configuration["batch_size"]
         micro = self.micro_batch_size or configuration["micro_batch_size"]
         settings["micro_batch_size"] = min(micro, settings["batch_size"])

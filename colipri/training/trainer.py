@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.experiment_planning.plans import Plans
 from colipri.objectives.registry import build_objectives, with_defaults
+from colipri.training.averaging import averaged_weights
 from colipri.training.checkpoint import package_versions, save_checkpoint
+from colipri.training.compilation import compile_blocks
 from colipri.training.data import TrainingData
 from colipri.training.objective_step import ObjectiveStep
-from colipri.training.optimizer import build_optimizer, set_learning_rate
+from colipri.training.optimizer import build_optimizer, freeze_parts, set_learning_rate
 from colipri.training.options import RunOptions
 from colipri.training.plots import plot_progress
+from colipri.training.report_samples import write_report_samples
 from colipri.training.run_folder import BEST, FINAL, LATEST, write_run_description
 from colipri.training.run_log import RunLog
 from colipri.training.schedule import learning_rate
@@ -31,8 +35,11 @@ from colipri.training.throughput import format_duration, measured_peak_flops
 from colipri.training.trained_parts import freeze_unreached
 from colipri.training.trainer_state import restore_trainer, trainer_state
 from colipri.training.validation import ValidationResult, validate
+from colipri.training.warm_start import WarmStart, start_of_run, warm_start
 
 logger = logging.getLogger(__name__)
+
+REPORT_SAMPLES_EVERY = 10  # epochs; often enough to see templates appear, seldom enough to read
 
 
 class TrainingStopped(Exception):
@@ -76,6 +83,7 @@ class ColipriTrainer:
         self.seconds_in_epoch = 0.0
         self.history: list[dict[str, Any]] = []
         self.best_score: float | None = None
+        self.started_from: WarmStart | None = None
 
     # ---------------------------------------------------------------- set-up
 
@@ -92,8 +100,11 @@ class ColipriTrainer:
         self.tokenizer = self.data.build_tokenizer()
         self.model = self.build_model().to(self.device)
         freeze_unreached(self.model, self.settings["objectives"])
+        freeze_parts(self.model, self.settings.get("frozen", ()))
         self.model.train()
         self.optimizer = build_optimizer(self.model, self.settings)
+        self.average = averaged_weights(self.model, self.settings)
+        compile_blocks(self.model, self.settings.get("compile", False), self.use_bf16())
         self.encoder = BatchEncoder(
             self.model,
             self.plans,
@@ -107,6 +118,16 @@ class ColipriTrainer:
         self.peak_flops = measured_peak_flops(
             self.device, torch.bfloat16 if self.use_bf16() else torch.float32
         )
+
+    def load_pretrained_weights(self, path: Path) -> None:
+        """Start from the weights of another run or project, and log what became of them."""
+        self.initialize()
+        run = start_of_run(self.plans, self.configuration, self.tokenizer)
+        self.started_from = warm_start(self.model, path, **run)
+        for line in self.started_from.lines():
+            logger.info("%s", line)
+        if self.average is not None:
+            self.average.restart(self.model)
 
     def objective_settings(self) -> dict[str, Any]:
         """Objectives and weights; trainers of the family override this, the plan is the default."""
@@ -157,11 +178,18 @@ class ColipriTrainer:
             "options": self.options.as_dict(),
             "train_cases": self.data.train_cases,
             "val_cases": self.data.val_cases,
+            "started_from": self.started_from.lines() if self.started_from else None,
             "package_versions": package_versions(),
         }
         write_run_description(
             self.folder, self.plans.raw, self.data.dataset_json, self.data.fingerprint, debug
         )
+
+    def verify_transfer(self) -> None:
+        """Load the present encoder into the network that nnU-Net would build from this plan."""
+        from colipri.transfer.verify_transfer import verify_transfer
+
+        verify_transfer(self.model.state_dict(), self.plans.raw, self.configuration_name)
 
     def on_train_start(self) -> None:
         """Open the log and say what is about to happen."""
@@ -205,17 +233,24 @@ class ColipriTrainer:
             last or (self.epoch + 1) % self.options.validate_every == 0
         ):
             return None
+        every = self.settings.get("report_samples_every", REPORT_SAMPLES_EVERY)
+        if "report_generation" in self.objectives and (last or (self.epoch + 1) % every == 0):
+            batch = next(self.data.validation_batches())
+            with self.average.applied(self.model) if self.average else nullcontext():
+                target = write_report_samples(self.encoder, batch, self.folder, self.epoch)
+            logger.info("  reports that the model writes by now: %s", target)
         return self.run_validation()
 
     def run_validation(self) -> ValidationResult:
-        """Losses, zero-shot and retrieval on the validation cases of the fold."""
-        return validate(
-            self.step,
-            self.data.validation_batches(),
-            self.data.findings_of,
-            self.plans.raw["findings"],
-            self.settings.get("prompt_style", "short"),
-        )
+        """Losses, zero-shot and retrieval on the validation cases, with the averaged weights."""
+        with self.average.applied(self.model) if self.average else nullcontext():
+            return validate(
+                self.step,
+                self.data.validation_batches(),
+                self.data.findings_of,
+                self.plans.raw["findings"],
+                self.settings.get("prompt_style", "short"),
+            )
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, float]:
         """Forward, backward and update on one contrastive batch.
@@ -247,6 +282,8 @@ class ColipriTrainer:
         self.require_finite(norm, "gradient norm", batch)
         self.optimizer.step()
         self.model.clamp_temperature()
+        if self.average is not None:
+            self.average.update(self.model, iteration)
         values = {"loss": float(loss), "gradient_norm": float(norm)}
         return values | {name: float(value) for name, value in terms.items()}
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from colipri.common.errors import ColipriError
 from colipri.training.checkpoint import ORIENTATION, load_checkpoint
 from colipri.training.random_state import RandomState
+from colipri.transfer.adaptation_plan import checkpoint_entry
 
 if TYPE_CHECKING:
     from colipri.training.trainer import ColipriTrainer
 
 # A run that continues must be the same run; more epochs are allowed (they stretch the schedule).
-_MUST_AGREE = ("num_iterations_per_epoch", "batch_size", "learning_rate", "objectives")
+_MUST_AGREE = ("num_iterations_per_epoch", "batch_size", "learning_rate", "objectives", "mixing")
 
 
 def trainer_state(trainer: ColipriTrainer) -> dict[str, Any]:
@@ -21,8 +22,12 @@ def trainer_state(trainer: ColipriTrainer) -> dict[str, Any]:
     from colipri.text.tokenizer import tokenizer_to_string
 
     state = RandomState.capture(trainer.device)
+    weights: dict[str, Any] = {"network_weights": trainer.model.state_dict()}
+    if trainer.average is not None:  # what is used afterwards, and what the training goes on with
+        weights["training_weights"] = weights["network_weights"]
+        weights["network_weights"] = trainer.average.state_dict(trainer.model)
     return {
-        "network_weights": trainer.model.state_dict(),
+        **weights,
         "optimizer_state": trainer.optimizer.state_dict(),
         "random_state": {"cpu": state.cpu, "accelerator": state.accelerator},
         "sampler_position": trainer.global_iteration(),
@@ -43,6 +48,7 @@ def trainer_state(trainer: ColipriTrainer) -> dict[str, Any]:
         "plans": trainer.plans.raw,
         "dataset_json": trainer.data.dataset_json,
         "orientation": ORIENTATION,
+        **checkpoint_entry(trainer.plans.raw, trainer.configuration_name),
         "tokenizer": tokenizer_to_string(trainer.tokenizer),
     }
 
@@ -66,7 +72,10 @@ def restore_trainer(trainer: ColipriTrainer, checkpoint: Path) -> None:
                 f"{checkpoint} was trained with {key} = {content['settings'][key]}, this command "
                 f"says {trainer.settings[key]}; continue with the same, or --restart"
             )
-    trainer.model.load_state_dict(content["network_weights"])
+    weights = content["network_weights"]
+    trainer.model.load_state_dict(content.get("training_weights", weights))
+    if trainer.average is not None:
+        trainer.average.load(weights)
     trainer.optimizer.load_state_dict(content["optimizer_state"])
     trainer.epoch = content["epoch"]
     trainer.iteration_in_epoch = content["iteration_in_epoch"]
