@@ -14,7 +14,7 @@ from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.raw_dataset.cases import Case
 
-FORMAT = 2
+FORMAT = 3
 # nnU-Net samples intensities from the foreground; a few thousand voxels a case fix percentiles well
 # enough, and every case has the same say whatever its size.
 SAMPLES_PER_CASE = 5000
@@ -85,7 +85,7 @@ def _look_at(task: ImageTask) -> dict[str, Any]:
         "body_extent_mm": [n * s for n, s in zip(cropped.shape, image.spacing, strict=True)],
         "body_fraction": float(cropped.mean()),
         "orientation": image.properties["original_orientation"],
-        "dtype": image.properties["dtype"],
+        "dtype": type_name(image.properties["dtype"]),
         "minimum": [float(channel.min()) for channel in image.array],
         "maximum": [float(channel.max()) for channel in image.array],
         "hounsfield_remarks": None if ct is None else _hounsfield_remarks(image.array[ct]),
@@ -100,6 +100,13 @@ def _hounsfield_remarks(volume: np.ndarray) -> list[str]:
     if volume.min() == volume.max():
         return ["image_constant"]
     return [code for code, _ in hu_remarks(value_statistics(volume))]
+
+
+def type_name(described: str) -> str:
+    """numpy's name of a stored type: "16-bit signed integer", as SimpleITK says, is int16."""
+    bits, _, kind = described.partition("-bit ")
+    names = {"signed integer": "int", "unsigned integer": "uint", "float": "float"}
+    return f"{names[kind]}{bits}" if kind in names else described
 
 
 def _key(task: ImageTask) -> str:

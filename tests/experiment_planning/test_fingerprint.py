@@ -17,6 +17,7 @@ from preprocessing.small_dataset import NAME, phantom, write_image, write_raw_da
 from colipri.common.errors import ColipriError
 from colipri.experiment_planning.fingerprint import extract_fingerprint
 from colipri.experiment_planning.fingerprint_summary import summarize_fingerprint
+from colipri.experiment_planning.image_fingerprint import type_name
 from dataset_conversion.semi_synthetic_chest.build import build_dataset
 
 CHEST = "Dataset902_Chest"
@@ -177,6 +178,17 @@ def test_wrong_hounsfield_units_are_counted(raw: Path) -> None:
     wrong = [code for code, entry in remarks.items() if entry == {"cases": 2, "first": "a"}]
     assert wrong, remarks
     assert wrong[0] in summarize_fingerprint(found)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
+def test_types_have_their_usual_names(dtype: str, tmp_path: Path) -> None:
+    import SimpleITK
+
+    from colipri.imageio.reading import read_header
+
+    path = tmp_path / "image.nrrd"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((4, 5, 6), dtype=dtype)), str(path))
+    assert type_name(read_header(path).dtype) == dtype
 
 
 def test_mr_has_no_hounsfield_units(raw: Path) -> None:
