@@ -391,7 +391,7 @@ def test_ctrl_c_does_not_wait_for_the_endpoint(tmp_path: Path) -> None:
 
         code, text = run_until(is_asking, signal.SIGINT, "colipri_structure_reports", *arguments)
         assert code == 130 and "interrupted" in text
-        assert time.monotonic() - interrupted[0] < 5
+        assert time.monotonic() - interrupted[0] < 20
 
 
 @pytest.mark.parametrize(

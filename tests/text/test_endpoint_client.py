@@ -95,7 +95,6 @@ def test_waits_grow() -> None:
         structurer(server.base_url, retries=4).structure(REPORT)
     waits = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
     assert waits[3] > 0.11  # 0.02 * 2**3 * 0.75 at least
-    assert waits[3] > 2 * waits[0]
 
 
 def test_retry_after_is_honoured_by_all_threads() -> None:
@@ -157,12 +156,12 @@ def test_nobody_there() -> None:
 
 
 def test_a_slow_answer_is_given_up_and_tried_again() -> None:
-    slow = good({"messages": [{}, {}, {}, {"content": ""}]}, 0)._replace(delay=3.0)
+    slow = good({"messages": [{}, {}, {}, {"content": ""}]}, 0)._replace(delay=20.0)
     with serving(first(slow)) as server:
         start = time.monotonic()
         structuring = structurer(server.base_url, timeout=0.5)
         assert structuring.structure(REPORT) == structure_report(REPORT)
-        assert 0.5 < time.monotonic() - start < 2.5
+        assert 0.5 < time.monotonic() - start < 15
 
 
 def test_an_answer_that_drips_is_given_up() -> None:
@@ -171,7 +170,7 @@ def test_an_answer_that_drips_is_given_up() -> None:
         start = time.monotonic()
         with pytest.raises(EndpointError, match=r"no whole answer within 0\.3 s"):
             structurer(server.base_url, retries=0, timeout=0.3).structure(REPORT)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 10  # all of it would take over 20 s
 
 
 @pytest.mark.parametrize(

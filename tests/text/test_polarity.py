@@ -155,11 +155,11 @@ def test_letters_whose_lower_case_is_longer() -> None:
     ],
 )
 def test_a_sentence_without_end_takes_linear_time(unit: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     text = (unit * 20_000)[:150_000]
     result = tag_sentence(text)
     clause_polarity(text)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert " ".join(clause.text for clause in result) == " ".join(text.split())
 
 

@@ -15,7 +15,7 @@ from colipri.text.report import read_report
 from colipri.text.structuring import StructuredReport
 
 REPORTS = {
-    "a": "FINDINGS: Small left effusion. No pneumothorax.",
+    "a": "FINDINGS: The heart is enlarged. No pleural effusion. A 5 mm nodule is seen.",
     "b": "IMPRESSION: Possible mass in the right upper lobe.",
 }
 
@@ -23,8 +23,12 @@ REPORTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("make_model", [smollm2, random_model])
 def test_only_the_words_of_the_report_get_through(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], make_model: Callable[[], SmallModel]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    make_model: Callable[[], SmallModel],
 ) -> None:
+    monkeypatch.setattr("colipri.text.endpoint.ANSWER_TRIES", 1)  # seconds an answer
     folder = tmp_path / "reports"
     folder.mkdir()
     for name, text in REPORTS.items():
