@@ -1,0 +1,136 @@
+"""colipri_export: files that other programs' own code loads, and the same function there."""
+
+import json
+
+import pytest
+import torch
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.training.nnUNetTrainer.primus import primus_trainers
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from tiny_dataset import PLANS
+from tiny_model import write_checkpoint
+from transfer.nnunet_data import features, fingerprint_of, write_nnunet_dataset
+
+from colipri.architectures.model import ColipriModel
+from colipri.architectures.primus import PRESETS
+from colipri.run.export import main
+from colipri.transfer.pretrained_encoder import load_pretrained_encoder
+
+PATCH = [16, 24, 16]
+
+
+@pytest.fixture(scope="module")
+def small_checkpoint(tmp_path_factory):
+    """A checkpoint of Primus S, whose size other programs know."""
+    plans = json.loads(PLANS.read_text())
+    arch = plans["configurations"]["3d_lowres"]["architecture"]["arch_kwargs"]
+    arch.update(PRESETS["S"], stem="linear", stem_kwargs={})
+    torch.manual_seed(0)
+    model = ColipriModel.from_plans(plans["configurations"]["3d_lowres"], 300)
+    target = tmp_path_factory.mktemp("export") / "best.pth"
+    return write_checkpoint(target, plans=plans, network_weights=model.state_dict())
+
+
+@pytest.fixture
+def stock_plans(tmp_path, monkeypatch):
+    """A data set with plans as stock nnU-Net writes them (only what its classes read)."""
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    folder = write_nnunet_dataset(tmp_path / "raw")
+    plans = {
+        "dataset_name": folder.name,
+        "plans_name": "nnUNetPlans",
+        "label_manager": "LabelManager",
+        "configurations": {"3d_fullres": {"patch_size": PATCH, "architecture": {}}},
+    }
+    target = tmp_path / "preprocessed" / folder.name
+    target.mkdir()
+    (target / "dataset_fingerprint.json").write_text(json.dumps(fingerprint_of(folder)))
+    (target / "nnUNetPlans.json").write_text(json.dumps(plans))
+    return target / "nnUNetPlans.json"
+
+
+def stock_network(plans_file, trainer, heads=2):
+    manager = PlansManager(json.loads(plans_file.read_text()))
+    configuration = manager.get_configuration("3d_fullres")
+    build = getattr(primus_trainers, trainer).build_network_architecture
+    return build(manager, configuration, 1, heads).eval()
+
+
+def primus_features(network, image):
+    tokens = network.down_projection(image).flatten(2).transpose(1, 2)
+    with torch.no_grad():
+        return network.eva(tokens)[0]
+
+
+def test_the_stock_primus_trainer_loads_the_file_and_computes_the_same(
+    small_checkpoint, stock_plans, tmp_path, capsys
+):
+    file = tmp_path / "primus.pth"
+    arguments = ["-m", str(small_checkpoint), "-o", str(file), "--format", "primus", "-d", "411"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert f"-tr nnUNet_Primus_S_Trainer -pretrained_weights {file}" in said
+    network = stock_network(stock_plans, "nnUNet_Primus_S_Trainer")
+    load_pretrained_weights(network, str(file))
+    encoder = load_pretrained_encoder(small_checkpoint)
+    image = torch.randn(1, 1, *PATCH)
+    expected = features(encoder, encoder.weights, image)
+    assert torch.allclose(primus_features(network, image), expected, atol=1e-4)
+
+
+def test_an_nnssl_file_loads_as_its_readers_load_it(small_checkpoint, stock_plans, tmp_path):
+    file = tmp_path / "nnssl.pth"
+    assert main(["-m", str(small_checkpoint), "-o", str(file), "--format", "nnssl"]) == 0
+    content = torch.load(file, weights_only=True)
+    plan = content["nnssl_adaptation_plan"]
+    assert plan["architecture_plans"]["arch_class_name"] == "PrimusS"
+    plans = json.loads(stock_plans.read_text())
+    plans["configurations"]["3d_fullres"]["patch_size"] = plan["recommended_downstream_patchsize"]
+    stock_plans.write_text(json.dumps(plans))
+    network = stock_network(stock_plans, "nnUNet_Primus_S_Trainer")
+    for key, module in (("key_to_encoder", "eva"), ("key_to_stem", "down_projection")):
+        below = {
+            name[len(plan[key]) + 1 :]: tensor
+            for name, tensor in content["network_weights"].items()
+            if name.startswith(plan[key] + ".")
+        }
+        network.get_submodule(module).load_state_dict(below, strict=True)
+    assert not network.get_parameter(plan["key_to_lpe"]).any()
+    encoder = load_pretrained_encoder(small_checkpoint)
+    image = torch.randn(1, 1, *plan["pretrain_patch_size"])
+    expected = features(encoder, encoder.weights, image)
+    assert torch.allclose(primus_features(network, image), expected, atol=1e-4)
+    back = load_pretrained_encoder(file)
+    assert back.weights.keys() == encoder.weights.keys() and back.spacing == encoder.spacing
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--format", "nnssl", "-o", "x.pth"), "know only Primus S, B, M and L"),
+        (("--format", "nnssl", "-o", "x"), "must end in .pth"),
+        (("--format", "primus", "-o", "x.pth"), "-d goes with --format primus"),
+        (("-o", "x", "-d", "411"), "-d goes with --format primus"),
+    ],
+)
+def test_what_cannot_be_exported(tmp_path, monkeypatch, capsys, more, message):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = write_checkpoint(tmp_path / "best.pth")
+    assert main(["-m", str(checkpoint), *more]) == 1
+    assert message in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["best.pth"]
+
+
+def test_a_stock_plan_with_another_patch_is_refused(
+    small_checkpoint, stock_plans, tmp_path, capsys
+):
+    plans = json.loads(stock_plans.read_text())
+    plans["configurations"]["3d_fullres"]["patch_size"] = [20, 24, 16]
+    stock_plans.write_text(json.dumps(plans))
+    arguments = ["-m", str(small_checkpoint), "-o", str(tmp_path / "x.pth"), "--format", "primus"]
+    assert main([*arguments, "-d", "411"]) == 1
+    assert "three multiples of 8" in capsys.readouterr().err
+    assert main([*arguments, "-d", "411", "-p", "other"]) == 1
+    assert "nnUNetv2_plan_and_preprocess -d 411" in capsys.readouterr().err
