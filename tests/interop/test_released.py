@@ -16,7 +16,8 @@ from colipri.architectures.key_maps import model_from_released
 from colipri.architectures.model import ColipriModel
 from colipri.architectures.primus import PRESETS, PrimusEncoder
 from colipri.architectures.state_dicts import load_state_dict_reported
-from colipri.architectures.text_encoder import TextEncoder
+from colipri.architectures.text_encoder import CXR_BERT, TextEncoder
+from colipri.training.warm_start import warm_start
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +104,28 @@ def test_both_towers_give_the_released_embeddings(folder: Path, variant: str, su
         difference = float((tensor - expected[name]).abs().max())
         print(f"{variant}{suffix} {name}: largest difference {difference:.1e}")  # noqa: T201
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-4, msg=name)
+
+
+def test_a_warm_start_from_the_released_file_sees_our_axes_and_intensities(folder: Path):
+    """Our images are (S, A, R) and in other units; the embeddings are those of the release."""
+    model = _model()
+    report = warm_start(
+        model,
+        folder / "masked_lm.safetensors",
+        intensities=(-1000.0, 500.0),
+        spacing=(2.0, 2.0, 2.0),
+        text_encoder=CXR_BERT,
+    )
+    assert report.left == {}
+    assert set(report.loaded) >= {"image encoder", "image pooler", "text encoder", "temperature"}
+    given = load_file(folder / "input.safetensors")
+    expected = load_file(folder / "masked_lm_output.safetensors")
+    hounsfield = 1000 * given["image"].permute(0, 1, 4, 3, 2)
+    with torch.no_grad():
+        embedding = model.encode_image((hounsfield + 1000) / 500).embedding
+        text = model.encode_text(given["token_ids"], given["attention_mask"])
+    torch.testing.assert_close(embedding, expected["pooled"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(text, expected["text"], rtol=0, atol=1e-4)
 
 
 def _as_grid(tokens: Tensor) -> Tensor:

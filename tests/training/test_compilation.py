@@ -18,6 +18,7 @@ def model():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_compiled_blocks_compute_the_same_under_the_same_names(model):
     image = torch.randn(2, 1, 16, 24, 40)
     keep = torch.tensor([[0, 3, 7, 12], [1, 2, 20, 29]])
