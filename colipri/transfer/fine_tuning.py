@@ -24,6 +24,7 @@ FINE_TUNING: dict[str, Any] = {
     "warmup_epochs": 20,
     "freeze_encoder": False,
     "mirror_axes": [0, 1],  # superior and anterior: left and right stay what they are
+    "seed": None,  # a number makes two runs on a CPU (nnUNet_n_proc_DA=0) draw the same
 }
 DECODER = "decoder."
 _BLOCK = re.compile(r"^eva\.blocks\.(\d+)\.")

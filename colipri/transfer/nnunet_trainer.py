@@ -7,8 +7,10 @@ one class is enough. Network, loss, data augmentation, validation and checkpoint
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
@@ -51,6 +53,7 @@ class nnUNetTrainer_colipri(nnUNetTrainer):  # noqa: N801 - nnU-Net's way of nam
 
     def initialize(self) -> None:
         """As nnU-Net, and remember the encoder's random start."""
+        self._seed()
         super().initialize()
         self.random_start = self._probe().clone()
 
@@ -87,6 +90,7 @@ class nnUNetTrainer_colipri(nnUNetTrainer):  # noqa: N801 - nnU-Net's way of nam
                 if self.needs_pretrained_weights
                 else f"{type(self).__name__} trains from scratch: leave out -pretrained_weights"
             )
+        self._seed()  # loading weights or not must not change what is drawn afterwards
         super().on_train_start()
 
     def on_train_epoch_start(self) -> None:
@@ -96,6 +100,13 @@ class nnUNetTrainer_colipri(nnUNetTrainer):  # noqa: N801 - nnU-Net's way of nam
             network = plain(self.network)
             for name, module in network.named_children():
                 module.train(name == DECODER.rstrip("."))
+
+    def _seed(self) -> None:
+        seed = self.settings["seed"]
+        if seed is not None:
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # nnU-Net's loaders and batchgenerators draw from the global state
+            random.seed(seed)
 
     def _probe(self) -> Tensor:
         """One weight of the encoder, on the CPU."""

@@ -36,6 +36,8 @@ class NnunetFolders:
             "nnUNet_def_n_proc": "1",
             "nnUNet_n_proc_DA": "0",  # augmentation in the main process
             "OMP_NUM_THREADS": "1",
+            # nnU-Net takes all cores; threads that wait must not spin where others compute
+            "OMP_WAIT_POLICY": "PASSIVE",
             **more,
         }
 

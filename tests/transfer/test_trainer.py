@@ -98,3 +98,10 @@ def test_a_frozen_encoder_neither_learns_nor_drops_paths(transferred, monkeypatc
 def test_the_twin_differs_in_nothing_but_the_check(transferred, monkeypatch):
     own = vars(nnUNetTrainer_colipri_scratch)
     assert {name for name in own if not name.startswith("__")} == {"needs_pretrained_weights"}
+
+
+def test_a_seed_gives_both_twins_the_same_decoder(transferred, monkeypatch):
+    classes = (nnUNetTrainer_colipri, nnUNetTrainer_colipri_scratch)
+    one, two = (initialised(transferred, monkeypatch, name, seed=3).network for name in classes)
+    for (name, first), second in zip(one.named_parameters(), two.parameters(), strict=True):
+        assert torch.equal(first, second), name
