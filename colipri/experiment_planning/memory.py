@@ -1,6 +1,6 @@
 """How much accelerator memory a training step needs, as a formula.
 
-    total = fixed + micro batch * (stem + blocks + heads + text + image + live block)
+    total = fixed + micro batch * (stem + blocks + heads + text + decoder + image + live block)
 
 The constants are bytes that autograd keeps per token and channel. They follow from the layers (see
 documentation/plans_explained.md) and are counted again by tests/experiment_planning/test_memory.py
@@ -10,11 +10,16 @@ nothing of the image tower grows with the square of the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from colipri.experiment_planning.objective_memory import (
+    OBJECTIVE_BYTES,
+    OBJECTIVE_PARAMETERS,
+    planned_objectives,
+)
 from colipri.experiment_planning.stem_memory import pooled_values_per_voxel, stem_values_per_voxel
 
 GIB = 1024**3
@@ -54,12 +59,6 @@ BYTES_PER_PARAMETER = {"bf16": 18, "cpu_bf16": 18, "fp32": 16}
 OVERHEAD_BYTES = 1.25 * GIB
 # Plans use this share of the target, so that a driver update or a larger text does not end a run.
 SAFETY = 0.9
-
-
-# Activations of further objectives: name in the plan's training.objectives -> bytes per pair, from
-# the configuration and the precision. What is not listed keeps nothing beyond the two towers.
-ObjectiveBytes = Callable[[dict[str, Any], str], float]
-OBJECTIVE_BYTES: dict[str, ObjectiveBytes] = {}
 
 
 @dataclass(frozen=True)
@@ -183,9 +182,10 @@ def activation_parts(
         "heads": tokens * (encoder_bytes * dim + shared_bytes * shared),
         "text": text_activation_bytes(text_arch, configuration["max_text_tokens"], precision),
     }
-    objectives = configuration["training"]["objectives"]
-    further = {name: OBJECTIVE_BYTES[name] for name in objectives if name in OBJECTIVE_BYTES}
-    return parts | {name: count(configuration, precision) for name, count in further.items()}
+    for name in planned_objectives(configuration):
+        if name in OBJECTIVE_BYTES:
+            parts[name] = OBJECTIVE_BYTES[name](configuration, precision)
+    return parts
 
 
 def text_parameters(arch_kwargs: dict[str, Any], vocabulary_size: int) -> int:
@@ -214,12 +214,21 @@ def estimate_memory(
     image = {"image": float(voxels * arch["input_channels"] * IMAGE_BYTES)}
     parts = activation_parts(configuration, precision) | image
     return MemoryEstimate(
-        parameters=model_parameters(configuration) * BYTES_PER_PARAMETER[precision],
+        parameters=_all_parameters(configuration) * BYTES_PER_PARAMETER[precision],
         overhead=OVERHEAD_BYTES,
         per_sample=sum(parts.values()),
         live=live_block_bytes(tokens, arch["embed_dim"], precision, checkpointing),
         micro_batch_size=configuration["micro_batch_size"],
         parts=parts,
+    )
+
+
+def _all_parameters(configuration: dict[str, Any]) -> int:
+    objectives = planned_objectives(configuration)
+    return model_parameters(configuration) + sum(
+        OBJECTIVE_PARAMETERS[name](configuration)
+        for name in objectives
+        if name in OBJECTIVE_PARAMETERS
     )
 
 

@@ -236,6 +236,8 @@ class ColipriPlanner:
             f"largest power of two that still gives ten updates a pass over {self.num_studies:,} "
             f"studies, between {MINIMUM_BATCH} and {MAXIMUM_BATCH}; micro batches with cached "
             "gradients make it independent of memory"
+            if batch >= MINIMUM_BATCH
+            else f"all {self.num_studies} studies: fewer than the {MINIMUM_BATCH} that are wanted"
         )
         return batch
 
@@ -252,11 +254,14 @@ class ColipriPlanner:
         )
         because["learning_rate"] = f"goes with {size.name}; warm-up 5 % of the steps, then cosine"
         because["weight_decay"] = "nnssl's for Primus; none on norms, biases, embeddings"
-        because["objectives"] = "C: contrastive alignment (InfoNCE)"
+        because["objectives"] = (
+            "contrastive alignment with InfoNCE; trainers add objectives by their letters (-tr), "
+            "memory is kept for R and M"
+        )
         if not self.fingerprint["num_paired_studies"]:
             because["objectives"] += (
-                "; it cannot be trained, because no case has a report: add reports, or name a "
-                "trainer without C and O (-tr)"
+                "; it cannot be trained, because no case has a report: add reports, or use "
+                "-tr ColipriTrainer_M"
             )
         return {
             "objectives": {"contrastive": {"weight": 1.0, "kind": "infonce"}},

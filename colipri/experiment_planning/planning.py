@@ -103,7 +103,7 @@ def resolve_text_encoder(wanted: str) -> tuple[str, str]:
         available, reason = pretrained_available(wanted)
         if not available:
             raise ColipriError(f"-text_encoder {wanted}: {reason}")
-        return wanted, f"asked for; {reason}"
+        return wanted, "asked for" if Path(wanted).is_dir() else f"asked for; {reason}"
     available, reason = pretrained_available(CXR_BERT)
     return (CXR_BERT if available else "scratch"), reason
 

@@ -18,11 +18,13 @@ def make_configuration(
     max_text_tokens: int = 32,
     shared: int = 96,
     token_patch: tuple[int, int, int] = (8, 8, 8),
+    decoder_depth: int = 1,
 ) -> dict[str, Any]:
     """What the memory model and ColipriModel.from_plans read of a plan.
 
     Args:
         text: width, layers and heads of the BERT.
+        decoder_depth: of the report decoder.
     """
     width, layers, heads = text
     return {
@@ -61,5 +63,10 @@ def make_configuration(
         },
         "max_text_tokens": max_text_tokens,
         "embed_dim": shared,
-        "training": {"objectives": {"contrastive": {"weight": 1.0, "kind": "infonce"}}},
+        "training": {
+            "objectives": {
+                "contrastive": {"weight": 1.0, "kind": "infonce"},
+                "report_generation": {"weight": 1.0, "decoder_depth": decoder_depth},
+            }
+        },
     }

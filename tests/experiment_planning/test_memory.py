@@ -12,8 +12,14 @@ from experiment_planning.configurations import make_configuration
 from experiment_planning.cuda_rules import fake_cuda
 
 from colipri.architectures.model import ColipriModel
+from colipri.architectures.training_heads import add_training_heads
 from colipri.experiment_planning import memory
 from colipri.experiment_planning.memory import activation_parts, estimate_memory
+from colipri.experiment_planning.objective_memory import (
+    OBJECTIVE_BYTES,
+    masked_decoder_parameters,
+    report_decoder_parameters,
+)
 
 # Small, so that a count takes a fraction of a second; the constants do not depend on size.
 COMBINATIONS: dict[str, dict[str, Any]] = {
@@ -48,6 +54,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     "flat tokens": {"stem": "v2", "token_patch": (4, 8, 8), "patch": (16, 24, 32)},
     "large text": {"text": (192, 4, 4), "max_text_tokens": 128, "patch": (16, 24, 16)},
     "small shared space": {"shared": 48, "checkpointing": "full"},
+    "deep report decoder": {"decoder_depth": 6, "checkpointing": "full", "patch": (40, 32, 40)},
 }
 
 
@@ -82,10 +89,20 @@ def test_text_tower_within_ten_per_cent(
 
 @pytest.mark.parametrize("stem", ["linear", "light", "v2", "v3"])
 def test_parameters_are_those_of_the_model(stem: str) -> None:
-    configuration = make_configuration(stem=stem, input_channels=2)
-    model = ColipriModel.from_plans(configuration, 300)
-    expected = sum(parameter.numel() for parameter in model.parameters())
-    assert memory.model_parameters(configuration) == expected
+    configuration = make_configuration(stem=stem, input_channels=2, decoder_depth=2)
+    model = _model(configuration)
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        part = name.split(".")[0]
+        part = part if part in ("report_decoder", "masked_decoder") else "towers"
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    assert counts == {
+        "towers": memory.model_parameters(configuration),
+        "report_decoder": report_decoder_parameters(configuration),
+        "masked_decoder": masked_decoder_parameters(configuration),
+    }
+    estimate = estimate_memory(configuration, "fp32")
+    assert estimate.parameters == 16 * sum(counts.values())
 
 
 def test_recomputation_is_what_the_difference_says() -> None:
@@ -104,7 +121,9 @@ def test_estimate_adds_up() -> None:
     assert sum(estimate.parts.values()) == estimate.per_sample
     shown = estimate.as_gigabytes()
     assert shown["total_in_gb"] == pytest.approx(estimate.total / memory.GIB, abs=1e-3)
-    assert list(shown["parts_of_a_sample_in_gb"]) == ["stem", "blocks", "heads", "text", "image"]
+    assert list(shown["parts_of_a_sample_in_gb"]) == [
+        *("stem", "blocks", "heads", "text", "report_generation", "image")
+    ]
 
 
 def test_further_objectives_have_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +132,7 @@ def test_further_objectives_have_a_place(monkeypatch: pytest.MonkeyPatch) -> Non
     def ten_bytes_a_token(configuration: dict[str, Any], precision: str) -> float:
         return 10.0 * configuration["max_text_tokens"]
 
-    monkeypatch.setitem(memory.OBJECTIVE_BYTES, "writing", ten_bytes_a_token)
+    monkeypatch.setitem(OBJECTIVE_BYTES, "writing", ten_bytes_a_token)
     plain = make_configuration()
     more = make_configuration()
     more["training"]["objectives"]["writing"] = {"weight": 1.0}
@@ -125,14 +144,22 @@ def _count_per_pair(
     configuration: dict[str, Any], precision: str, with_image: bool = True
 ) -> float:
     """Bytes that one more pair makes autograd keep in a forward pass of both towers."""
-    torch.manual_seed(0)
-    model = ColipriModel.from_plans(configuration, 300).train()
+    model = _model(configuration)
     if precision == "bf16":
         with fake_cuda(model):
             counts = [_count(model, configuration, size, precision, with_image) for size in (1, 2)]
     else:
         counts = [_count(model, configuration, size, precision, with_image) for size in (1, 2)]
     return counts[1] - counts[0]
+
+
+def _model(configuration: dict[str, Any]) -> ColipriModel:
+    """What colipri_train trains by default."""
+    torch.manual_seed(0)
+    model = ColipriModel.from_plans(configuration, 300)
+    objectives = configuration["training"]["objectives"] | {"masked_image_modelling": {}}
+    add_training_heads(model, configuration, 300, objectives)
+    return model.train()
 
 
 def _count(
@@ -151,7 +178,9 @@ def _count(
             kept = [model.encode_text(ids, mask)]
             if with_image:
                 tokens, _ = model.image_encoder.tokenize(image)
-                kept.append(model.pool_image(model.image_encoder.encode(tokens, positions)))
+                encoded = model.image_encoder.encode(tokens, positions)
+                kept.append(model.pool_image(encoded))
+                kept.append(model.report_decoder(ids, encoded))
         return kept
 
     return count_saved_bytes(forward, model.parameters())
