@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from commands import run
 from end_to_end.nnunet_commands import NnunetFolders, nnunet
 from tiny_dataset import install_example_plans, write_tiny_dataset
@@ -132,6 +133,8 @@ def test_the_transfer_says_what_it_planned_and_the_exact_next_command(prepared):
     assert plans["image_reader_writer"] == "NibabelIOWithReorient"
     assert plans["transpose_forward"] == [0, 1, 2]
     assert str(prepared.folders.preprocessed) not in prepared.plans_file.read_text()
+    content = torch.load(prepared.checkpoint, weights_only=True)
+    assert content["nnssl_adaptation_plan"]["key_to_encoder"] == "image_encoder.eva"
 
 
 @pytest.mark.slow

@@ -100,3 +100,16 @@ def test_a_network_of_somebodys_own_gets_no_entry():
     architecture = content["configurations"]["3d_lowres"]["architecture"]
     architecture["network_class_name"] = "mine.Encoder"
     assert checkpoint_entry(content, "3d_lowres") == {}
+
+
+def test_colipri_train_verifies_and_leaves_no_trace(tiny, monkeypatch):
+    from colipri.run.train import main
+
+    before = sorted(tiny.results.rglob("*"))
+    arguments = ["950", "3d_lowres", "0", "-device", "cpu", "-num_workers", "0"]
+    assert main([*arguments, "--verify"]) == 0
+    assert sorted(tiny.results.rglob("*")) == before
+    monkeypatch.setattr("colipri.transfer.nnunet_dataset.version", lambda name: "2.6.0")
+    assert main([*arguments, "--verify"]) == 1
+    assert main([*arguments, "--epochs", "100", "--iterations_per_epoch", "10"]) == 1
+    assert sorted(tiny.results.rglob("*")) == before
