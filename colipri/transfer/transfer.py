@@ -25,6 +25,8 @@ from colipri.transfer.pretrained_encoder import CT_SCHEME, PretrainedEncoder
 from colipri.transfer.segmentation_planner import CONFIGURATION, PlanOptions, SegmentationPlanner
 
 logger = logging.getLogger(__name__)
+# What nnU-Net raises for broken images, full disks and workers that died.
+_NNUNET_ERRORS = (OSError, RuntimeError, ValueError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,16 @@ def ensure_fingerprint(dataset: SegmentationDataset, num_processes: int) -> dict
             if len(known.get("spacings", [])) == len(dataset.cases):
                 return known
     logger.info("Extracting nnU-Net's fingerprint of %s", dataset.name)
-    with quiet():
-        extract_fingerprint_dataset(
-            dataset.number, num_processes=num_processes, show_progress_bar=False, verbose=False
-        )
+    try:
+        with quiet():
+            extract_fingerprint_dataset(
+                dataset.number, num_processes=num_processes, show_progress_bar=False, verbose=False
+            )
+    except _NNUNET_ERRORS as error:
+        raise ColipriError(
+            f"nnU-Net could not make the fingerprint of {dataset.name}: {error or type(error)}; "
+            "check the images with nnUNetv2_plan_and_preprocess --verify_dataset_integrity"
+        ) from error
     content: dict[str, Any] = read_json(path)
     return content
 
@@ -183,9 +191,10 @@ def ensure_preprocessed(
             preprocess_dataset(
                 dataset.number, plans["plans_name"], [CONFIGURATION], [num_processes], False, False
             )
-    except OSError as error:
+    except _NNUNET_ERRORS as error:
         raise ColipriError(
-            f"cannot write {folder}: {error.strerror or error}; check free disk space"
+            f"nnU-Net could not preprocess {dataset.name} into {folder}: {error or type(error)}; "
+            "check free disk space, memory (-np 1) and the images"
         ) from error
     atomic_write_json(marker, digest)
     return True

@@ -210,3 +210,27 @@ def test_a_full_disk_leaves_no_half_file(nnunet_folders, checkpoint, capsys, mon
     message = error_of(capsys, "-d", "411", "-m", str(checkpoint), "--no_pp")
     assert "cannot write" in message and "check free disk space" in message
     assert not [f.name for f in target.iterdir() if "encoder" in f.name]
+
+
+def test_a_disk_that_fills_up_while_nnunet_preprocesses(
+    nnunet_folders, checkpoint, capsys, monkeypatch
+):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    _, target = ready(nnunet_folders)
+    api = "nnunetv2.experiment_planning.plan_and_preprocess_api.preprocess_dataset"
+    monkeypatch.setattr(api, full)
+    message = error_of(capsys, "-d", "411", "-m", str(checkpoint))
+    assert f"could not preprocess {NAME}" in message and "No space left on device" in message
+    assert not list(target.glob("*_complete.json"))
+
+
+@pytest.mark.slow  # nnU-Net starts worker processes for it
+def test_an_image_that_nnunet_cannot_read(nnunet_folders, checkpoint, capsys):
+    folder, target = ready(nnunet_folders)
+    (target / "dataset_fingerprint.json").unlink()
+    (folder / "imagesTr" / "case_2_0000.nii.gz").write_bytes(b"broken")
+    message = error_of(capsys, "-d", "411", "-m", str(checkpoint), "-np", "1")
+    assert f"could not make the fingerprint of {NAME}" in message and "case_2" in message
+    assert not (target / "colipriPlans.json").exists()
