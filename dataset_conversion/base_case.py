@@ -130,7 +130,8 @@ def _remove_reports(task: CaseTask) -> None:
 
 
 def _write_text(stem: Path, ending: str, text: str) -> Path:
-    """Without a flush a file, which would take most of the time; the run flushes once."""
+    """Renamed like everything else, but not flushed: that would take most of the time, and a text
+    that a power cut has emptied is found by the verification and mended by the next run."""
     target = stem.with_name(stem.name + ending)
     try:
         content = text.encode("utf-8")

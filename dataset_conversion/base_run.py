@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
@@ -43,8 +42,6 @@ def convert_cases(converter: Converter, target: Target) -> int:
         description["reference"] = converter.reference
     description |= converter.description()
     ending = next(iter(endings)) if len(endings) == 1 else ""
-    if hasattr(os, "sync"):
-        os.sync()  # once, before dataset.json says that the data set is complete
     write_dataset_json(
         target.folder, converter.channel_names, ending or ".nii.gz", names, counts, **description
     )
