@@ -38,9 +38,7 @@ def draw_acquisition(rng: np.random.Generator) -> Acquisition:
     )
 
 
-def acquire(
-    chest: Chest, acquisition: Acquisition, rng: np.random.Generator
-) -> NDArray[np.int16]:
+def acquire(chest: Chest, acquisition: Acquisition, rng: np.random.Generator) -> NDArray[np.int16]:
     """The chest as stored: (Z, Y, X) int16 HU."""
     from scipy import ndimage
 

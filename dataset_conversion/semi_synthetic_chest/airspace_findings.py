@@ -28,8 +28,8 @@ _LOBE_NAMES = [lobe for lobes in LOBES.values() for lobe in lobes]
 def draw_consolidation(rng: np.random.Generator) -> Details:
     """Lobe and radius (mm)."""
     lobe = _LOBE_NAMES[int(rng.integers(len(_LOBE_NAMES)))]
-    radius = float(rng.uniform(20, 44))
-    return {"lobe": lobe, "radius_mm": radius, "size": size_word(radius, (26, 36))}
+    radius = float(rng.uniform(26, 48))
+    return {"lobe": lobe, "radius_mm": radius, "size": size_word(radius, (33, 41))}
 
 
 def insert_consolidation(chest: Chest, details: Details, label: int) -> Details:
@@ -55,7 +55,7 @@ def draw_opacity(rng: np.random.Generator) -> Details:
         "sides": sides,
         "side": side_word(sides),
         "count": int(rng.integers(2, 5)),
-        "radius_mm": float(rng.uniform(18, 32)),
+        "radius_mm": float(rng.uniform(22, 38)),
         "extent": ["patchy", "multifocal", "hazy"][int(rng.integers(3))],
     }
 
@@ -68,8 +68,9 @@ def insert_opacity(chest: Chest, details: Details, label: int) -> Details:
             radius = details["radius_mm"] * float(chest.rng.uniform(0.75, 1.25))
             share, box = blob(chest, centre, radius, 5.0)
             veil = share * chest.lung[side][box]
-            strength = float(chest.rng.uniform(0.32, 0.48))
-            chest.fill(veil * strength * (chest.hu[box] < -450), 20.0, box)
+            strength = float(chest.rng.uniform(0.36, 0.54))
+            texture = np.clip(1 + 0.25 * chest.noise(8.0, _size(veil)), 0.4, 1.6)
+            chest.fill(veil * strength * texture * (chest.hu[box] < -450), 20.0, box)
             chest.occupied[box] = np.maximum(chest.occupied[box], veil)
             chest.mark(veil > 0.5, label, box)
     return details
@@ -78,7 +79,7 @@ def insert_opacity(chest: Chest, details: Details, label: int) -> Details:
 def draw_nodules(rng: np.random.Generator) -> Details:
     """Number and diameters (mm)."""
     count = 1 if rng.random() < 0.55 else int(rng.integers(2, 5))
-    diameters = [float(d) for d in np.sort(rng.uniform(9, 24, count))[::-1]]
+    diameters = [float(d) for d in np.sort(rng.uniform(14, 30, count))[::-1]]
     return {"diameters_mm": diameters, "count": count}
 
 
@@ -98,10 +99,10 @@ def insert_nodules(chest: Chest, details: Details, label: int) -> Details:
 
 def draw_emphysema(rng: np.random.Generator) -> Details:
     """Extent (share of the upper lung) and kind."""
-    extent = float(rng.uniform(0.3, 0.75))
+    extent = float(rng.uniform(0.4, 0.8))
     return {
         "extent": extent,
-        "size": "mild" if extent < 0.45 else "moderate" if extent < 0.6 else "severe",
+        "size": "mild" if extent < 0.53 else "moderate" if extent < 0.67 else "severe",
         "kind": ["centrilobular", "paraseptal"][int(rng.random() < 0.3)],
     }
 
@@ -126,12 +127,12 @@ def insert_emphysema(chest: Chest, details: Details, label: int) -> Details:
 
 def draw_atelectasis(rng: np.random.Generator) -> Details:
     """Collapse of the base of a lower lobe: side, thickness (mm), lift of the diaphragm (mm)."""
-    thickness = float(rng.uniform(16, 38))
+    thickness = float(rng.uniform(22, 44))
     return {
         "side": random_side(rng),
         "thickness_mm": thickness,
         "lift_mm": thickness * 0.7,
-        "size": size_word(thickness, (22, 31)),
+        "size": size_word(thickness, (29, 37)),
     }
 
 
@@ -166,19 +167,23 @@ def insert_atelectasis(chest: Chest, details: Details, label: int) -> Details:
 
 
 def _bands(chest: Chest, side: str) -> Array:
-    """Two thin plates above the diaphragm, slightly tilted."""
+    """Two thin round plates above the diaphragm, slightly tilted."""
     low, high = chest.boxes[side]
     total = np.zeros(chest.hu.shape, np.float32)
     for _ in range(2):
         level = low[0] + (high[0] - low[0]) * chest.rng.uniform(0.12, 0.32)
-        tilt = chest.rng.normal(0, 0.2, 2)
+        tilt = chest.rng.normal(0, 0.35, 2)
         plane = (
             chest.axes_mm[0]
             - np.float32(level)
             + np.float32(tilt[0]) * (chest.axes_mm[1] - np.float32((low[1] + high[1]) / 2))
             + np.float32(tilt[1]) * (chest.axes_mm[2] - np.float32((low[2] + high[2]) / 2))
         )
-        inside = np.abs(chest.backness(side) - np.float32(chest.rng.uniform(0.4, 0.7))) < 0.28
+        # A plate ends in a soft, round border: it is a sheet of collapsed lung, not a slab.
+        place = chest.rng.uniform(0.35, 0.65, 2)
+        across = (chest.axes_mm[2] - np.float32(low[2])) / np.float32(high[2] - low[2])
+        radius = np.hypot(chest.backness(side) - place[0], across - place[1])
+        inside = np.clip((0.34 - radius) / 0.1, 0, 1)
         total = np.maximum(total, soft_step(2.6 - np.abs(plane), edge_width(chest)) * inside)
     return np.asarray(total * (chest.pleura_mm < 45))
 

@@ -54,8 +54,8 @@ def insert_effusion(chest: Chest, details: Details, label: int) -> Details:
 
 def draw_pneumothorax(rng: np.random.Generator) -> Details:
     """Side and depth (mm) of the free air in front."""
-    depth = float(rng.uniform(14, 45))
-    return {"side": random_side(rng), "depth_mm": depth, "size": size_word(depth, (22, 34))}
+    depth = float(rng.uniform(18, 48))
+    return {"side": random_side(rng), "depth_mm": depth, "size": size_word(depth, (28, 38))}
 
 
 def insert_pneumothorax(chest: Chest, details: Details, label: int) -> Details:

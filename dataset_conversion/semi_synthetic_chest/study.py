@@ -15,7 +15,7 @@ from dataset_conversion.semi_synthetic_chest.geometry import draw_shape, draw_vi
 from dataset_conversion.semi_synthetic_chest.reports import Mention, report_as_text, write_report
 from dataset_conversion.semi_synthetic_chest.sources import load_source
 
-SPACING_MM = 4.0
+SPACING_MM = 5.0
 NORMAL = 0.12  # share of studies without any finding
 SECOND_RECONSTRUCTION = 0.15
 JSON_REPORT = 0.1
