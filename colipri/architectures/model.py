@@ -44,6 +44,7 @@ class ColipriModel(nn.Module):
         embed_dim: E.
         pool_heads: heads of the image pool.
         pool_queries: 0 for the mean query (released model), else learned queries.
+        pool_add_max: see :class:`colipri.architectures.pooling.AttentionPool`.
         contrastive_kind: "infonce" or "siglip": where temperature and bias start.
 
     Attributes:
@@ -60,11 +61,12 @@ class ColipriModel(nn.Module):
         pool_heads: int,
         pool_queries: int = 0,
         contrastive_kind: str = "infonce",
+        pool_add_max: bool = False,
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
         self.image_projector = nn.Linear(image_encoder.embed_dim, embed_dim)
-        self.image_pooler = AttentionPool(embed_dim, pool_heads, pool_queries)
+        self.image_pooler = AttentionPool(embed_dim, pool_heads, pool_queries, pool_add_max)
         self.text_encoder = text_encoder
         scale, bias = _START[contrastive_kind]
         self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
@@ -109,6 +111,7 @@ class ColipriModel(nn.Module):
             configuration.get("pool_heads", 12),
             configuration.get("pool_queries", 0),
             kind,
+            configuration.get("pool_add_max", False),
         )
         if objectives is not None:
             add_training_heads(model, configuration, vocabulary_size, objectives)

@@ -24,10 +24,16 @@ class AttentionPool(nn.Module):
         dim: E.
         num_heads: heads.
         num_queries: 0 for the mean token as query; otherwise so many learned queries, averaged.
+        add_max: add the maximum over all values to what attention gives, before the output
+            projection. A small finding is one token of hundreds: in a mean it hardly counts until
+            attention has learned to look there, in a maximum it counts from the first step.
     """
 
-    def __init__(self, dim: int, num_heads: int, num_queries: int = 0) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, num_queries: int = 0, add_max: bool = False
+    ) -> None:
         super().__init__()
+        self.add_max = add_max
         self.attention = nn.MultiheadAttention(dim, num_heads, batch_first=True)
         self.queries = (
             nn.Parameter(torch.randn(1, num_queries, dim) * 0.02) if num_queries else None
@@ -56,6 +62,10 @@ class AttentionPool(nn.Module):
         )
         mask = None if key_mask is None else key_mask[:, None, None, :]
         pooled = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if self.add_max:
+            hidden = None if mask is None else ~mask.transpose(2, 3)
+            values = v if hidden is None else v.masked_fill(hidden, -torch.inf)
+            pooled = pooled + values.amax(dim=2, keepdim=True)
         pooled = pooled.transpose(1, 2).reshape(batch, -1, dim)
         return attention.out_proj(pooled).mean(dim=1)
 

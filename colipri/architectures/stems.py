@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colipri.architectures.residual_stems import LEAKY_SLOPE, ResidualStem, Triple
@@ -42,6 +43,9 @@ class LightStem(nn.Module):
         strides: per halving and axis, 1 or 2.
         features: channels after each of the halvings.
         depth_per_level: 3 x 3 x 3 convolutions after each of the halvings.
+        context: channels of one more level, at twice the size of a token, whose features are added
+            to those of the tokens within; 0 for none. It shows each token its surroundings, for
+            which a shallow transformer would need more training than small machines can give.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class LightStem(nn.Module):
         strides: Sequence[Triple],
         features: Sequence[int] = (16, 32, 64),
         depth_per_level: Sequence[int] = (0, 1, 1),
+        context: int = 0,
     ) -> None:
         super().__init__()
         if not len(features) == len(depth_per_level) == len(strides):
@@ -67,10 +72,27 @@ class LightStem(nn.Module):
             channels = width
         self.layers = nn.Sequential(*layers)
         self.proj = nn.Conv3d(channels, embed_dim, 1)
+        self.context = _context_level(channels, context, embed_dim) if context else None
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, A0, A1, A2) -> (B, D, G0, G1, G2)."""
-        return self.proj(self.layers(image))
+        features = self.layers(image)
+        tokens = self.proj(features)
+        # one token has no surroundings, and a norm over one value would only erase it
+        if self.context is not None and max(features.shape[2:]) > 2:
+            around = self.context(features)
+            tokens = tokens + F.interpolate(around, size=tokens.shape[2:], mode="nearest")
+        return tokens
+
+
+def _context_level(channels: int, width: int, embed_dim: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(channels, width, 3, 2, 1),  # odd grids keep their last token
+        *_norm_and_activation(width),
+        nn.Conv3d(width, width, 3, 1, 1),
+        *_norm_and_activation(width),
+        nn.Conv3d(width, embed_dim, 1),
+    )
 
 
 def _norm_and_activation(width: int) -> list[nn.Module]:

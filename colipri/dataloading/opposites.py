@@ -8,6 +8,9 @@ image shows the first), and about half are findings that the image does not have
   positive nor uncertain (the method's source of negatives);
 * what the report itself denies ("No pneumothorax."), an addition of ours: within an organ system
   that has a finding it is the only way to learn that other findings of this organ are absent.
+
+A share of the pairs says no more than a finding's name ("pneumothorax", "no pneumothorax"),
+asserted or denied by this report (colipri.dataloading.finding_names); that, too, is ours.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from colipri.common.errors import ColipriError
+from colipri.dataloading.finding_names import FindingNames
 from colipri.text.opposites import affirm, negate
 from colipri.text.organs import OTHER, by_organ
 from colipri.text.statements import as_statement
@@ -44,16 +48,20 @@ class OppositeSettings:
     Attributes:
         pairs: K, pairs per image at most; half for either side.
         own_denials: share of the absent findings taken from what the report denies, where it does.
+        named: share of the pairs that are bare names of findings, as zero-shot users write them.
     """
 
     pairs: int = 8
     own_denials: float = 0.5
+    named: float = 0.5
 
     def __post_init__(self) -> None:
         if self.pairs < 2:
             raise ValueError(f"pairs must be at least 2, not {self.pairs}")
         if not 0.0 <= self.own_denials <= 1.0:
             raise ValueError(f"own_denials must be within 0 and 1, not {self.own_denials}")
+        if not 0.0 <= self.named <= 1.0:
+            raise ValueError(f"named must be within 0 and 1, not {self.named}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -69,6 +77,8 @@ class FindingPool:
 
     def __init__(self, reports: Iterable[StructuredReport]) -> None:
         counts: dict[str, Counter[str]] = {}
+        reports = list(reports)
+        self.names = FindingNames(reports)
         for report in reports:
             for organ, by_polarity in by_organ(report).items():
                 if organ != OTHER:  # a finding without a place cannot be said to be elsewhere
@@ -108,12 +118,26 @@ class OppositeSampler:
             return []
         organs = by_organ(report)
         positive = _distinct(organs, "positive")
-        shown_count = self.settings.pairs // 2
-        chosen = [positive[i] for i in rng.permutation(len(positive))[:shown_count]]
-        pairs = [pair_of_finding(text, shown=True) for text in chosen]
-        pairs += self._absent(organs, self.settings.pairs - shown_count, rng)
+        pairs: list[OppositePair | None] = []
+        pairs += self._named(report, round(self.settings.named * self.settings.pairs), rng)
+        count = self.settings.pairs - len(pairs)
+        chosen = [positive[i] for i in rng.permutation(len(positive))[: count // 2]]
+        pairs += [pair_of_finding(text, shown=True) for text in chosen]
+        pairs += self._absent(organs, count - count // 2, rng)
         unique = dict.fromkeys(pair for pair in pairs if pair is not None)
         return list(unique)
+
+    def _named(
+        self, report: StructuredReport, count: int, rng: np.random.Generator
+    ) -> list[OppositePair]:
+        """Names alone: at most half of ``count`` asserted by the report, and half denied."""
+        sides = self.pool.names.of(report)
+        half = count // 2
+        return [
+            OppositePair(as_statement(names[i]), as_statement(f"no {names[i]}"), shown)
+            for names, shown in zip(sides, (True, False), strict=True)
+            for i in rng.permutation(len(names))[:half]
+        ]
 
     def _absent(
         self, organs: dict[str, dict[str, list[str]]], count: int, rng: np.random.Generator

@@ -19,6 +19,7 @@ class ModelSize:
             models are for small machines and stay where attention is the smaller part.
         shared_dim: width of the shared space and of a text encoder from scratch at most.
         learning_rate: peak; smaller for wider models, as is usual for transformers.
+        pool_add_max: see colipri.architectures.pooling.AttentionPool.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ModelSize:
     shared_dim: int
     learning_rate: float
     stem_kwargs: dict[str, Any] = field(default_factory=dict)
+    pool_add_max: bool = False
 
 
 # Widths and depths of S to L are those of the Primus paper (arXiv 2503.01835).
@@ -37,7 +39,10 @@ LARGE = ModelSize("Primus-L", 1056, 24, 16, "linear", 16, 768, 2e-4)
 MEDIUM = ModelSize("Primus-M", 864, 16, 12, "linear", 16, 768, 3e-4)
 BASE = ModelSize("Primus-B", 792, 12, 12, "linear", 16, 768, 3e-4)
 SMALL = ModelSize("PrimusV2-S", 396, 12, 6, "v2", 16, 384, 5e-4)
-TINY = ModelSize("Primus-XS (light stem)", 192, 6, 4, "light", 4, 192, 1e-3)
+# For minutes on a CPU: most of what it learns it learns in the stem, in a few hundred steps.
+TINY = ModelSize(
+    "Primus-XS (light stem)", 96, 2, 4, "light", 3.5, 192, 2e-3, {"context": 128}, True
+)
 
 # (studies with a report at least, size): more data carries a larger model. Convolutional stems
 # learn from less data than a linear patch embedding, so the sizes for little data have one.

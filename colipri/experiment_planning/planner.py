@@ -104,6 +104,7 @@ class ColipriPlanner:
             "architecture": self.architecture(size),
             "pool_heads": _pool_heads(text["text_encoder"]["embed_dim"]),
             "pool_queries": 0,
+            **({"pool_add_max": True} if size.pool_add_max else {}),
             **text,
             "embed_dim": text["text_encoder"]["embed_dim"],
             "captions": {},

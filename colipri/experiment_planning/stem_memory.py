@@ -32,7 +32,8 @@ def stem_values_per_voxel(
         return float(input_channels)
     levels = _levels(stem, stem_kwargs, patch)
     if stem == "light":
-        return input_channels + sum(2 * width * (1 + depth) * s for _, width, depth, s in levels)
+        kept = input_channels + sum(2 * width * (1 + depth) * s for _, width, depth, s in levels)
+        return kept + 4 * stem_kwargs.get("context", 0) * levels[-1][-1] / 8
     first = levels[0][0]
     kept = input_channels + _residual_block(input_channels, first, False)
     for width_in, width, depth, share in levels:

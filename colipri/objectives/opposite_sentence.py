@@ -46,13 +46,13 @@ class OppositeSentenceObjective:
     """Objective O as the trainer sees it: ``objective(representations) -> (loss, terms)``.
 
     Args:
-        pairs, own_denials: how sentences are drawn (colipri.dataloading.opposites).
+        pairs, own_denials, named: how sentences are drawn (colipri.dataloading.opposites).
     """
 
     name = "opposite_sentence"
 
-    def __init__(self, pairs: int = 8, own_denials: float = 0.5) -> None:
-        self.settings = OppositeSettings(pairs, own_denials)
+    def __init__(self, pairs: int = 8, own_denials: float = 0.5, named: float = 0.5) -> None:
+        self.settings = OppositeSettings(pairs, own_denials, named)
 
     def __call__(self, batch: Representations) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast(batch.image.device.type, enabled=False):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,13 +11,13 @@ from dataset_conversion.semi_synthetic_chest.chest import SIDES, Box, Chest
 from dataset_conversion.semi_synthetic_chest.sources import Array
 
 
-def soft_step(distance_mm: Array, width_mm: float) -> Array:
+def soft_step(distance_mm: NDArray[np.floating[Any]], width_mm: float) -> Array:
     """1 where ``distance_mm`` is well above 0, 0 well below; a ramp of ``width_mm`` between.
 
     The ramp stands for partial volume: without it an inserted border would be sharper than
     anything that a scanner produces.
     """
-    return np.clip(distance_mm / np.float32(width_mm) + np.float32(0.5), 0, 1)
+    return np.clip(np.asarray(distance_mm, np.float32) / np.float32(width_mm) + 0.5, 0, 1)
 
 
 def edge_width(chest: Chest) -> float:

@@ -61,12 +61,14 @@ class Chest:
     def height(self, side: str) -> Array:
         """0 at the lowest point of the lung, 1 at its apex; (Z, 1, 1)."""
         low, high = self.boxes[side]
-        return (self.axes_mm[0] - np.float32(low[0])) / np.float32(high[0] - low[0])
+        height = (self.axes_mm[0] - low[0]) / (high[0] - low[0])
+        return np.asarray(height, np.float32)
 
     def backness(self, side: str) -> Array:
         """0 at the front of the lung, 1 at its back; (1, Y, 1)."""
         low, high = self.boxes[side]
-        return (self.axes_mm[1] - np.float32(low[1])) / np.float32(high[1] - low[1])
+        backness = (self.axes_mm[1] - low[1]) / (high[1] - low[1])
+        return np.asarray(backness, np.float32)
 
     def lobe_at(self, side: str, position: NDArray[np.float64]) -> str:
         """The lobe that holds ``position`` (z, y, x mm), by the usual course of the fissures."""
@@ -168,7 +170,8 @@ class Chest:
             index = np.flatnonzero(free & (self.pleura_mm >= depth_mm * factor))
             if index.size:
                 chosen = int(index[self.rng.integers(index.size)])
-                return np.array(np.unravel_index(chosen, self.hu.shape)) * self.spacing
+                place = np.unravel_index(chosen, self.hu.shape)
+                return np.asarray(np.array(place) * self.spacing, np.float64)
         low, high = self.boxes[side]
         middle: NDArray[np.float64] = (low + high) / 2
         return middle

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _heart_and_aorta(
     radius = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 + ((z - cz) / rz) ** 2
     seeds = np.ones(shape, bool)
     points = np.asarray(entry["aorta"], float)
-    for start, end in zip(points[:-1], points[1:], strict=True):
+    for start, end in pairwise(points):
         for t in np.linspace(0, 1, 12):
             px, py, pz = start + t * (end - start)
             index = (int(pz / spacing[0]), int(py / spacing[1]), int(px / spacing[2]))

@@ -57,7 +57,7 @@ def insert_calcification(chest: Chest, details: Details, label: int) -> Details:
     steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
     along = np.concatenate([[0], np.cumsum(steps)])
     # Plaques favour the arch and the descending part over the root.
-    for share in chest.rng.beta(1.6, 1.2, details["count"]):
+    for share in np.asarray(chest.rng.beta(1.6, 1.2, details["count"])):
         where = share * along[-1]
         centre = np.array([np.interp(where, along, line[:, a]) for a in range(3)])
         ahead = np.array([np.interp(where + 8, along, line[:, a]) for a in range(3)])

@@ -1,4 +1,4 @@
-"""The written report of a study: what was inserted, what is denied, and what has no bearing on it."""
+"""The written report of a study: what was inserted, what is denied, what is beside the point."""
 
 from __future__ import annotations
 

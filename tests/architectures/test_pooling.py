@@ -60,3 +60,15 @@ def test_dense_is_attention_to_one_token_at_a_time(tokens: Tensor):
         torch.testing.assert_close(
             dense[:, index], pool(tokens[:, index : index + 1]), rtol=1e-5, atol=1e-5
         )
+
+
+def test_the_maximum_is_added_before_the_output_projection(tokens: Tensor, key_mask: Tensor):
+    pool = randomise(AttentionPool(24, 4, add_max=True)).eval()
+    plain = AttentionPool(24, 4).eval()
+    plain.load_state_dict(pool.state_dict())
+    out = pool.attention.out_proj
+    for row, length in enumerate(LENGTHS):  # fillers must not reach the maximum
+        dense = pool.dense(tokens[row : row + 1, :length]) - out.bias
+        values = torch.linalg.solve(out.weight, dense.squeeze(0).T).T
+        expected = plain(tokens, key_mask)[row] + values.amax(0) @ out.weight.T
+        torch.testing.assert_close(pool(tokens, key_mask)[row], expected, rtol=1e-3, atol=1e-3)

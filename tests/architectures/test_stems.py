@@ -46,6 +46,27 @@ def test_a_changed_patch_moves_the_token_that_holds_it(name: str):
     assert (middle - torch.tensor([1.0, 3.0, 7.0])).abs().max() <= 0.5
 
 
+def test_context_adds_to_each_token_what_its_surroundings_give():
+    """Eight neighbours share it; odd grids keep their last token; everything is trained."""
+    options = {"features": [4, 8, 8], "depth_per_level": [0, 0, 0], "context": 6}
+    stem = randomise(build_stem("light", 1, 24, (8, 8, 8), options)).eval()
+    image = torch.randn(1, 1, 24, 40, 56, generator=torch.Generator().manual_seed(3))
+    tokens = stem(image)
+    assert tokens.shape == (1, 24, 3, 5, 7)
+    around = tokens - stem.proj(stem.layers(image))
+    assert around.std() > 0.1
+    for cell in (around[..., :2, 2:4, 4:6], around[..., 2:, 4:, 6:]):
+        torch.testing.assert_close(cell, cell[..., :1, :1, :1].expand_as(cell))
+    tokens.square().sum().backward()
+    assert [n for n, p in stem.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_a_token_alone_has_no_context():
+    options = {"features": [4, 8, 8], "depth_per_level": [0, 0, 0], "context": 6}
+    stem = build_stem("light", 1, 24, (8, 8, 8), options).train()
+    assert stem(torch.randn(1, 1, 16, 16, 16)).shape == (1, 24, 2, 2, 2)
+
+
 @pytest.mark.parametrize("name", STEMS)
 @pytest.mark.parametrize("patch", [(4, 8, 8), (8, 8, 4), (2, 8, 4)])
 def test_anisotropic_token_patches(name: str, patch: tuple[int, int, int]):

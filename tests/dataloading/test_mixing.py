@@ -96,7 +96,7 @@ def test_weights_become_shares_relative_to_the_heaviest():
     settings = MixingSettings.from_dict({"dataset_weights": {"A": 4, "B": 1}})
     assert settings.shares_of_cases(["A", "B", "C"]) == [1.0, 0.25, 0.25]
     assert MixingSettings().shares_of_cases(["A", "B"]) is None
-    with pytest.raises(ColipriError, match="no data set 'B'.*A, C"):
+    with pytest.raises(ColipriError, match=r"no data set 'B'.*A, C"):
         settings.check_datasets({"A", "C"})
 
 

@@ -90,7 +90,7 @@ def test_masks_agree_with_labels(built):
 def test_images_are_hounsfield_units_with_air_and_tissue(built):
     for row in rows_of(built)[:6]:
         hu = volume(built, "images", row, "_0000")
-        assert -1030 < np.percentile(hu, 1) < -900
+        assert -1030 < np.percentile(hu, 1) < -750  # some fields of view cut all of the air away
         assert 0 < np.percentile(hu[hu > -200], 50) < 100
 
 

@@ -43,6 +43,11 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
         "stem": "light",
         "stem_kwargs": {"features": [8, 32, 48], "depth_per_level": [1, 1, 2]},
     },
+    "light stem with context": {
+        "stem": "light",
+        "stem_kwargs": {"context": 64},
+        "patch": (64, 48, 64),
+    },
     "v2 stem": {"stem": "v2", "patch": (24, 32, 16)},
     "v2 stem, MLP halves": {"stem": "v2", "checkpointing": "mlp", "patch": (32, 16, 24)},
     "v2 stem, narrow and deep": {

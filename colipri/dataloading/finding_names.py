@@ -1,0 +1,77 @@
+"""The findings that a data set's reports deny by name: "No pleural effusion." names one.
+
+Zero-shot classification asks with a finding's bare name, while reports that have the finding
+describe it ("small left pleural effusion") and reports without it deny it in other words. A pair of
+opposite sentences taken from reports therefore betrays by its style which side is true. A bare name
+has the same words on both sides, so that only the image can tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from colipri.text.short_prompts import short_prompts
+
+if TYPE_CHECKING:
+    from colipri.text.structuring import StructuredReport
+
+MINIMUM_REPORTS = 3  # a name that fewer deny and fewer assert is a turn of phrase
+MAXIMUM_NAMES = 1000  # the most frequent ones; more would only slow the search
+_NO = "no "
+
+
+class FindingNames:
+    """Names that some training reports deny and others assert.
+
+    Args:
+        reports: of the training cases.
+    """
+
+    def __init__(self, reports: Iterable[StructuredReport]) -> None:
+        denials: Counter[str] = Counter()
+        positives: list[str] = []
+        for report in reports:
+            denials.update(set(denied_names(report)))
+            positives.append(_positive_text(report))
+        frequent = [n for n, c in denials.most_common(MAXIMUM_NAMES) if c >= MINIMUM_REPORTS]
+        self._set(frequent)
+        asserted = Counter(name for text in positives for name in set(self._found(text)))
+        self._set([name for name in frequent if asserted[name] >= MINIMUM_REPORTS])
+
+    def of(self, report: StructuredReport) -> tuple[list[str], list[str]]:
+        """Names that the report asserts, and names that it denies; what it doubts is neither."""
+        shown = list(dict.fromkeys(self._found(_positive_text(report))))
+        doubted = set(self._found(" ".join(report.with_polarity("uncertain")).lower()))
+        known = set(self.names)
+        absent = [
+            name
+            for name in dict.fromkeys(denied_names(report))
+            if name in known and name not in shown and name not in doubted
+        ]
+        return [name for name in shown if name not in absent], absent
+
+    def _set(self, names: list[str]) -> None:
+        self.names = sorted(names)
+        longest_first = sorted(names, key=lambda name: (-len(name), name))
+        expression = "|".join(re.escape(name) for name in longest_first)
+        self._pattern = re.compile(rf"(?<!\w)({expression})(?:s|es)?(?!\w)") if names else None
+
+    def _found(self, text: str) -> list[str]:
+        return self._pattern.findall(text) if self._pattern else []
+
+
+def denied_names(report: StructuredReport) -> list[str]:
+    """ "No effusion or pneumothorax." -> effusion, pneumothorax."""
+    prompts = (
+        prompt
+        for sentence in report.with_polarity("negative")
+        for prompt in short_prompts(sentence, "negative")
+    )
+    return [prompt[len(_NO) :].lower() for prompt in prompts if prompt.lower().startswith(_NO)]
+
+
+def _positive_text(report: StructuredReport) -> str:
+    return " . ".join(report.with_polarity("positive")).lower()
