@@ -15,6 +15,7 @@ TRAINING_ENTRIES = {
     "learning_rate_factors": 'share of the rate per part: {"image_encoder": 0.1}',
     "layer_decay": "of the rate per layer below the top of the image encoder: 0.75",
     "compile": "torch.compile for the image encoder: true",
+    "center_embeddings": "on the first batch, so that cases differ from the start: true",
     "weight_decay": "of matrices",
     "betas": "of AdamW: [0.9, 0.98]",
     "gradient_clip": "largest norm of the gradient",

@@ -21,6 +21,7 @@ from colipri.training.averaging import averaged_weights
 from colipri.training.checkpoint import package_versions, save_checkpoint
 from colipri.training.compilation import compile_blocks
 from colipri.training.data import TrainingData
+from colipri.training.embedding_init import FEWEST_CASES, center_embeddings
 from colipri.training.objective_step import ObjectiveStep
 from colipri.training.optimizer import build_optimizer, freeze_parts, set_learning_rate
 from colipri.training.options import RunOptions
@@ -30,7 +31,7 @@ from colipri.training.run_folder import BEST, FINAL, LATEST, write_run_descripti
 from colipri.training.run_log import RunLog
 from colipri.training.schedule import learning_rate
 from colipri.training.signals import StopRequest
-from colipri.training.step import BatchEncoder
+from colipri.training.step import BatchEncoder, paired_rows
 from colipri.training.throughput import format_duration, measured_peak_flops
 from colipri.training.trained_parts import freeze_unreached
 from colipri.training.trainer_state import restore_trainer, trainer_state
@@ -263,6 +264,8 @@ class ColipriTrainer:
                 weights are those before the step.
         """
         iteration = self.global_iteration()
+        if iteration == 0:
+            self.center_embeddings(batch)
         step_seed = derive_seed(self.options.seed, "step", iteration)
         torch.manual_seed(step_seed)  # drop path, dropout: a function of the iteration alone
         rate = learning_rate(
@@ -286,6 +289,19 @@ class ColipriTrainer:
             self.average.update(self.model, iteration)
         values = {"loss": float(loss), "gradient_norm": float(norm)}
         return values | {name: float(value) for name, value in terms.items()}
+
+    def center_embeddings(self, batch: dict[str, Any]) -> None:
+        """Before the first step of a fresh model (colipri.training.embedding_init)."""
+        wanted = self.settings.get("center_embeddings", True) and self.step.compares
+        if not wanted or self.started_from is not None:
+            return
+        rows = paired_rows(batch)
+        if len(rows) >= FEWEST_CASES:
+            size = self.settings["micro_batch_size"]
+            parts = self.encoder.micro_batches(batch, size, 0, rows)
+            center_embeddings(self.model, self.encoder, parts)
+            if self.average is not None:
+                self.average.restart(self.model)
 
     def require_finite(self, value: Tensor, what: str, batch: dict[str, Any]) -> None:
         """Stop before a broken case spoils the weights, and say which cases it can have been."""

@@ -1,0 +1,83 @@
+"""The first batch centres the embeddings of a fresh model, and of no other."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_dataset import install_example_plans, write_tiny_dataset
+
+from colipri.experiment_planning.plans import load_plans
+from colipri.preprocessing.preprocessor import preprocess_dataset
+from colipri.training.embedding_init import last_layers
+from colipri.training.options import RunOptions
+from colipri.training.variants import ColipriTrainer_CO
+
+NAME = "Dataset950_Tiny"
+
+
+@pytest.fixture
+def trainer(workspace, tmp_path):
+    write_tiny_dataset(workspace.raw)
+    install_example_plans(workspace.preprocessed)
+    plans = load_plans(NAME, "colipriPlans")
+    preprocess_dataset(NAME, plans, ["3d_lowres"], 1, 1, 0, False)
+    made = ColipriTrainer_CO(
+        plans, "3d_lowres", 0, tmp_path, torch.device("cpu"), RunOptions(num_workers=0)
+    )
+    made.initialize()
+    made.data.start_training(0)
+    return made
+
+
+def outputs(trainer, batch):
+    """What the towers give before normalisation, (B, E) each, as stored."""
+    trainer.model.eval()
+    seen = {}
+    for name, (module, _) in last_layers(trainer.model).items():
+        module.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out}))
+    with torch.no_grad():
+        trainer.encoder.encode(trainer.encoder.micro_batches(batch, 64, 0)[0])
+    trainer.model.train()
+    return seen
+
+
+def test_cases_of_the_first_batch_are_centred_with_unit_variance(trainer):
+    batch = trainer.data.next_batch()
+    trainer.center_embeddings(batch)
+    for embedded in outputs(trainer, batch).values():
+        assert embedded.mean(0).abs().max() < 1e-3
+        assert (embedded.std(0) - 1).abs().max() < 1e-2
+    assert trainer.model.training
+
+
+def test_nothing_random_is_used_up(trainer):
+    batch = trainer.data.next_batch()
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    trainer.center_embeddings(batch)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_it_happens_before_the_first_step_and_never_again(trainer, monkeypatch):
+    calls = []
+    monkeypatch.setattr(type(trainer), "center_embeddings", lambda self, batch: calls.append(1))
+    trainer.train_step(trainer.data.next_batch())
+    trainer.iteration_in_epoch = 1
+    trainer.train_step(trainer.data.next_batch())
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("reason", ["switched off", "pretrained", "frozen"])
+def test_other_weights_are_left_alone(trainer, reason):
+    if reason == "switched off":
+        trainer.settings["center_embeddings"] = False
+    elif reason == "pretrained":
+        trainer.started_from = SimpleNamespace()
+    else:
+        for parameter in trainer.model.parameters():
+            parameter.requires_grad_(False)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.center_embeddings(trainer.data.next_batch())
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
