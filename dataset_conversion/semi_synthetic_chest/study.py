@@ -60,7 +60,7 @@ def make_study(plan: StudyPlan) -> Study:
     """Make a study; equal plans give equal studies."""
     rng = np.random.default_rng([plan.seed, plan.number])
     source = load_source(plan.source)
-    drawn = _draw_findings(rng)
+    drawn = _draw_findings(rng, source.unknown)
     shape = draw_shape(rng)
     for finding in FINDINGS:
         if finding.deform is not None and finding.name in drawn:
@@ -88,19 +88,24 @@ def make_study(plan: StudyPlan) -> Study:
     return study
 
 
-def _draw_findings(rng: np.random.Generator) -> dict[str, dict[str, Any]]:
+def _draw_findings(rng: np.random.Generator, unknown: frozenset[str]) -> dict[str, dict[str, Any]]:
+    """Findings and details; what the real patient may have is not inserted either.
+
+    If it were, it would be asserted of this anatomy and never denied: a model would learn whose
+    scan it is and answer from that.
+    """
     normal = rng.random() < NORMAL
     drawn = {}
     for finding in FINDINGS:
         there = rng.random() < finding.prevalence
         details = finding.draw(rng)
-        if there and not normal:
+        if there and not normal and finding.name not in unknown:
             drawn[finding.name] = details
     return drawn
 
 
 def _describe(study: Study, unknown: frozenset[str], rng: np.random.Generator) -> None:
-    """Labels and report; nothing is said or labelled absent that the real patient may have."""
+    """Labels and report; of what the real patient may have nothing is said or labelled."""
     for finding in FINDINGS:
         there = finding.name in study.details
         study.findings[finding.name] = 1 if there else None if finding.name in unknown else 0
