@@ -18,7 +18,7 @@ from colipri.run.cli import make_parser, run_command
 DATASET_ID = 901
 DATASET = f"Dataset{DATASET_ID}_SemiSyntheticChest"
 CONFIGURATION = "3d_lowres"
-TRAINER = "ColipriTrainer_C"
+TRAINER = "ColipriTrainer_CO"
 FOLD = "0"  # fold 0 is the split of cases.csv: validation scans' anatomy is not trained on
 
 DESCRIPTION = """\
@@ -48,9 +48,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=12345, metavar="N")
     size = parser.add_argument_group("size of the run (defaults fit two CPU cores)")
-    size.add_argument("--train_studies", type=int, default=600, metavar="N")
-    size.add_argument("--epochs", type=int, metavar="N", help="instead of the plan's")
-    size.add_argument("--iterations_per_epoch", type=int, metavar="N", help="instead of the plan's")
+    size.add_argument("--train_studies", type=int, default=1000, metavar="N")
+    size.add_argument("--epochs", type=int, default=10, metavar="N", help="default: %(default)s")
+    size.add_argument(
+        "--iterations_per_epoch", type=int, default=75, metavar="N", help="default: %(default)s"
+    )
+    size.add_argument(
+        "--batch_size", type=int, default=16, metavar="N", help="pairs a step (%(default)s)"
+    )
     return parser
 
 
@@ -83,7 +88,7 @@ class Quickstart:
         self.command(
             "verify, plan and preprocess",
             "colipri_plan_and_preprocess",
-            f"-d {DATASET_ID} --verify_dataset_integrity -c {CONFIGURATION} -gpu_memory_target 2 "
+            f"-d {DATASET_ID} --verify_dataset_integrity -c {CONFIGURATION} -gpu_memory_target 4 "
             f"-text_encoder scratch {workers}",
         )
         self.train()
@@ -111,9 +116,8 @@ class Quickstart:
         options = self.options
         arguments = f"{DATASET_ID} {CONFIGURATION} {FOLD} -tr {TRAINER} -device {options.device}"
         arguments += f" --seed {options.seed}"
-        for name in ("epochs", "iterations_per_epoch"):
-            if getattr(options, name) is not None:
-                arguments += f" --{name} {getattr(options, name)}"
+        for name in ("epochs", "iterations_per_epoch", "batch_size"):
+            arguments += f" --{name} {getattr(options, name)}"
         if (self.model_folder / "checkpoint_latest.pth").is_file():
             arguments += " --c"
         self.command("pre-train image and text encoder", "colipri_train", arguments)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_conversion.semi_synthetic_chest.chest import SIDES, Box, Chest
+from dataset_conversion.semi_synthetic_chest.chest import SIDES, Chest
+from dataset_conversion.semi_synthetic_chest.fields import Box
 from dataset_conversion.semi_synthetic_chest.sources import Array
 
 

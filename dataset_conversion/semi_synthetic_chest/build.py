@@ -5,32 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from colipri.common.atomic import atomic_path, atomic_write_json, atomic_write_text, read_json
+from colipri.common.atomic import atomic_write_json, atomic_write_text, read_json
 from colipri.common.errors import ColipriError
 from colipri.common.parallel import run_parallel
 from dataset_conversion.semi_synthetic_chest.findings import FINDING_NAMES
 from dataset_conversion.semi_synthetic_chest.sources import source_names
-from dataset_conversion.semi_synthetic_chest.study import Study, StudyPlan, make_study
+from dataset_conversion.semi_synthetic_chest.study import StudyPlan
+from dataset_conversion.semi_synthetic_chest.study_files import BuildTask, write_study
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 3  # raise it when the same seed would give other files
 IMAGE_ONLY = 0.1  # share of training studies without a report
 VALIDATION_SHARE = 0.12  # of the number of training studies; the test split has twice that
-
-
-@dataclass(frozen=True)
-class BuildTask:
-    """One study and the folder it goes into."""
-
-    plan: StudyPlan
-    folder: Path
 
 
 def build_dataset(
@@ -59,7 +51,7 @@ def build_dataset(
     tasks = [BuildTask(plan, folder) for plan in plans]
     rows: list[dict[str, Any]] = []
     problems = []
-    for outcome in run_parallel(_write_study, tasks, num_processes, "studies"):
+    for outcome in run_parallel(write_study, tasks, num_processes, "studies"):
         if outcome.result is None:
             problems.append(f"{outcome.item.plan.identifier}: {outcome.problem}")
         else:
@@ -110,65 +102,6 @@ def _claim(folder: Path, marker: dict[str, Any]) -> None:
     elif folder.is_dir() and any(folder.iterdir()):
         raise ColipriError(f"{folder} is not empty; remove it or choose another -d")
     atomic_write_json(path, marker)
-
-
-def _write_study(task: BuildTask) -> list[dict[str, Any]]:
-    """Write a study's files; its row file comes last and says that it is complete."""
-    plan = task.plan
-    row_file = task.folder / "studies" / f"{plan.identifier}.json"
-    if row_file.is_file():
-        stored: list[dict[str, Any]] = read_json(row_file)
-        return stored
-    study = make_study(plan)
-    suffix = "Ts" if plan.split == "test" else "Tr"
-    rows = []
-    for index in range(len(study.volumes)):
-        case = f"{plan.identifier}_{index + 1}"
-        _write_image(study, index, task.folder / f"images{suffix}" / f"{case}_0000.nii.gz")
-        _write_labels(study, index, task.folder / f"labels{suffix}" / f"{case}.nii.gz")
-        _write_report(study, task.folder / f"reports{suffix}" / case)
-        labels = {name: "" if v is None else v for name, v in study.findings.items()}
-        rows.append(
-            {
-                "case": case,
-                "subject": plan.identifier,
-                "study": plan.identifier,
-                "split": plan.split,
-                **labels,
-            }
-        )
-    atomic_write_json(row_file, rows)
-    return rows
-
-
-def _write_report(study: Study, path: Path) -> None:
-    if not study.plan.with_report:
-        return
-    if study.text is None:
-        atomic_write_json(path.with_name(path.name + ".json"), study.sections)
-    else:
-        atomic_write_text(path.with_name(path.name + ".txt"), study.text)
-
-
-def _write_image(study: Study, index: int, path: Path) -> None:
-    _write(study.volumes[index], study, index, path)
-
-
-def _write_labels(study: Study, index: int, path: Path) -> None:
-    _write(study.label_maps[index], study, index, path)
-
-
-def _write(array: np.ndarray, study: Study, index: int, path: Path) -> None:
-    """As NIfTI; the axes are stored in one of several orders, as in real archives."""
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(tuple(reversed(study.spacings[index])))
-    stored = ("LPS", "RAS", "LPI")[(study.plan.number + index) % 3]
-    image = sitk.DICOMOrient(image, stored)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
 
 
 def _as_csv(rows: list[dict[str, Any]]) -> str:

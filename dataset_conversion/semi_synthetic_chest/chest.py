@@ -10,14 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_conversion.semi_synthetic_chest.geometry import Shape, View, source_coordinates
-from dataset_conversion.semi_synthetic_chest.sources import LEFT_LUNG, RIGHT_LUNG, Array, Source
+from dataset_conversion.semi_synthetic_chest.fields import EVERYTHING, Box, index_of, only, upsample
+from dataset_conversion.semi_synthetic_chest.sources import Array, Source
 
 SIDES = ("right", "left")
-LOBES = {
-    "right": ("right upper lobe", "right middle lobe", "right lower lobe"),
-    "left": ("left upper lobe", "left lower lobe"),
-}
 
 
 @dataclass
@@ -70,45 +66,20 @@ class Chest:
         backness = (self.axes_mm[1] - low[1]) / (high[1] - low[1])
         return np.asarray(backness, np.float32)
 
-    def lobe_at(self, side: str, position: NDArray[np.float64]) -> str:
-        """The lobe that holds ``position`` (z, y, x mm), by the usual course of the fissures."""
-        low, high = self.boxes[side]
-        height, back = (position[:2] - low[:2]) / (high[:2] - low[:2])
-        if height < _oblique_fissure(back):
-            return f"{side} lower lobe"
-        if side == "right" and height < 0.45 and back < 0.62:
-            return "right middle lobe"
-        return f"{side} upper lobe"
-
-    def lobe_mask(self, lobe: str) -> NDArray[np.bool_]:
-        """Where the lobe would be in a box-shaped lung; multiply with the lung's mask. (Z, Y, 1)"""
-        side = lobe.split()[0]
-        height, back = self.height(side), self.backness(side)
-        lower = height < _oblique_fissure(back)
-        if lobe.endswith("lower lobe"):
-            return np.asarray(lower)
-        middle = (side == "right") & (height < 0.45) & (back < 0.62) & ~lower
-        return np.asarray(middle if lobe.endswith("middle lobe") else ~lower & ~middle)
-
     def position_of(self, source_mm: NDArray[np.float64]) -> NDArray[np.float64]:
         """Where a point of the source (z, y, x mm) is in this chest (mm from the first voxel)."""
-        distance = ((self.coarse - source_mm.reshape(3, 1, 1, 1)) ** 2).sum(0)
-        best = np.array(np.unravel_index(int(np.argmin(distance)), distance.shape), float)
+        counts = self.coarse.shape[1:]
         step = [
             (n - 1) * s / (c - 1)
-            for n, s, c in zip(self.hu.shape, self.spacing, distance.shape, strict=True)
+            for n, s, c in zip(self.hu.shape, self.spacing, counts, strict=True)
         ]
-        for _ in range(4):  # Newton steps on the interpolated mapping
-            value, slope = _interpolate(self.coarse, best)
-            best = best + np.linalg.solve(slope, source_mm - value)
-            best = np.clip(best, 0, np.array(distance.shape) - 1.001)
-        return best * step
+        return np.asarray(index_of(self.coarse, source_mm) * step)
 
     def distance_to(self, centre: NDArray[np.float64], window_mm: float) -> tuple[Array, Box]:
         """Distance (mm) to ``centre`` within a window around it, and the window."""
         box = self.window(centre, window_mm)
         parts = [
-            (axis[_only(a, part)] - np.float32(c)) ** 2
+            (axis[only(a, part)] - np.float32(c)) ** 2
             for a, (axis, part, c) in enumerate(zip(self.axes_mm, box, centre, strict=True))
         ]
         return np.sqrt(parts[0] + parts[1] + parts[2]), box
@@ -175,93 +146,3 @@ class Chest:
         low, high = self.boxes[side]
         middle: NDArray[np.float64] = (low + high) / 2
         return middle
-
-
-Box = tuple[slice, slice, slice]
-EVERYTHING: Box = (slice(None), slice(None), slice(None))
-
-
-def make_chest(source: Source, shape: Shape, view: View, rng: np.random.Generator) -> Chest:
-    """Sample a source scan and its anatomy on the grid of a new study."""
-    import torch
-
-    coarse, size = source_coordinates(source, shape, view)
-    extent = (np.array(source.hu.shape) - 1) * source.spacing
-    relative = (coarse - source.origin.reshape(3, 1, 1, 1)) / extent.reshape(3, 1, 1, 1) * 2 - 1
-    grid = upsample(relative[::-1].astype(np.float32), size)  # grid_sample wants x, y, z
-    volumes = torch.from_numpy(_volumes(source))
-    sampled = torch.nn.functional.grid_sample(
-        volumes[None],
-        torch.from_numpy(grid).permute(1, 2, 3, 0)[None],
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=True,
-    )[0].numpy()
-    return Chest(
-        source=source,
-        hu=sampled[0],
-        lung={"right": sampled[1], "left": sampled[2]},
-        wall_mm=sampled[3],
-        pleura_mm=sampled[4],
-        spacing=view.spacing,
-        coarse=coarse,
-        rng=rng,
-    )
-
-
-def upsample(fields: Array, size: tuple[int, int, int]) -> Array:
-    """Trilinear interpolation of (C, n0, n1, n2) to (C, *size); corners coincide."""
-    import torch
-
-    tensor = torch.from_numpy(np.ascontiguousarray(fields))[None]
-    larger = torch.nn.functional.interpolate(
-        tensor, size=size, mode="trilinear", align_corners=True
-    )
-    result: Array = larger[0].numpy()
-    return result
-
-
-_VOLUMES: dict[str, Array] = {}
-
-
-def _volumes(source: Source) -> Array:
-    """(5, Z, Y, X): what is sampled together; cached per process, as it is used for every study."""
-    if source.name not in _VOLUMES:
-        _VOLUMES[source.name] = np.stack(
-            [
-                source.hu,
-                (source.anatomy == RIGHT_LUNG).astype(np.float32),
-                (source.anatomy == LEFT_LUNG).astype(np.float32),
-                source.wall_mm,
-                source.pleura_mm,
-            ]
-        )
-    return _VOLUMES[source.name]
-
-
-def _oblique_fissure(backness: Array | float) -> Array | float:
-    """Height of the oblique fissure: from the diaphragm in front to T4 at the back."""
-    return 0.02 + 0.7 * backness
-
-
-def _only(axis: int, part: slice) -> tuple[slice, ...]:
-    return tuple(part if a == axis else slice(None) for a in range(3))
-
-
-def _interpolate(
-    field_: NDArray[np.float64], position: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Value (3,) and Jacobian (3, 3) of a trilinear field at a fractional index."""
-    corner = np.floor(position).astype(int)
-    t = position - corner
-    cell = field_[
-        :, corner[0] : corner[0] + 2, corner[1] : corner[1] + 2, corner[2] : corner[2] + 2
-    ]
-    weights = [np.array([1 - f, f]) for f in t]
-    slopes = np.array([-1.0, 1.0])
-    value = np.einsum("czyx,z,y,x->c", cell, *weights)
-    columns = [
-        np.einsum("czyx,z,y,x->c", cell, *[slopes if b == a else weights[b] for b in range(3)])
-        for a in range(3)
-    ]
-    return value, np.stack(columns, axis=1)

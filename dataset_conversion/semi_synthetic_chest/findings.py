@@ -15,11 +15,12 @@ import numpy as np
 
 from dataset_conversion.semi_synthetic_chest import (
     airspace_findings,
+    atelectasis,
     mediastinal_findings,
     pleural_findings,
 )
 from dataset_conversion.semi_synthetic_chest.chest import Chest
-from dataset_conversion.semi_synthetic_chest.geometry import Shape
+from dataset_conversion.semi_synthetic_chest.shapes import Shape
 
 Details = dict[str, Any]
 
@@ -93,9 +94,9 @@ FINDINGS: tuple[Finding, ...] = (
         "Atelectasis",
         "atelectasis",
         0.26,
-        airspace_findings.draw_atelectasis,
-        airspace_findings.insert_atelectasis,
-        airspace_findings.deform_atelectasis,
+        atelectasis.draw_atelectasis,
+        atelectasis.insert_atelectasis,
+        atelectasis.deform_atelectasis,
     ),
     Finding(
         "Cardiomegaly",

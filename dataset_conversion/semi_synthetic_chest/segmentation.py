@@ -1,7 +1,6 @@
 """Body, lungs and chest cavity from Hounsfield units, by thresholds and connected components.
 
-Arrays are (Z, Y, X) of an LPS image: index grows towards head, back and patient's left.
-Spacing is (z, y, x) in mm. Used once, when the shipped scans are made.
+Arrays are (Z, Y, X) of an LPS image, spacing is (z, y, x) in mm. Used once, for the shipped scans.
 """
 
 from __future__ import annotations

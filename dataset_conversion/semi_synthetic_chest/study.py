@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_conversion.semi_synthetic_chest.acquisition import acquire, draw_acquisition
-from dataset_conversion.semi_synthetic_chest.chest import make_chest
 from dataset_conversion.semi_synthetic_chest.findings import FINDINGS
-from dataset_conversion.semi_synthetic_chest.geometry import draw_shape, draw_view
 from dataset_conversion.semi_synthetic_chest.reports import Mention, report_as_text, write_report
+from dataset_conversion.semi_synthetic_chest.sampling import make_chest
+from dataset_conversion.semi_synthetic_chest.shapes import draw_shape, draw_view
 from dataset_conversion.semi_synthetic_chest.sources import load_source
 
 SPACING_MM = 5.0
