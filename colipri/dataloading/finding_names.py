@@ -3,7 +3,9 @@
 Zero-shot classification asks with a finding's bare name, while reports that have the finding
 describe it ("small left pleural effusion") and reports without it deny it in other words. A pair of
 opposite sentences taken from reports therefore betrays by its style which side is true. A bare name
-has the same words on both sides, so that only the image can tell.
+has the same words on both sides. Names are asserted and denied equally often (what is more
+frequent is left out now and then): otherwise the frequency of a finding would be a first answer, for
+which no image is needed, and all findings ended on one axis of the shared space.
 """
 
 from __future__ import annotations
@@ -40,6 +42,14 @@ class FindingNames:
         self._set(frequent)
         asserted = Counter(name for text in positives for name in set(self._found(text)))
         self._set([name for name in frequent if asserted[name] >= MINIMUM_REPORTS])
+        # Share of the assertions and of the denials to use, so that both are equally frequent.
+        self.shares = {
+            name: (
+                min(1.0, denials[name] / asserted[name]),
+                min(1.0, asserted[name] / denials[name]),
+            )
+            for name in self.names
+        }
 
     def of(self, report: StructuredReport) -> tuple[list[str], list[str]]:
         """Names that the report asserts, and names that it denies; what it doubts is neither."""

@@ -131,13 +131,14 @@ class OppositeSampler:
         self, report: StructuredReport, count: int, rng: np.random.Generator
     ) -> list[OppositePair]:
         """Names alone: at most half of ``count`` asserted by the report, and half denied."""
-        sides = self.pool.names.of(report)
-        half = count // 2
-        return [
-            OppositePair(as_statement(names[i]), as_statement(f"no {names[i]}"), shown)
-            for names, shown in zip(sides, (True, False), strict=True)
-            for i in rng.permutation(len(names))[:half]
-        ]
+        pairs = []
+        for side, names in enumerate(self.pool.names.of(report)):
+            used = [name for name in names if rng.random() < self.pool.names.shares[name][side]]
+            pairs += [
+                OppositePair(as_statement(used[i]), as_statement(f"no {used[i]}"), side == 0)
+                for i in rng.permutation(len(used))[: count // 2]
+            ]
+        return pairs
 
     def _absent(
         self, organs: dict[str, dict[str, list[str]]], count: int, rng: np.random.Generator

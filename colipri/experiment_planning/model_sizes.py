@@ -41,7 +41,7 @@ BASE = ModelSize("Primus-B", 792, 12, 12, "linear", 16, 768, 3e-4)
 SMALL = ModelSize("PrimusV2-S", 396, 12, 6, "v2", 16, 384, 5e-4)
 # For minutes on a CPU: most of what it learns it learns in the stem, in a few hundred steps.
 TINY = ModelSize(
-    "Primus-XS (light stem)", 96, 2, 4, "light", 3.5, 192, 2e-3, {"context": 128}, True
+    "Primus-XS (light stem)", 96, 2, 4, "light", 3.5, 192, 1e-3, {"context": 128}, True
 )
 
 # (studies with a report at least, size): more data carries a larger model. Convolutional stems

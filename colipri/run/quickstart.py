@@ -18,6 +18,8 @@ from colipri.run.cli import make_parser, run_command
 DATASET_ID = 901
 DATASET = f"Dataset{DATASET_ID}_SemiSyntheticChest"
 CONFIGURATION = "3d_lowres"
+# Minutes of training are spent on what zero-shot asks: short sentences, several an image.
+OBJECTIVE_OPTIONS = "O.weight=3 O.named=1"
 TRAINER = "ColipriTrainer_CO"
 FOLD = "0"  # fold 0 is the split of cases.csv: validation scans' anatomy is not trained on
 
@@ -118,6 +120,7 @@ class Quickstart:
         arguments += f" --seed {options.seed}"
         for name in ("epochs", "iterations_per_epoch", "batch_size"):
             arguments += f" --{name} {getattr(options, name)}"
+        arguments += f" --set {OBJECTIVE_OPTIONS}"
         if (self.model_folder / "checkpoint_latest.pth").is_file():
             arguments += " --c"
         self.command("pre-train image and text encoder", "colipri_train", arguments)

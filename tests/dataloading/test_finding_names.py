@@ -61,3 +61,19 @@ def test_without_names_nothing_but_sentences_is_drawn():
         pair.present != "Pneumothorax."
         for pair in sampler.draw(reports()[0], np.random.default_rng(0))
     )
+
+
+def test_no_name_is_asserted_more_often_than_denied():
+    """Three reports in four have an effusion, half of the pairs say so."""
+    texts = ["FINDINGS: Left pleural effusion."] * 30 + ["FINDINGS: No pleural effusion."] * 10
+    known = [structure_report(report_from_text(text)) for text in texts]
+    sampler = OppositeSampler(FindingPool(known), OppositeSettings(named=1.0))
+    rng = np.random.default_rng(0)
+    shown = [
+        pair.shown
+        for _ in range(40)
+        for report in known
+        for pair in sampler.draw(report, rng)
+        if pair.present == "Pleural effusion."
+    ]
+    assert 0.45 < np.mean(shown) < 0.55
