@@ -4,8 +4,8 @@ Zero-shot classification asks with a finding's bare name, while reports that hav
 describe it ("small left pleural effusion") and reports without it deny it in other words. A pair of
 opposite sentences taken from reports therefore betrays by its style which side is true. A bare name
 has the same words on both sides. Names are asserted and denied equally often (what is more
-frequent is left out now and then): otherwise the frequency of a finding would be a first answer, for
-which no image is needed, and all findings ended on one axis of the shared space.
+frequent is left out now and then): otherwise the frequency of a finding would be a first answer,
+for which no image is needed, and all findings ended on one axis of the shared space.
 """
 
 from __future__ import annotations
