@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from colipri.common.atomic import atomic_path, atomic_write_json, atomic_write_text, read_json
+from colipri.imageio.whole_files import require_whole
 from dataset_conversion.semi_synthetic_chest.study import Study, StudyPlan, make_study
 
 
@@ -77,3 +78,4 @@ def _write(array: np.ndarray, study: Study, index: int, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
+        require_whole([temporary])  # a full disk is no error to the NIfTI writer
