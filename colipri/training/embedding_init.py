@@ -50,9 +50,12 @@ def center_embeddings(model: ColipriModel, encoder: Any, parts: list[Any]) -> No
     with _outputs({name: module for name, (module, _) in layers.items()}) as seen:
         for part in parts:
             encoder.encode(part)
-    for name, (_, layer) in layers.items():
-        if layer.weight.requires_grad:  # a frozen tower stays as it came
-            _center(layer, torch.cat(seen[name]))
+    outputs = {name: torch.cat(parts_seen) for name, parts_seen in seen.items()}
+    if all(torch.isfinite(output).all() for output in outputs.values()):
+        for name, (_, layer) in layers.items():
+            if layer.weight.requires_grad:  # a frozen tower stays as it came
+                _center(layer, outputs[name])
+    # A case that is not finite changes nothing here; the step that follows names it.
     model.train(training)
 
 
