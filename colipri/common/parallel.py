@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -58,24 +59,12 @@ def run_parallel(
         for item in progress(items, description, total=len(items)):
             yield _run_one(function, item)
         return
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(
-        min(num_processes, len(items)), mp_context=context, initializer=_prepare_worker
-    )
-    try:
+    with _worker_pool(min(num_processes, len(items)), description) as executor:
         futures: list[Future[Outcome[Item, Result]]] = [
             executor.submit(_run_one, function, item) for item in items
         ]
         for future in progress(as_completed(futures), description, total=len(items)):
             yield future.result()
-    except KeyboardInterrupt:  # at once, not after the items that the workers have begun
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        raise
-    except BrokenProcessPool as error:
-        raise _worker_died(description) from error
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def stream_parallel(
@@ -95,31 +84,34 @@ def stream_parallel(
         for item in progress(items, description):
             yield _run_one(function, item)
         return
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(num_processes, context, initializer=_prepare_worker)
     waiting: deque[Future[Outcome[Item, Result]]] = deque()
-    try:
+    with _worker_pool(num_processes, description) as executor:
         for item in progress(items, description):
             waiting.append(executor.submit(_run_one, function, item))
             if len(waiting) >= 4 * num_processes:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+@contextmanager
+def _worker_pool(num_processes: int, description: str) -> Iterator[ProcessPoolExecutor]:
+    """Spawned workers that end with the block, however it ends; a dead one is a ColipriError."""
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(num_processes, context, initializer=_prepare_worker)
+    try:
+        yield executor
     except KeyboardInterrupt:  # at once, not after the items that the workers have begun
         for worker in multiprocessing.active_children():
             worker.terminate()
         raise
     except BrokenProcessPool as error:
-        raise _worker_died(description) from error
+        raise ColipriError(
+            f"a worker process died during '{description}' (out of memory?); finished cases are "
+            "kept: run the same command again, with fewer processes (-np)"
+        ) from error
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _worker_died(description: str) -> ColipriError:
-    return ColipriError(
-        f"a worker process died during '{description}' (out of memory?); finished cases are kept: "
-        "run the same command again, with fewer processes (-np)"
-    )
 
 
 def _prepare_worker() -> None:

@@ -55,11 +55,10 @@ class FindingNames:
         """Names that the report asserts, and names that it denies; what it doubts is neither."""
         shown = list(dict.fromkeys(self._found(_positive_text(report))))
         doubted = set(self._found(" ".join(report.with_polarity("uncertain")).lower()))
-        known = set(self.names)
         absent = [
             name
             for name in dict.fromkeys(denied_names(report))
-            if name in known and name not in shown and name not in doubted
+            if name in self.shares and name not in shown and name not in doubted
         ]
         return [name for name in shown if name not in absent], absent
 

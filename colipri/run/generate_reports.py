@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
 from colipri.run.cli import make_parser, run_command
-from colipri.run.inference_options import add_model_options, check_output, make_predictor
+from colipri.run.inference_options import (
+    add_cases_options,
+    add_model_options,
+    check_output,
+    make_predictor,
+)
 
 if TYPE_CHECKING:
     from colipri.inference.generation import GenerationSettings
@@ -33,16 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("colipri_generate_reports", DESCRIPTION)
     add_model_options(parser)
     parser.add_argument("-i", metavar="INPUT", help="image, folder of images, or DICOM folder")
-    parser.add_argument("-d", metavar="DATASET", help="or: number or name of a data set")
-    parser.add_argument(
-        "--split", default="test", choices=("train", "val", "test"), help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--source",
-        default="auto",
-        choices=("auto", "preprocessed", "raw"),
-        help="read the preprocessed cases or the raw images (default: what there is)",
-    )
+    add_cases_options(parser)
     parser.add_argument("-o", required=True, metavar="FILE", help=".jsonl or .json")
     how = parser.add_argument_group("how words are chosen")
     how.add_argument(

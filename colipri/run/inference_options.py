@@ -38,8 +38,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_split_options(parser: argparse.ArgumentParser) -> None:
-    """-d, --split, --source, --resamples, --seed."""
+def add_cases_options(parser: argparse.ArgumentParser) -> None:
+    """-d, --split, --source: which cases of a data set."""
     parser.add_argument("-d", metavar="DATASET", help="number or name of a data set")
     parser.add_argument(
         "--split", default="test", choices=("train", "val", "test"), help="default: %(default)s"
@@ -51,6 +51,11 @@ def add_split_options(parser: argparse.ArgumentParser) -> None:
         help="read the preprocessed cases or the raw images (default: preprocessed where they were "
         "made with the model's plan)",
     )
+
+
+def add_split_options(parser: argparse.ArgumentParser) -> None:
+    """Which cases are judged, and --resamples and --seed of the bootstrap."""
+    add_cases_options(parser)
     parser.add_argument(
         "--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (%(default)s)"
     )
