@@ -26,7 +26,6 @@ from preprocessing.small_dataset import (
     write_raw_dataset,
 )
 
-import colipri
 from colipri.run.preprocess import main
 
 CASES = tuple((f"case{n}", f"p{n}", f"s{n}", "", True) for n in range(8))
@@ -45,10 +44,8 @@ def prepared(workspace: Workspace) -> Path:
 
 
 def _start(*arguments: str, prefix: tuple[str, ...] = (), **options: Any) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(Path(colipri.__file__).parents[1])}
     return subprocess.Popen(
         [*prefix, sys.executable, "-c", _START, "-d", "901", *arguments],
-        env=environment,
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
