@@ -37,7 +37,8 @@ class ColipriDataset:
 
     A sample is {"image": (C, *patch) int16 or float16 tensor, "body": (N,) bool tensor in token
     order, "caption": str, "report": StructuredReport or None, "opposites": list of
-    OppositePair, "case", "study", "text_hash"}.
+    OppositePair, "case", "study", "text_hash"}; image and body are None where the key says that the
+    image is not needed.
 
     Training draws the place of the crop (where the volume is larger than the patch) or of the
     volume in the patch (where it is smaller, air around it) and the caption. Validation takes the
@@ -83,18 +84,16 @@ class ColipriDataset:
         """The sample, or whatever exception its loading raises."""
         import torch
 
-        rng = np.random.default_rng(derive_seed(self.seed, "sample", key.number))
-        start = self.crop_start(self.store.shape(key.case)[1:], rng)
-        image, body = self.store.read_crop(key.case, start, self.patch_size)
-        if not body.any():  # a crop of nothing but air: there must be something to encode
-            body = np.ones_like(body)
+        image, body = self.crop(key) if key.image else (None, None)
         report = self.store.report(key.case)
         mirrored = self.mirroring.draw(report, key.case, key.number)
-        if mirrored is not None:  # the last axis points to the right
-            image, body, report = image[..., ::-1].copy(), body[..., ::-1].copy(), mirrored
+        if mirrored is not None:
+            report = mirrored
+            if image is not None and body is not None:  # the last axis points to the right
+                image, body = image[..., ::-1].copy(), body[..., ::-1].copy()
         return {
-            "image": torch.from_numpy(image),
-            "body": torch.from_numpy(body.reshape(-1)),
+            "image": None if image is None else torch.from_numpy(image),
+            "body": None if body is None else torch.from_numpy(body.reshape(-1)),
             "caption": self.caption(report, key),
             "report": report,
             "opposites": self.opposite_pairs(report, key.number),
@@ -102,6 +101,15 @@ class ColipriDataset:
             "study": self.store.record(key.case)["study"],
             "text_hash": text_hash(report),
         }
+
+    def crop(self, key: SampleKey) -> tuple[np.ndarray, np.ndarray]:
+        """(C, *patch) voxels and (*token grid) body tokens of the sample."""
+        rng = np.random.default_rng(derive_seed(self.seed, "sample", key.number))
+        start = self.crop_start(self.store.shape(key.case)[1:], rng)
+        image, body = self.store.read_crop(key.case, start, self.patch_size)
+        if not body.any():  # a crop of nothing but air: there must be something to encode
+            body = np.ones_like(body)
+        return image, body
 
     def crop_start(self, shape: Sequence[int], rng: np.random.Generator) -> tuple[int, int, int]:
         """First voxel of the crop per axis; negative where the volume is smaller than the patch."""

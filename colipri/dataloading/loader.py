@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from colipri.common.seeds import derive_seed
 from colipri.dataloading.dataset import ColipriDataset, LoadFailure
 from colipri.dataloading.mixing import MixedBatchSampler, MixingSettings, image_only_batch_size
 from colipri.dataloading.sampler import EndlessSampler, SampleKey, StudyAwareBatchSampler
+from colipri.dataloading.sharing import RowsHere, SharedBatchSampler
 
 if TYPE_CHECKING:
     import torch
@@ -25,13 +27,16 @@ PREFETCH_BATCHES = 2  # per worker; a batch of int16 crops is small beside the m
 
 
 def default_num_workers() -> int:
-    """Loader processes: none on a machine of one or two cores, else the cores but one, at most 8.
+    """Loader processes: none for one or two cores, else the cores but one, at most 8.
+
+    Several training processes on this machine share its cores.
 
     Reading a crop takes milliseconds (benchmarks/loader.py); on two cores workers would only take
     time from the training itself.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 0 if (cores or 1) <= 2 else min(8, (cores or 1) - 1)
+    here = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # training processes
+    return 0 if here <= 2 else min(8, here - 1)
 
 
 class BatchLoader:
@@ -122,9 +127,8 @@ def make_loader(
     position: int = 0,
     num_workers: int | None = None,
     pin_memory: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
     mixing: MixingSettings | None = None,
+    rows_here: RowsHere | None = None,
 ) -> BatchLoader:
     """The loader that fits the data set: training or validation.
 
@@ -133,19 +137,21 @@ def make_loader(
     its last batch may be smaller.
 
     Args:
-        batch_size: of the global batch; this process loads the share of ``rank``.
+        batch_size: of the global batch.
         mixing: keep cases with and without a report apart and mix them so; None: draw from all
             cases alike.
+        rows_here: of a training batch that other processes share, the rows whose images are needed
+            here; None for all.
     """
     if dataset.training:
-        sampler = training_sampler(
-            dataset.store, cases, batch_size, dataset.seed, rank, world_size, mixing
-        )
+        sampler = training_sampler(dataset.store, cases, batch_size, dataset.seed, mixing)
+        if rows_here is not None:
+            sampler = SharedBatchSampler(sampler, rows_here)
         sampler.advance(position)
         return BatchLoader(dataset, sampler, num_workers, pin_memory)
     keys = [SampleKey(case, number) for number, case in enumerate(cases)]
     batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
-    return BatchLoader(dataset, batches[rank::world_size], num_workers, pin_memory)
+    return BatchLoader(dataset, batches, num_workers, pin_memory)
 
 
 def training_sampler(
@@ -153,8 +159,6 @@ def training_sampler(
     cases: Sequence[str],
     batch_size: int,
     seed: int,
-    rank: int = 0,
-    world_size: int = 1,
     mixing: MixingSettings | None = None,
 ) -> EndlessSampler:
     """Study-aware batches of all cases, or of paired and image-only cases as ``mixing`` says."""
@@ -170,8 +174,6 @@ def training_sampler(
             [record["study"] for record in records],
             size,
             seed,
-            rank,
-            world_size,
             settings.shares_of_cases([record["dataset"] for record in records]),
             first_number,
         )
@@ -186,7 +188,7 @@ def training_sampler(
     if share == 0.0:
         return sampler(paired, batch_size, seed)
     alternating = mixing.schedule == "alternating"
-    size = batch_size if alternating else image_only_batch_size(batch_size, share, world_size)
+    size = batch_size if alternating else image_only_batch_size(batch_size, share)
     return MixedBatchSampler(
         sampler(paired, batch_size, seed),
         sampler(image_only, size, derive_seed(seed, "image-only"), _IMAGE_ONLY_NUMBERS),
@@ -199,7 +201,9 @@ def collate(samples: Sequence[dict[str, Any] | LoadFailure]) -> dict[str, Any] |
 
     Returns:
         image (B, C, *patch) int16 or float16, body (B, N) bool, has_report (B,) bool, and lists:
-        caption, report, opposites, case, study, text_hash.
+        caption, report, opposites, case, study, text_hash. Where some images were not read, image
+        and body have only the others, and image_row says where those of each row stand (-1: not
+        here).
     """
     import torch
 
@@ -208,9 +212,14 @@ def collate(samples: Sequence[dict[str, Any] | LoadFailure]) -> dict[str, Any] |
         if isinstance(sample, LoadFailure):
             return sample
         good.append(sample)
+    read = [sample for sample in good if sample["image"] is not None]
     batch: dict[str, Any] = {
-        name: torch.stack([sample[name] for sample in good]) for name in ("image", "body")
+        name: torch.stack([sample[name] for sample in read]) if read else torch.empty(0)
+        for name in ("image", "body")
     }
+    if len(read) < len(good):
+        places = itertools.count()
+        batch["image_row"] = [-1 if s["image"] is None else next(places) for s in good]
     for name in ("caption", "report", "opposites", "case", "study", "text_hash"):
         batch[name] = [sample[name] for sample in good]
     batch["has_report"] = torch.tensor([sample["report"] is not None for sample in good])

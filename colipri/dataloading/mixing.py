@@ -120,7 +120,6 @@ class MixedBatchSampler(EndlessSampler):
         return self.paired.batch(position - before)
 
 
-def image_only_batch_size(batch_size: int, share: float, world_size: int = 1) -> int:
+def image_only_batch_size(batch_size: int, share: float) -> int:
     """Image-only scans beside a contrastive batch, so that they are ``share`` of all samples."""
-    wanted = batch_size * share / (1.0 - share)
-    return max(1, round(wanted / world_size)) * world_size
+    return max(1, round(batch_size * share / (1.0 - share)))

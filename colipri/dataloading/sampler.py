@@ -6,8 +6,8 @@ each study comes up once, with one of its reconstructions drawn at random. Equal
 different patients cannot be kept apart like that (there are hundreds of word-for-word equal normal
 reports), so they stay in the batch and become further positives (colipri.objectives.positives).
 
-Batch number n depends on the seed and n only. Resuming is therefore setting the position, and with
-W processes rank r takes every W-th sample of the same global batch.
+Batch number n depends on the seed and n only. Resuming is therefore setting the position, and all
+processes of a run draw the same global batches (colipri.dataloading.sharing).
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ from colipri.common.seeds import derive_seed
 
 
 class SampleKey(NamedTuple):
-    """One sample: which case, and its number since training began (seeds its random numbers)."""
+    """One sample: which case, and its number since training began (seeds its random numbers).
+
+    Without ``image`` only the text is read: another process encodes the image.
+    """
 
     case: str
     number: int
+    image: bool = True
 
 
 class EndlessSampler:
@@ -41,7 +45,7 @@ class EndlessSampler:
     position: int = 0
 
     def batch(self, position: int) -> list[SampleKey]:
-        """This process's share of batch number ``position``."""
+        """Batch number ``position``."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
@@ -84,14 +88,13 @@ class StudyAwareBatchSampler(EndlessSampler):
         studies: the study of each case.
         batch_size: of the global batch, all processes together.
         seed: of the run.
-        rank, world_size: this process and how many there are.
         shares: per case, how often its data set comes up: 1.0 with every pass, 0.25 with a quarter
             of its studies in every pass, others in the next. All cases of a share are one group.
             None: all alike.
         first_number: of the first sample, so that two samplers of one run never number alike.
 
     Raises:
-        ColipriError: no case, or the batch cannot be shared evenly.
+        ColipriError: no case, or no room in a batch.
 
     Example:
         >>> sampler = StudyAwareBatchSampler(["a1", "a2", "b"], ["a", "a", "b"], 2, seed=0)
@@ -105,17 +108,13 @@ class StudyAwareBatchSampler(EndlessSampler):
         studies: Sequence[str],
         batch_size: int,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
         shares: Sequence[float] | None = None,
         first_number: int = 0,
     ) -> None:
         if not cases:
             raise ColipriError("there is no case to draw batches from")
-        if batch_size < 1 or batch_size % world_size:
-            raise ColipriError(
-                f"the batch of {batch_size} cannot be shared evenly by {world_size} processes"
-            )
+        if batch_size < 1:
+            raise ColipriError(f"a batch of {batch_size} cases holds nothing")
         members: dict[str, list[str]] = {}
         for case, study in sorted(zip(cases, studies, strict=True)):
             members.setdefault(study, []).append(case)
@@ -123,8 +122,6 @@ class StudyAwareBatchSampler(EndlessSampler):
         self.groups = self._groups(dict(zip(cases, shares, strict=True)) if shares else {})
         self.batch_size = batch_size
         self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
         self.first_number = first_number
         self._order: tuple[int, np.ndarray] | None = None  # of the pass in use
 
@@ -139,7 +136,7 @@ class StudyAwareBatchSampler(EndlessSampler):
         return sum(count for _, count in self.groups)
 
     def batch(self, position: int) -> list[SampleKey]:
-        """This process's share of batch number ``position``."""
+        """Batch number ``position``."""
         which, number = divmod(position, self.batches_per_pass)
         order = self._order_of_pass(which)
         chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
@@ -152,7 +149,7 @@ class StudyAwareBatchSampler(EndlessSampler):
             offset = derive_seed(self.seed, "reconstruction", which, study) + taken.get(study, 0)
             taken[study] = taken.get(study, 0) + 1
             keys.append(SampleKey(cases[offset % len(cases)], first + place))
-        return keys[self.rank :: self.world_size]
+        return keys
 
     def _groups(self, shares: dict[str, float]) -> list[tuple[np.ndarray, int]]:
         """Per share the studies that have it, and how many of them a pass takes."""

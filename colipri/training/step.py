@@ -18,6 +18,7 @@ from colipri.dataloading.normalization import (
     normalize_on_device,
     tissue_threshold,
 )
+from colipri.dataloading.sharing import cut
 from colipri.experiment_planning.plans import Configuration, Plans
 from colipri.objectives.positives import positive_pairs
 from colipri.objectives.report_generation import ReportTokens
@@ -36,7 +37,7 @@ class ImageRows:
     Attributes:
         batch: the whole batch.
         rows: indices into it.
-        seed: of augmentation and token dropping in these rows.
+        seed: of augmentation, token dropping and drop path in these rows.
         step_seed: of the whole step.
     """
 
@@ -44,6 +45,12 @@ class ImageRows:
     rows: tuple[int, ...]
     seed: int
     step_seed: int
+
+    @property
+    def places(self) -> list[int]:
+        """Where the images of these rows stand among those of the batch that were read here."""
+        image_row = self.batch.get("image_row")
+        return list(self.rows) if image_row is None else [image_row[row] for row in self.rows]
 
     def row_seeds(self, purpose: str) -> list[int]:
         """One seed a row that does not depend on how the batch is cut."""
@@ -106,22 +113,19 @@ class BatchEncoder:
         return [
             MicroBatch(
                 batch,
-                tuple(chosen[start : start + size]),
-                derive_seed(seed, "micro", start),
+                rows,
+                derive_seed(seed, "micro", number * size),
                 seed,
-                {name: values[start : start + size] for name, values in tokens.items()},
+                {n: values[number * size :][: len(rows)] for n, values in tokens.items()},
             )
-            for start in range(0, len(chosen), size)
+            for number, rows in enumerate(cut(chosen, size))
         ]
 
     def image_rows(self, batch: dict[str, Any], size: int, seed: int) -> list[ImageRows]:
         """Cut all cases of a loader batch, with a report or without, into parts of ``size``."""
-        rows = range(len(batch["case"]))
         return [
-            ImageRows(
-                batch, tuple(rows[start : start + size]), derive_seed(seed, "masked", start), seed
-            )
-            for start in range(0, len(rows), size)
+            ImageRows(batch, rows, derive_seed(seed, "masked", number * size), seed)
+            for number, rows in enumerate(cut(range(len(batch["case"])), size))
         ]
 
     def report_tokens(self, reports: list[str], max_tokens: int | None) -> ReportTokens:
@@ -175,13 +179,12 @@ class BatchEncoder:
 
     def image_and_body(self, part: ImageRows) -> tuple[Tensor, Tensor, torch.Generator]:
         """Normalised (in training also augmented) images, their body tokens, and the generator."""
-        rows = list(part.rows)
-        image = part.batch["image"][rows].to(self.device, non_blocking=True)
-        body = part.batch["body"][rows].to(self.device, non_blocking=True)
+        image = part.batch["image"][part.places].to(self.device, non_blocking=True)
+        body = part.batch["body"][part.places].to(self.device, non_blocking=True)
         image = normalize_on_device(image, self.plans, self.configuration)
         generator = torch.Generator(self.device).manual_seed(part.seed)
         if self.model.training:
-            reports = [part.batch["report"][row] for row in rows]
+            reports = [part.batch["report"][row] for row in part.rows]
             image, body = augment_on_device(
                 image,
                 body,

@@ -96,3 +96,26 @@ def test_a_dead_worker_is_an_error(store: CaseStore) -> None:
     dataset = _DeadlyDataset(store, PatchOnly([16, 16, 16]), False, 1)
     with pytest.raises(ColipriError, match="loader process died"):
         list(make_loader(dataset, CASES, 2, num_workers=1))
+
+
+def test_texts_are_the_same_everywhere_and_images_where_they_are_needed(store: CaseStore) -> None:
+    def batches(rows_here: Any = None, position: int = 0) -> list[dict[str, Any]]:
+        loader = make_loader(
+            _dataset(store), CASES, 3, position, num_workers=0, rows_here=rows_here
+        )
+        return list(itertools.islice(loader, 3))
+
+    whole = batches()
+    for rank in range(2):
+        part = batches(lambda keys, rank=rank: range(rank, len(keys), 2))
+        assert "image_row" not in part[0]  # the first batch is read whole
+        for one, all_of_it in zip(part[1:], whole[1:], strict=True):
+            for name in ("caption", "report", "case", "study", "text_hash"):
+                assert one[name] == all_of_it[name]
+            for row, place in enumerate(one["image_row"]):
+                assert (place >= 0) == (row % 2 == rank)
+                if place >= 0:
+                    assert torch.equal(one["image"][place], all_of_it["image"][row])
+                    assert torch.equal(one["body"][place], all_of_it["body"][row])
+    nothing = batches(lambda keys: (), position=1)[0]
+    assert nothing["image_row"] == [-1] * 3 and nothing["image"].numel() == 0

@@ -89,7 +89,6 @@ def test_shares_follow_the_data_unless_they_are_given():
     assert MixingSettings(image_only_share=0.8).share(100, 100) == 0.8
     assert image_only_batch_size(32, 0.5) == 32
     assert image_only_batch_size(30, 0.25) == 10
-    assert image_only_batch_size(30, 0.25, world_size=4) == 8
 
 
 def test_weights_become_shares_relative_to_the_heaviest():
