@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from colipri.architectures.primus import PrimusEncoder
-from colipri.architectures.weight_source import ENCODER, WeightFile
+from colipri.architectures.weight_source import WeightFile
 from colipri.common.errors import ColipriError
 
 
@@ -49,7 +49,7 @@ def fit_encoder(
     Raises:
         ColipriError: another stem, token patch, size, or number of channels.
     """
-    state = {n[len(ENCODER) :]: t for n, t in file.state.items() if n.startswith(ENCODER)}
+    state = file.encoder_weights()
     _require_same_make(encoder, state, file, path)
     result = Fitted()
     state = _with_channels(encoder, state, path, result)
@@ -64,7 +64,7 @@ def _require_same_make(
     """The differences that people meet, each in words; anything else is named by its weights."""
     wanted = encoder.state_dict()
     kernel, ours = (s.get("down_projection.proj.weight") for s in (state, wanted))
-    stems = [_stem_of(s) for s in (state, wanted)]
+    stems = [stem_of(s) for s in (state, wanted)]
     if stems[0] != stems[1]:
         _refuse(path, f"its stem is {stems[0]}", f"this plan's is {stems[1]} (arch_kwargs.stem)")
     if kernel is not None and ours is not None and kernel.shape[2:] != ours.shape[2:]:
@@ -91,7 +91,8 @@ def _refuse(path: Path, theirs: str, ours: str) -> None:
     )
 
 
-def _stem_of(state: Mapping[str, Tensor]) -> str:
+def stem_of(state: Mapping[str, Tensor]) -> str:
+    """Which of the stems the weights of an encoder are for."""
     below = "down_projection."
     if any(name.startswith(below + "layers.") for name in state):
         return "light"
@@ -135,7 +136,7 @@ def _with_intensities(
     Convolutional stems normalise each channel after their first convolution, so they do not see
     scale and offset.
     """
-    if _stem_of(state) != "linear" or intensities == file.intensities:
+    if stem_of(state) != "linear" or intensities == file.intensities:
         return state
     if intensities is None or file.intensities is None:
         result.notes.append("intensities are not in HU on both sides, the stem starts unadapted")

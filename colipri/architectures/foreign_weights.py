@@ -11,10 +11,18 @@ from torch import Tensor
 from colipri.architectures.axes import permute_axes, permute_positions
 from colipri.architectures.key_maps import encoder_from_dna, model_from_released
 from colipri.architectures.primus import PRESETS
-from colipri.architectures.weight_source import ENCODER, WeightFile, ct_intensities
+from colipri.architectures.weight_source import (
+    CT_SCHEME,
+    ENCODER,
+    Channel,
+    WeightFile,
+    channels_of_plan,
+    orientation_of_reader,
+)
 from colipri.common.errors import ColipriError
 
-_RELEASED_INTENSITIES = (0.0, 1000.0)  # HU / 1000, after clamping to +-1000
+# The released package (0.1.3): 2 mm, 192 voxels, HU clamped to +-1000 and divided by 1000.
+_RELEASED_HU = {"percentile_00_5": -1000.0, "percentile_99_5": 1000.0, "mean": 0.0, "std": 1000.0}
 
 
 def from_released(weights: Mapping[str, Tensor]) -> WeightFile:
@@ -30,8 +38,9 @@ def from_released(weights: Mapping[str, Tensor]) -> WeightFile:
         "released COLIPRI model",
         {**state, **{ENCODER + name: tensor for name, tensor in turned.items()}},
         num_heads=heads,
-        intensities=_RELEASED_INTENSITIES,
+        channels=(Channel("CT", CT_SCHEME, _RELEASED_HU),),
         spacing=(2.0, 2.0, 2.0),
+        patch_size=(192, 192, 192),
         text_encoder=CXR_BERT,
         notes=["axes turned from RAS, as the released package feeds images, to SAR"],
     )
@@ -47,9 +56,11 @@ def from_nnssl(content: Mapping[str, Any], weights: Mapping[str, Tensor], path: 
     try:
         name = str(plan["architecture_plans"]["arch_class_name"])
         stem, transformer = str(plan["key_to_stem"]), str(plan["key_to_encoder"])
-        configuration = next(iter(plan["pretrain_plan"]["configurations"].values()))
+        pretraining = plan["pretrain_plan"]
+        configuration = next(iter(pretraining["configurations"].values()))
         patch = [int(n) for n in plan.get("pretrain_patch_size") or configuration["patch_size"]]
         spacing = tuple(float(step) for step in configuration["spacing"])
+        number = int(plan["pretrain_num_input_channels"])
     except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise ColipriError(f"{path}: its nnssl_adaptation_plan is incomplete ({error})") from error
     if not name.startswith("Primus"):
@@ -57,9 +68,24 @@ def from_nnssl(content: Mapping[str, Any], weights: Mapping[str, Tensor], path: 
     encoder = encoder_from_dna(
         _below(weights, {f"{stem}.": "down_projection.", f"{transformer}.": "eva."})
     )
+    if "eva.norm.weight" not in encoder:
+        raise ColipriError(f"{path} holds no weights under {transformer}, which its plan names")
     size = name.removeprefix("Primus")
     heads = PRESETS[size]["num_heads"] if size in PRESETS else _preset_heads(encoder)
-    file = WeightFile(f"nnssl checkpoint ({name})", {}, heads, None, spacing)
+    schemes = list(configuration.get("normalization_schemes") or ["ZScoreNormalization"])
+    file = WeightFile(
+        f"nnssl checkpoint ({name} on {pretraining.get('dataset_name', '?')})",
+        {},
+        heads,
+        channels=channels_of_plan(
+            pretraining,
+            {"normalization_schemes": schemes * number if len(schemes) == 1 else schemes},
+            {},
+        ),
+        spacing=spacing,
+        patch_size=tuple(patch),
+        orientation=orientation_of_reader(pretraining.get("image_reader_writer")),
+    )
     grid = _grid_of(encoder, patch)
     if "eva.pos_embed" in encoder:
         file.position_grid = grid
@@ -69,6 +95,7 @@ def from_nnssl(content: Mapping[str, Any], weights: Mapping[str, Tensor], path: 
             "token order corrected: nnssl's masked autoencoder counts positions of the first two "
             "axes the other way round"
         )
+    encoder = _turned_back(encoder, file, pretraining, "nnssl")
     file.state = {ENCODER + key: tensor for key, tensor in encoder.items()}
     return file
 
@@ -88,6 +115,8 @@ def _with_mended_order(
 
 
 def _is_masked_autoencoder(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> bool:
+    if content.get("written_by") == "colipri":  # colipri_export: tokens in our order
+        return False
     trainer = str(content.get("trainer_name", ""))
     return "decoder.blocks.0.norm1.weight" in weights or "MAE" in trainer or "SimMIM" in trainer
 
@@ -102,20 +131,33 @@ def from_primus(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> We
     if isinstance(arguments, Mapping) and isinstance(arguments.get("plans"), Mapping):
         plans = arguments["plans"]
         configuration = plans["configurations"][arguments["configuration"]]
+        names = (arguments.get("dataset_json") or {}).get("channel_names", {})
         file.kind = f"nnU-Net checkpoint ({content.get('trainer_name', '?')})"
-        file.intensities = ct_intensities(plans, configuration)
-        file.spacing = tuple(configuration["spacing"])
+        file.channels = channels_of_plan(plans, configuration, names)
+        file.spacing = tuple(float(step) for step in configuration["spacing"])
+        file.patch_size = tuple(int(size) for size in configuration["patch_size"])
+        file.orientation = orientation_of_reader(plans.get("image_reader_writer"))
         grid = _grid_of(encoder, configuration["patch_size"])
         file.position_grid = grid if "eva.pos_embed" in encoder else None
-        back = tuple(plans.get("transpose_backward", (0, 1, 2)))
-        if back != (0, 1, 2):
-            encoder = permute_axes(encoder, back, file.num_heads or 1, file.position_grid)
-            file.spacing = tuple(file.spacing[axis] for axis in back)
-            if file.position_grid is not None:
-                file.position_grid = tuple(file.position_grid[axis] for axis in back)
-            file.notes.append(f"axes turned back from nnU-Net's order {plans['transpose_forward']}")
+        encoder = _turned_back(encoder, file, plans, "nnU-Net")
     file.state = {ENCODER + name: tensor for name, tensor in encoder.items()}
     return file
+
+
+def _turned_back(
+    encoder: dict[str, Tensor], file: WeightFile, plans: Mapping[str, Any], project: str
+) -> dict[str, Tensor]:
+    """Undo the transposition of a plan: weights, spacing, patch and grid in the reader's axes."""
+    back = tuple(plans.get("transpose_backward") or (0, 1, 2))
+    if back == (0, 1, 2) or file.spacing is None or file.patch_size is None:
+        return encoder
+    turned = permute_axes(encoder, back, file.num_heads or 1, file.position_grid)
+    file.spacing = tuple(file.spacing[axis] for axis in back)
+    file.patch_size = tuple(file.patch_size[axis] for axis in back)
+    if file.position_grid is not None:
+        file.position_grid = tuple(file.position_grid[axis] for axis in back)
+    file.notes.append(f"axes turned back from {project}'s order {plans.get('transpose_forward')}")
+    return turned
 
 
 def _below(weights: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:

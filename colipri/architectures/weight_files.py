@@ -15,9 +15,15 @@ import torch
 from torch import Tensor
 
 from colipri.architectures.foreign_weights import from_nnssl, from_primus, from_released
-from colipri.architectures.weight_source import OUR_ORIENTATION, WeightFile, ct_intensities
+from colipri.architectures.weight_source import (
+    EXPORT_FORMAT,
+    OUR_ORIENTATION,
+    WeightFile,
+    channels_of_plan,
+)
 from colipri.common.errors import ColipriError
 
+_CHECKPOINT_VERSION = 1  # colipri.training.checkpoint, which lies above this layer
 _WRAPPERS = ("module.", "_orig_mod.")  # of distributed training and of torch.compile
 
 
@@ -33,7 +39,7 @@ def read_weight_file(path: Path) -> WeightFile:
         raise ColipriError(f"there is no file of weights {path}")
     content = _read(path)
     if "colipri_checkpoint_version" in content:
-        return _from_our_checkpoint(content)
+        return _from_our_checkpoint(content, path)
     weights = _plain(content.get("network_weights", content.get("state_dict", content)))
     if "nnssl_adaptation_plan" in content:
         return from_nnssl(content, weights, path)
@@ -93,9 +99,21 @@ def _plain(weights: Any) -> dict[str, Tensor]:
     return result
 
 
-def _from_our_checkpoint(content: Mapping[str, Any]) -> WeightFile:
-    file = _of_plan(_plain(content["network_weights"]), content)
-    file.kind = f"colipri checkpoint ({content.get('trainer_name', '?')})"
+def _from_our_checkpoint(content: Mapping[str, Any], path: Path) -> WeightFile:
+    found = content["colipri_checkpoint_version"]
+    if found != _CHECKPOINT_VERSION:
+        raise ColipriError(
+            f"{path} has checkpoint version {found}, this colipri reads {_CHECKPOINT_VERSION}"
+        )
+    missing = [key for key in ("network_weights", "plans", "configuration") if key not in content]
+    if missing:
+        raise ColipriError(f"{path} is an incomplete checkpoint: no {', '.join(missing)}")
+    file = _of_plan(content, path)
+    file.kind = (
+        f"colipri checkpoint ({content.get('trainer_name', '?')} on "
+        f"{content['plans'].get('dataset_name', '?')}, {content['configuration']}, "
+        f"epoch {content.get('epoch', '?')})"
+    )
     file.tokenizer = content.get("tokenizer")
     return file
 
@@ -103,29 +121,43 @@ def _from_our_checkpoint(content: Mapping[str, Any]) -> WeightFile:
 def _from_our_export(weights: dict[str, Tensor], path: Path) -> WeightFile:
     config = path.with_name("config.json")
     if config.is_file():
-        stored = json.loads(config.read_text(encoding="utf-8"))
-        if isinstance(stored, dict) and "plans" in stored and "configuration" in stored:
-            file = _of_plan(weights, stored)
-            file.kind = "colipri export"
+        try:
+            stored = json.loads(config.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ColipriError(f"{config} is not valid JSON: {error}") from error
+        if isinstance(stored, dict) and stored.get("format") == EXPORT_FORMAT:
+            file = _of_plan({**stored, "network_weights": weights}, path)
+            file.kind = f"colipri export of {stored.get('source', '?')}"
             return file
     return WeightFile("weights of a colipri model", weights)
 
 
-def _of_plan(weights: dict[str, Tensor], content: Mapping[str, Any]) -> WeightFile:
-    plans = content["plans"]
-    configuration = plans["configurations"][content["configuration"]]
-    architecture = configuration["architecture"]["arch_kwargs"]
-    if content.get("orientation", OUR_ORIENTATION) != OUR_ORIENTATION:
+def _of_plan(content: Mapping[str, Any], path: Path) -> WeightFile:
+    orientation = content.get("orientation", OUR_ORIENTATION)
+    if orientation != OUR_ORIENTATION:
         raise ColipriError(
-            f"the weights are of images with axes {content['orientation']}, not {OUR_ORIENTATION}"
+            f"{path} was trained on images with axes {orientation}, this colipri feeds "
+            f"{OUR_ORIENTATION}; its features would be wrong"
         )
-    grid = architecture.get("position_grid")
+    weights = _plain(content["network_weights"])
+    return file_of_model(weights, content["plans"], content["configuration"])
+
+
+def file_of_model(
+    weights: Mapping[str, Tensor], plans: Mapping[str, Any], configuration_name: str
+) -> WeightFile:
+    """A model's weights with what its plan says about them, as if read from a checkpoint."""
+    configuration = plans["configurations"][configuration_name]
+    arch = configuration["architecture"]["arch_kwargs"]
+    grid = arch.get("position_grid")
     return WeightFile(
-        "",
-        weights,
-        num_heads=architecture["num_heads"],
-        intensities=ct_intensities(plans, configuration),
-        spacing=tuple(configuration["spacing"]),
+        "colipri model",
+        dict(weights),
+        num_heads=arch["num_heads"],
+        arch_kwargs={name: value for name, value in arch.items() if name != "input_channels"},
+        channels=channels_of_plan(plans, configuration, plans.get("channel_names", {})),
+        spacing=tuple(float(step) for step in configuration["spacing"]),
+        patch_size=tuple(int(size) for size in configuration["patch_size"]),
         position_grid=None if grid is None else tuple(grid),
         text_encoder=configuration["text_encoder"].get("name_or_path"),
     )

@@ -26,8 +26,8 @@ after that is nnU-Net as you know it: --c, --val, --npz, nnUNetv2_predict,
 nnUNetv2_export_model_to_zip.
 
 The plan may be edited by hand; run the command again afterwards (an edited plan is kept).
--m takes a colipri checkpoint, a folder of colipri_export, an nnssl checkpoint of Primus, or the
-released colipri weights (model.safetensors).
+-m takes a colipri checkpoint, a folder of colipri_export, an nnssl or nnU-Net checkpoint of Primus,
+or the released colipri weights (model.safetensors).
 """
 
 

@@ -8,12 +8,11 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colipri.architectures.weight_source import ENCODER, EXPORT_FORMAT
 from colipri.common.atomic import atomic_path, atomic_write_json, atomic_write_text
 from colipri.common.errors import ColipriError
 from colipri.transfer.adaptation_plan import nnssl_adaptation_plan, primus_preset
-from colipri.transfer.foreign_encoders import CONFIG_FORMAT
 from colipri.transfer.model_card import model_card
-from colipri.transfer.pretrained_encoder import IMAGE_ENCODER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +52,7 @@ def export_model(content: Mapping[str, Any], folder: Path, source: str) -> list[
         for name, tensor in content["network_weights"].items()
     }
     config = {
-        "format": CONFIG_FORMAT,
+        "format": EXPORT_FORMAT,
         "source": source,
         "configuration": content["configuration"],
         "orientation": content["orientation"],
@@ -96,6 +95,7 @@ def export_nnssl(content: Mapping[str, Any], target: Path) -> None:
                 content["plans"], content["configuration"], prefix=""
             ),
             "citations": [],
+            "written_by": "colipri",  # tokens lie as the network downstream expects them
             "trainer_name": content.get("trainer_name"),
         },
         target,
@@ -165,9 +165,9 @@ def _require_preset(arch_kwargs: Mapping[str, Any], reader: str) -> str:
 
 def _encoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
-        name[len(IMAGE_ENCODER) :]: tensor.detach().float().cpu().contiguous().clone()
+        name[len(ENCODER) :]: tensor.detach().float().cpu().contiguous().clone()
         for name, tensor in weights.items()
-        if name.startswith(IMAGE_ENCODER)
+        if name.startswith(ENCODER)
     }
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from colipri.common.errors import ColipriError
 
-REORIENTING_READER = "NibabelIOWithReorient"
 READABLE = (".nii", ".nii.gz")  # what that reader reads
 
 

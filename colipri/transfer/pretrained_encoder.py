@@ -1,6 +1,6 @@
-"""What a transfer needs to know about an encoder, read from our own checkpoints.
+"""What a transfer needs to know about an encoder: the weights, and the images they were trained on.
 
-Encoders of other projects are read by colipri.transfer.foreign_encoders, into the same description.
+Files are read by colipri.architectures.weight_files, which knows several projects.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colipri.architectures.weight_source import CT_SCHEME, WeightFile
 from colipri.common.errors import ColipriError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-IMAGE_ENCODER = "image_encoder."  # where the encoder lies in a ColipriModel
-CT_SCHEME = "CTNormalization"
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,9 @@ class PretrainedEncoder:
         intensities: per channel the numbers of that class (HU window, mean and standard deviation).
         spacing: mm per voxel along the array axes.
         patch_size: voxels that it saw at once.
-        orientation: where the array axes point, "SAR" or "RAS"; None for as stored in the file.
+        orientation: where the array axes point, "SAR"; None for as stored in the file.
         source: what it is, for people.
+        notes: what was mended on reading, for people.
     """
 
     weights: dict[str, Tensor]
@@ -44,6 +43,7 @@ class PretrainedEncoder:
     patch_size: tuple[int, int, int]
     orientation: str | None
     source: str
+    notes: tuple[str, ...] = ()
 
     @property
     def token_patch(self) -> tuple[int, int, int]:
@@ -64,78 +64,56 @@ def load_pretrained_encoder(source: Path | str) -> PretrainedEncoder:
     """Read the encoder of a checkpoint.
 
     Args:
-        source: a colipri checkpoint, a file or folder of colipri_export, a checkpoint of nnssl, or
-            the released colipri weights (``model.safetensors``).
+        source: a colipri checkpoint, a file or folder of colipri_export, a checkpoint of nnssl or
+            of nnU-Net's Primus, or the released colipri weights (``model.safetensors``).
 
     Raises:
         ColipriError: missing, damaged, or nothing that can be transferred; the message says why.
     """
+    from colipri.architectures.weight_files import read_weight_file
+
     path = Path(source)
-    if path.is_dir():
-        path = path / "model.safetensors"
-    if not path.is_file():
-        raise ColipriError(f"there is no checkpoint {path}")
-    if path.suffix == ".safetensors":
-        from colipri.transfer.foreign_encoders import encoder_from_safetensors
-
-        return encoder_from_safetensors(path)
-    from colipri.transfer.foreign_encoders import is_nnssl_checkpoint, nnssl_encoder
-
-    if is_nnssl_checkpoint(path):
-        return nnssl_encoder(path)
-    from colipri.training.checkpoint import load_checkpoint
-
-    content = load_checkpoint(path)
-    return encoder_of_model(
-        content["network_weights"],
-        content["plans"],
-        content["configuration"],
-        content["orientation"],
-        f"{path.name} ({content.get('trainer_name', 'colipri')} on "
-        f"{content['plans']['dataset_name']}, {content['configuration']}, "
-        f"epoch {content.get('epoch', '?')})",
-    )
+    file = read_weight_file(path)
+    return encoder_of_file(file, f"{path.name} ({file.kind})")
 
 
-def encoder_of_model(
-    weights: Mapping[str, Tensor],
-    plans: Mapping[str, Any],
-    configuration_name: str,
-    orientation: str,
-    source: str,
-) -> PretrainedEncoder:
-    """The encoder of a whole model's weights and the plan that it was built from.
+def encoder_of_file(file: WeightFile, source: str) -> PretrainedEncoder:
+    """The encoder of weights that have been read.
+
+    Args:
+        file: with the images that it was trained on.
+        source: what it is, for people.
 
     Raises:
-        ColipriError: the weights hold no image encoder.
+        ColipriError: no image encoder, or too little is known about it.
     """
-    configuration = plans["configurations"][configuration_name]
-    own = {
-        name[len(IMAGE_ENCODER) :]: tensor
-        for name, tensor in weights.items()
-        if name.startswith(IMAGE_ENCODER)
-    }
-    if not own:
+    from colipri.architectures.encoder_shapes import describe_encoder
+
+    weights = file.encoder_weights()
+    if not weights:
         raise ColipriError(f"{source} holds no image encoder (no weights under image_encoder.)")
-    channels = sorted(plans["channel_names"], key=int)
-    arch = {
-        name: value
-        for name, value in configuration["architecture"]["arch_kwargs"].items()
-        if name != "input_channels"
-    }
-    a, b, c = (float(step) for step in configuration["spacing"])
-    p, q, r = (int(size) for size in configuration["patch_size"])
+    if file.spacing is None or file.patch_size is None or not file.channels:
+        raise ColipriError(
+            f"{source} does not say at which spacing, patch size and intensities it was trained; "
+            "give the checkpoint that the weights come from, with its plan"
+        )
+    arch = file.arch_kwargs
+    if arch is None:
+        try:
+            arch = describe_encoder(weights, file.num_heads, file.position_grid)
+        except ColipriError as error:
+            raise ColipriError(f"{source}: {error}") from error
+    a, b, c = file.spacing
+    p, q, r = file.patch_size
     return PretrainedEncoder(
-        weights=own,
+        weights=weights,
         arch_kwargs=arch,
-        channel_names=tuple(str(plans["channel_names"][number]) for number in channels),
-        normalization_schemes=tuple(configuration["normalization_schemes"]),
-        intensities=tuple(
-            plans["foreground_intensity_properties_per_channel"].get(number, {})
-            for number in channels
-        ),
+        channel_names=tuple(channel.name for channel in file.channels),
+        normalization_schemes=tuple(channel.scheme for channel in file.channels),
+        intensities=tuple(channel.numbers for channel in file.channels),
         spacing=(a, b, c),
         patch_size=(p, q, r),
-        orientation=orientation,
+        orientation=file.orientation,
         source=source,
+        notes=tuple(file.notes),
     )

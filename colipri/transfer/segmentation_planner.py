@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from colipri.architectures.weight_source import CT_SCHEME, OUR_ORIENTATION, REORIENTING_READER
 from colipri.common.errors import ColipriError
 from colipri.experiment_planning.memory import GIB, SAFETY
 from colipri.transfer.fine_tuning import FINE_TUNING
 from colipri.transfer.nnunet_dataset import SegmentationDataset
 from colipri.transfer.oriented_headers import (
     READABLE,
-    REORIENTING_READER,
     oriented_axes,
     reorder,
 )
-from colipri.transfer.pretrained_encoder import CT_SCHEME, PretrainedEncoder
+from colipri.transfer.pretrained_encoder import PretrainedEncoder
 from colipri.transfer.segmentation_memory import estimate_segmentation_memory
 from colipri.transfer.segmentation_network import NETWORK_CLASS, deep_supervision_strides
 
@@ -30,8 +30,8 @@ MINIMUM_BATCH = 2  # nnU-Net's
 COVERED_BY_BATCH = 0.05  # nnU-Net's: a batch shows at most 5 % of the data set's voxels
 SMALLEST_GRID = 2  # tokens per axis: instance norms need more than one voxel
 COARSE = 1.5  # beyond this factor, spacing of the encoder over that of the data, we warn
-# Reader's axes are S, A, R; a transposition brings them into the order of the encoder.
-_TRANSPOSE = {"SAR": [0, 1, 2], "RAS": [2, 1, 0], None: [0, 1, 2]}
+_ORIENTATIONS = (OUR_ORIENTATION, None)  # what the reader gives: turned, or as stored
+_TRANSPOSE = [0, 1, 2]  # none: weights were turned to the reader's axes when they were read
 
 
 @dataclass(frozen=True)
@@ -74,24 +74,22 @@ class SegmentationPlanner:
         encoder: PretrainedEncoder,
         options: PlanOptions,
     ) -> None:
-        if encoder.orientation not in _TRANSPOSE:
+        if encoder.orientation not in _ORIENTATIONS:
             raise ColipriError(
-                f"the encoder was trained on images with axes {encoder.orientation}; nnU-Net can "
-                "give SAR or RAS, so its features would be mirrored"
+                f"the encoder was trained on images with axes {encoder.orientation}; nnU-Net gives "
+                f"{OUR_ORIENTATION}, so its features would be mirrored"
             )
         self.dataset = dataset
         self.fingerprint = fingerprint
         self.encoder = encoder
         self.options = options
         self.because: dict[str, str] = {}
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(encoder.notes)
 
     def plan(self) -> dict[str, Any]:
         """The content of the plans file."""
         reader, turned = self.choose_reader()
-        transpose = _TRANSPOSE[self.encoder.orientation] if turned else [0, 1, 2]
         spacings, shapes = self.oriented_fingerprint(turned)
-        spacings, shapes = spacings[:, transpose], shapes[:, transpose]
         spacing = self.choose_spacing(np.median(spacings, axis=0))
         resampled = np.round(shapes * spacings / np.asarray(spacing))
         median_shape = np.maximum(1, np.median(resampled, axis=0))
@@ -114,8 +112,8 @@ class SegmentationPlanner:
             "original_median_spacing_after_transp": _floats(np.median(spacings, axis=0)),
             "original_median_shape_after_transp": [int(n) for n in np.median(shapes, axis=0)],
             "image_reader_writer": reader,
-            "transpose_forward": transpose,
-            "transpose_backward": [int(n) for n in np.argsort(transpose)],
+            "transpose_forward": list(_TRANSPOSE),
+            "transpose_backward": list(_TRANSPOSE),
             "configurations": {CONFIGURATION: configuration},
             "experiment_planner_used": type(self).__name__,
             "label_manager": "LabelManager",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from colipri.architectures.weight_source import CT_SCHEME
 from colipri.common.atomic import atomic_write_json, read_json
 from colipri.common.errors import ColipriError
 from colipri.transfer.edited_plans import check_plans, describe_edits, plan_digest
@@ -21,7 +22,7 @@ from colipri.transfer.encoder_weights import (
 )
 from colipri.transfer.load_check import load_like_nnunet, quiet
 from colipri.transfer.nnunet_dataset import SegmentationDataset
-from colipri.transfer.pretrained_encoder import CT_SCHEME, PretrainedEncoder
+from colipri.transfer.pretrained_encoder import PretrainedEncoder
 from colipri.transfer.segmentation_planner import CONFIGURATION, PlanOptions, SegmentationPlanner
 
 logger = logging.getLogger(__name__)

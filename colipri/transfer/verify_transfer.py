@@ -39,10 +39,10 @@ def verify_transfer(
     import torch
 
     from colipri.architectures.primus import PrimusEncoder
-    from colipri.training.checkpoint import ORIENTATION
+    from colipri.architectures.weight_files import file_of_model
     from colipri.transfer.load_check import load_like_nnunet
     from colipri.transfer.nnunet_dataset import require_nnunet
-    from colipri.transfer.pretrained_encoder import encoder_of_model
+    from colipri.transfer.pretrained_encoder import encoder_of_file
     from colipri.transfer.segmentation_network import (
         NETWORK_CLASS,
         PrimusSegmentation,
@@ -50,7 +50,7 @@ def verify_transfer(
     )
 
     require_nnunet()
-    encoder = encoder_of_model(weights, plans, configuration_name, ORIENTATION, "the model")
+    encoder = encoder_of_file(file_of_model(weights, plans, configuration_name), "the model")
     architecture = {
         "network_class_name": NETWORK_CLASS,
         "arch_kwargs": {

@@ -11,8 +11,7 @@ import pytest
 import torch
 from architectures.tiny_encoder import randomise, striped_volume
 from dynamic_network_architectures.architectures.primus import Primus
-from dynamic_network_architectures.building_blocks.eva import Eva
-from dynamic_network_architectures.building_blocks.patch_encode_decode import PatchEmbed
+from interop.nnssl_model import NnsslAutoencoder, save_nnssl
 from safetensors.torch import save_file
 from tiny_dataset import PLANS
 from tiny_model import write_checkpoint
@@ -136,65 +135,15 @@ def test_bare_weights_of_primus_and_wrappers(tmp_path: Path):
     _same(model.image_encoder, image, _features(network, image))
 
 
-class _NnsslOrder(nn.Module):
-    """Its order of tokens: axis 1 slowest, while positions count axis 0 slowest."""
-
-    def __init__(self, shape: tuple[int, ...], absolute: bool) -> None:
-        super().__init__()
-        self.down_projection = PatchEmbed((8, 8, 8), 1, 396)
-        grid = tuple(size // 8 for size in shape)
-        settings: dict[str, Any] = {
-            "embed_dim": 396,
-            "num_heads": 6,
-            "ref_feat_shape": grid,
-            "init_values": 0.1,
-            "scale_attn_inner": True,
-            "use_abs_pos_emb": absolute,
-        }
-        self.eva = Eva(depth=2, **settings)
-        self.decoder = Eva(depth=1, **settings)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, 396))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, N, D) tokens in our order."""
-        features = self.down_projection(image)
-        grid = features.shape[2:]
-        tokens, _ = self.eva(features.transpose(2, 3).flatten(2).transpose(1, 2))
-        a, b, c = grid
-        return tokens.unflatten(1, (b, a, c)).transpose(1, 2).flatten(1, 3)
-
-
-def _save_nnssl(path: Path, network: nn.Module, shape: tuple[int, ...], name: str) -> Path:
-    plan = {
-        "architecture_plans": {"arch_class_name": name, "arch_kwargs": None},
-        "pretrain_plan": {
-            "configurations": {"onemmiso": {"spacing": [1.0, 1.0, 1.0], "patch_size": list(shape)}}
-        },
-        "pretrain_num_input_channels": 1,
-        "recommended_downstream_patchsize": list(shape),
-        "key_to_encoder": "eva",
-        "key_to_stem": "down_projection",
-        "keys_to_in_proj": ["down_projection.proj"],
-        "key_to_lpe": "eva.pos_embed",
-    }
-    content = {
-        "network_weights": network.state_dict(),
-        "trainer_name": "BaseEvaMAETrainer_BS8",
-        "nnssl_adaptation_plan": plan,
-    }
-    torch.save(content, path)
-    return path
-
-
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize("shape", [CUBE, (24, 24, 40)])
 def test_an_nnssl_autoencoder_with_its_token_order_corrected(
     tmp_path: Path, shape: tuple[int, ...], absolute: bool
 ):
-    network = _NnsslOrder(shape, absolute)
+    network = NnsslAutoencoder(shape, absolute)
     randomise(network)
     network.eval()
-    path = _save_nnssl(tmp_path / "checkpoint.pth", network, shape, "PrimusS")
+    path = save_nnssl(tmp_path / "checkpoint.pth", network, shape, "PrimusS")
     grid = [size // 8 for size in shape]
     model = _model(**({"position_grid": grid} if absolute else {}))
     report = warm_start(model, path, spacing=(8.0, 8.0, 8.0))
@@ -207,11 +156,11 @@ def test_an_nnssl_autoencoder_with_its_token_order_corrected(
 
 
 def test_an_nnssl_autoencoder_that_cannot_be_mended_is_refused(tmp_path: Path):
-    network = _NnsslOrder((16, 24, 40), False)
-    path = _save_nnssl(tmp_path / "checkpoint.pth", network, (16, 24, 40), "PrimusS")
+    network = NnsslAutoencoder((16, 24, 40), False)
+    path = save_nnssl(tmp_path / "checkpoint.pth", network, (16, 24, 40), "PrimusS")
     with pytest.raises(ColipriError, match="trained it on 2x3x5 tokens"):
         warm_start(_model(), path)
-    _save_nnssl(path, network, CUBE, "ResEncL")
+    save_nnssl(path, network, CUBE, "ResEncL")
     with pytest.raises(ColipriError, match="encoder of class ResEncL; only Primus fits here"):
         warm_start(_model(), path)
 

@@ -56,16 +56,6 @@ def test_the_readers_axes_are_what_the_header_arithmetic_says(nnunet_folders):
         assert tuple(shapes[row]) == array.shape[1:]
 
 
-def test_an_encoder_with_ras_axes_gets_a_transposition(nnunet_folders):
-    encoder = make_encoder(orientation="RAS", spacing=(4.0, 5.0, 6.0))
-    plans = planner(nnunet_folders, encoder).plan()
-    assert plans["transpose_forward"] == [2, 1, 0]
-    assert plans["transpose_backward"] == [2, 1, 0]
-    assert plans["original_median_shape_after_transp"] == [30, 24, 20]
-    median = plans["configurations"]["3d_fullres"]["median_image_size_in_voxels"]
-    assert median == [30, 24, 20]
-
-
 def test_the_hu_window_travels_and_air_is_zero(nnunet_folders):
     plans = planner(nnunet_folders, make_encoder()).plan()
     numbers = plans["foreground_intensity_properties_per_channel"]["0"]

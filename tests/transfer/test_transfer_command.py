@@ -190,9 +190,9 @@ def test_nnunet_missing_or_too_old(nnunet_folders, checkpoint, capsys, monkeypat
 def test_checkpoints_that_cannot_be_used(nnunet_folders, tmp_path, capsys):
     ready(nnunet_folders)
     missing = error_of(capsys, "-d", "411", "-m", str(tmp_path / "no.pth"))
-    assert "there is no checkpoint" in missing
+    assert "there is no file of weights" in missing
     (tmp_path / "text.pth").write_text("hello")
-    assert "cannot be read as a checkpoint" in error_of(
+    assert "is no file of weights" in error_of(
         capsys, "-d", "411", "-m", str(tmp_path / "text.pth")
     )
     turned = write_checkpoint(tmp_path / "turned.pth", orientation="LPS")
