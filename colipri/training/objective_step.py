@@ -9,19 +9,29 @@ A batch is cut into parts that fit in memory, and each part is one forward pass:
   shared with C, R and O: a report describes the whole scan, and of a nodule in one token three
   reports in four would speak without the encoder having seen it. The encoder computes on a quarter
   of the tokens there, at 13,824 tokens a ninth of the arithmetic.
+
+Several processes deal the parts of each kind out among them (colipri.dataloading.sharing). Random
+numbers are drawn anew for each part, from its place in the global batch, and every loss is divided
+by the global batch, so the sum over all processes is what one process computes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from colipri.common.seeds import derive_seed
+from colipri.dataloading.sharing import Share
 from colipri.objectives.registry import COMPARING, NEED_REPORTS
 from colipri.text.captions import full_caption
+from colipri.training.exchange import SharedEmbeddings
 from colipri.training.gradient_cache import contrastive_backward
+from colipri.training.processes import Processes
 from colipri.training.sentences import SentenceBatch, SentencePart, sentence_batch
 from colipri.training.step import (
     BatchEncoder,
@@ -37,6 +47,19 @@ Terms = dict[str, Tensor]
 Part = ImageRows | SentencePart
 
 
+@dataclass(frozen=True)
+class Dealt:
+    """A part of this process, and its rows among the batch's embeddings (None: it is a filler)."""
+
+    part: MicroBatch | SentencePart
+    place: dict[str, slice] | None
+
+    @property
+    def counts(self) -> bool:
+        """Whether its losses count."""
+        return self.place is not None
+
+
 class ObjectiveStep:
     """Weighted objectives of a run, applied to loader batches.
 
@@ -44,14 +67,23 @@ class ObjectiveStep:
         encoder: model and preprocessing.
         objectives: name -> (weight, objective), from ``build_objectives``.
         micro_batch_size: cases that fit in memory at once.
+        processes: that share the batches.
+        fill: see colipri.dataloading.sharing.Share.
     """
 
     def __init__(
-        self, encoder: BatchEncoder, objectives: Objectives, micro_batch_size: int
+        self,
+        encoder: BatchEncoder,
+        objectives: Objectives,
+        micro_batch_size: int,
+        processes: Processes | None = None,
+        fill: bool = False,
     ) -> None:
         self.encoder = encoder
         self.objectives = objectives
         self.micro_batch_size = micro_batch_size
+        self.processes = processes or Processes()
+        self.share = Share(self.processes.rank, self.processes.size, fill)
         self.compares = any(name in COMPARING for name in objectives)
         self.needs_reports = any(name in NEED_REPORTS for name in objectives)
 
@@ -59,6 +91,8 @@ class ObjectiveStep:
 
     def backward(self, batch: dict[str, Any], seed: int, terms: Terms) -> Tensor:
         """Add the gradients of the weighted sum of all objectives to the parameters.
+
+        They are those of the global batch, in every process.
 
         Args:
             batch: from the loader; objectives find the cases that they can use.
@@ -68,28 +102,38 @@ class ObjectiveStep:
         Returns:
             The weighted loss, detached.
         """
-        pairs, sentences = self.pairs(batch, seed), self.sentences(batch)
+        pairs, sentences = self.pairs(batch, seed), self.sentences(batch, seed)
+        masked = self.masked(batch, seed)
         total = torch.zeros((), device=self.encoder.device)
+        own = {  # of objectives that look at each case by itself: shares add up to the batch's
+            f"{name}/loss": torch.zeros_like(total)
+            for name, parts in (("report_generation", pairs), ("masked_image_modelling", masked))
+            if name in self.objectives and parts
+        }
         if pairs:
-            sentence_parts = sentences.parts if sentences else []
-            parts: list[Part] = [*pairs, *sentence_parts]
+            mine, exchange = self.dealt(pairs, sentences.parts if sentences else [])
+            one_of_each = len({type(dealt.part) for dealt in mine}) == len(mine)
             total = total + contrastive_backward(
-                parts,
-                self.embed,
+                mine,
+                lambda dealt: self.embed(dealt.part),
                 self.comparison(batch, sentences, terms),
                 self.encoder.device,
-                lambda part: self.embed_with_loss(part, terms),
-                one_pass=len(pairs) == 1 and len(sentence_parts) <= 1,
+                lambda dealt: self.embed_with_loss(dealt.part, own if dealt.counts else {}),
+                one_pass=one_of_each and not self.share.fill,
+                exchange=exchange,
             )
-        for part in self.masked(batch, seed):
-            loss = self.masked_loss(part, terms)
-            loss.backward()
-            total = total + loss.detach()
-        return total
+        for number, counts in self.share.of(len(masked)):
+            loss = self.masked_loss(masked[number], own if counts else {})
+            (loss if counts else 0.0 * loss).backward()
+            total = total + loss.detach() if counts else total
+        sums = self.processes.sum(torch.stack([total, *own.values()]))
+        terms.update(zip(own, sums[1:], strict=True))
+        self.processes.sum_gradients(self.encoder.model.parameters())
+        return sums[0]
 
     def evaluate(self, batch: dict[str, Any], terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss and the embeddings of one batch, without gradients."""
-        pairs, sentences = self.pairs(batch, 0), self.sentences(batch)
+        pairs, sentences = self.pairs(batch, 0), self.sentences(batch, 0)
         total = torch.zeros((), device=self.encoder.device)
         embeddings: dict[str, Tensor] = {}
         if pairs:
@@ -113,7 +157,7 @@ class ObjectiveStep:
         rows = paired_rows(batch)
         return self.encoder.micro_batches(batch, self.micro_batch_size, seed, rows)
 
-    def sentences(self, batch: dict[str, Any]) -> SentenceBatch | None:
+    def sentences(self, batch: dict[str, Any], seed: int) -> SentenceBatch | None:
         """The batch's opposite sentences, tokenised; None where they are not trained."""
         if "opposite_sentence" not in self.objectives:
             return None
@@ -123,6 +167,7 @@ class ObjectiveStep:
             self.encoder.tokenizer,
             longest,
             longest * self.micro_batch_size,
+            seed,
         )
 
     def masked(self, batch: dict[str, Any], seed: int) -> list[ImageRows]:
@@ -131,7 +176,37 @@ class ObjectiveStep:
             return []
         return self.encoder.image_rows(batch, self.micro_batch_size, seed)
 
+    def dealt(
+        self, pairs: list[MicroBatch], sentences: list[SentencePart]
+    ) -> tuple[list[Dealt], SharedEmbeddings]:
+        """This process' parts of either kind, and the way to all embeddings."""
+        rows: dict[str, int] = {}
+        mine: list[Dealt] = []
+        kinds: list[tuple[tuple[str, ...], Sequence[MicroBatch | SentencePart]]] = [
+            (("image", "text") if self.compares else (), pairs),
+            (("sentences",), sentences),
+        ]
+        for names, parts in kinds:
+            ends = [0, *accumulate(part.count for part in parts)]
+            rows |= dict.fromkeys(names, ends[-1]) if parts else {}
+            for number, counts in self.share.of(len(parts)):
+                place = slice(ends[number], ends[number + 1])
+                mine.append(Dealt(parts[number], dict.fromkeys(names, place) if counts else None))
+        exchange = SharedEmbeddings(
+            self.processes,
+            rows,
+            [dealt.place for dealt in mine],
+            self.encoder.model.image_projector.out_features,
+            self.encoder.device,
+        )
+        return mine, exchange
+
     # ---------------------------------------------------------------- what is computed on a part
+
+    def draw_anew(self, part: Part) -> None:
+        """Drop path and dropout of a part are a function of its place in the global batch."""
+        if self.encoder.model.training:
+            torch.manual_seed(derive_seed(part.seed, "forward"))
 
     def comparison(
         self, batch: dict[str, Any], sentences: SentenceBatch | None, terms: Terms
@@ -156,6 +231,7 @@ class ObjectiveStep:
 
     def embed(self, part: Part) -> dict[str, Tensor]:
         """Embeddings of one part, by name; none where nothing compares them."""
+        self.draw_anew(part)
         if isinstance(part, SentencePart):
             return {"sentences": self.encoder.encode_tokens(part.tokens)}
         assert isinstance(part, MicroBatch)
@@ -166,6 +242,7 @@ class ObjectiveStep:
         if isinstance(part, SentencePart) or "report_generation" not in self.objectives:
             return self.embed(part), None
         assert isinstance(part, MicroBatch)
+        self.draw_anew(part)
         features, key_mask = self.encoder.encode_images(part)
         embeddings = {}
         if self.compares:
@@ -186,6 +263,7 @@ class ObjectiveStep:
 
     def masked_loss(self, part: ImageRows, terms: Terms) -> Tensor:
         """This part's share of masked image modelling."""
+        self.draw_anew(part)
         weight, objective = self.objectives["masked_image_modelling"]
         image, body, _ = self.encoder.image_and_body(part)
         model = self.encoder.model

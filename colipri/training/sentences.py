@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from colipri.common.seeds import derive_seed
 from colipri.dataloading.opposites import OppositePair
 from colipri.objectives.representations import OppositeSentences
 from colipri.text.tokenizer import encode_batch
@@ -16,9 +17,15 @@ from colipri.text.tokenizer import encode_batch
 
 @dataclass(frozen=True)
 class SentencePart:
-    """Tokens of some of the batch's distinct sentences, (s, t) each."""
+    """Tokens of some of the batch's distinct sentences, (s, t) each; ``seed``: of dropout."""
 
     tokens: dict[str, Tensor]
+    seed: int
+
+    @property
+    def count(self) -> int:
+        """Sentences."""
+        return len(self.tokens["input_ids"])
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ def sentence_batch(
     tokenizer: Any,
     max_tokens: int,
     tokens_at_once: int,
+    seed: int = 0,
 ) -> SentenceBatch | None:
     """Collect, deduplicate and tokenise; None where no image has a pair.
 
@@ -62,6 +70,7 @@ def sentence_batch(
         pairs_of_images: of every image with an embedding, in the order of the embeddings.
         max_tokens: longer sentences are cut.
         tokens_at_once: padding included, of one part; what a micro batch of captions may hold.
+        seed: of the step.
     """
     pairs = [(image, pair) for image, found in enumerate(pairs_of_images) for pair in found]
     if not pairs:
@@ -75,8 +84,10 @@ def sentence_batch(
     rows = {text: row for row, text in enumerate(ordered)}
     return SentenceBatch(
         [
-            SentencePart(encode_batch(tokenizer, part, max_tokens))
-            for part in _parts(ordered, lengths, tokens_at_once)
+            SentencePart(
+                encode_batch(tokenizer, part, max_tokens), derive_seed(seed, "sentences", number)
+            )
+            for number, part in enumerate(_parts(ordered, lengths, tokens_at_once))
         ],
         torch.tensor([image for image, _ in pairs]),
         torch.tensor([rows[pair.present] for _, pair in pairs]),

@@ -47,6 +47,11 @@ class ImageRows:
     step_seed: int
 
     @property
+    def count(self) -> int:
+        """Cases."""
+        return len(self.rows)
+
+    @property
     def places(self) -> list[int]:
         """Where the images of these rows stand among those of the batch that were read here."""
         image_row = self.batch.get("image_row")
