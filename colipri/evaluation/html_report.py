@@ -18,6 +18,8 @@ from colipri.evaluation.html_page import KeyNumber, PageHead, Section, render_pa
 from colipri.evaluation.html_parts import EN_DASH, number
 from colipri.evaluation.report_data import commands_section, plan_section, training_section
 from colipri.evaluation.report_fingerprint import fingerprint_section
+from colipri.evaluation.report_reconstructions import TITLE as RECONSTRUCTIONS
+from colipri.evaluation.report_reconstructions import no_reconstruction_section
 from colipri.evaluation.report_results import (
     classification_section,
     retrieval_section,
@@ -26,6 +28,7 @@ from colipri.evaluation.report_results import (
 
 logger = logging.getLogger(__name__)
 
+_M = "masked_image_modelling"
 _CONTROL = "_untrained"  # zero_shot_untrained.json is the control of zero_shot_*.json
 
 
@@ -84,6 +87,9 @@ def write_report(
             "...); give the folder of a fold, .../ColipriTrainer_C__colipriPlans__3d_lowres/fold_0"
         )
     sections = [*_standard_sections(folder, content), *extra_sections]
+    shown = {section.title for section in extra_sections if section is not None}
+    if RECONSTRUCTIONS not in shown and _objectives(content) and _M not in _objectives(content):
+        sections.append(no_reconstruction_section(_objectives(content)))
     described = title or f"Model report: {content.get('dataset_name', folder.resolve().name)}"
     target = Path(output) if output is not None else folder / "report.html"
     numbers = [*key_numbers(content), *extra_numbers]
@@ -189,7 +195,11 @@ def _standard_sections(folder: Path, content: Mapping[str, Any]) -> list[Section
     for result in content.get("retrieval", {}).values():
         sections.append(retrieval_section(result))
     if "plans" in content:
-        sections.append(commands_section(_next_commands(folder, content["plans"])))
+        commands = _next_commands(folder, content["plans"])
+        if _M in _objectives(content):
+            purpose = "See scans, and what the model reconstructs of hidden parts, on this page:"
+            commands.append((purpose, f'colipri_report "{folder}" --pictures'))
+        sections.append(commands_section(commands))
     return sections
 
 
@@ -231,6 +241,11 @@ def _next_commands(folder: Path, plans: Mapping[str, Any]) -> list[tuple[str, st
             f'colipri_encode -m "{checkpoint}" -i SCANS_FOLDER -o embeddings.safetensors',
         ),
     ]
+
+
+def _objectives(content: Mapping[str, Any]) -> list[str]:
+    """What the run trained, by name; empty where debug.json does not say."""
+    return list(content.get("debug", {}).get("settings", {}).get("objectives", {}))
 
 
 def _subtitle(content: Mapping[str, Any]) -> str:

@@ -116,6 +116,14 @@ def cases_of_split(
     return [collection.cases[name] for name in sorted(names)]
 
 
+def spread(cases: Sequence[LabelledCase], number: int) -> list[LabelledCase]:
+    """``number`` cases at even distances, so that a sorted list is shown from end to end."""
+    import numpy as np
+
+    places = np.linspace(0, len(cases) - 1, min(number, len(cases))).round().astype(int)
+    return [cases[place] for place in places]
+
+
 def label_matrix(cases: Sequence[LabelledCase], finding_names: Sequence[str]) -> np.ndarray:
     """(n, F) of 0, 1 and NaN for unknown."""
     import numpy as np

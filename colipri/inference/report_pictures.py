@@ -18,11 +18,13 @@ from colipri.inference.heatmap import (
     token_similarity,
     voxel_map,
 )
+from colipri.inference.labelled_cases import cases_of_split, collect_cases, spread
 from colipri.inference.prompts import DEFAULT_STYLE, PromptPair, make_prompts
+from colipri.inference.reconstruction_pictures import reconstruction_pictures
 from colipri.inference.zero_shot import encode_prompts
 
 if TYPE_CHECKING:
-    from colipri.inference.labelled_cases import LabelledCase
+    from colipri.inference.labelled_cases import CaseCollection, LabelledCase
     from colipri.inference.predictor import ColipriPredictor
     from colipri.inference.volume import Volume
 
@@ -37,7 +39,7 @@ def picture_sections(
     show_reports: bool = False,
     source: str = "auto",
 ) -> list[Section]:
-    """A montage of training cases, and a heat map for every finding on cases of ``split``.
+    """A montage of training cases, reconstructions, and a heat map for every finding on ``split``.
 
     Args:
         predictor: The model.
@@ -51,21 +53,38 @@ def picture_sections(
     Raises:
         ColipriError: no such data set or split.
     """
-    from colipri.inference.labelled_cases import cases_of_split, collect_cases
-
     collection = collect_cases(predictor, dataset, source)
     train = cases_of_split(collection, "train", predictor)
-    sections = [montage_of_cases(spread(train, num_cases), predictor, show_reports=show_reports)]
+    sections = [
+        montage_of_cases(spread(train, num_cases), predictor, show_reports=show_reports),
+        reconstruction_pictures(predictor, collection),
+    ]
+    maps = heat_maps(predictor, collection, split, prompt_style, num_cases)
+    if maps:
+        sections.append(heat_map_section(maps))
+    return sections
+
+
+def heat_maps(
+    predictor: ColipriPredictor,
+    collection: CaseCollection,
+    split: str,
+    prompt_style: str,
+    number: int,
+) -> list[dict[str, Any]]:
+    """One a finding, at most ``number``; none of a model that never compared images with texts."""
+    from colipri.objectives.registry import COMPARING
+
+    objectives = (predictor.checkpoint.get("settings") or {}).get("objectives")
+    prompts = make_prompts(collection.finding_names, prompt_style)[:number]
+    if not prompts or (objectives and not any(name in COMPARING for name in objectives)):
+        return []
     judged = cases_of_split(collection, split, predictor)
-    prompts = make_prompts(collection.finding_names, prompt_style)[:num_cases]
-    maps = [
+    return [
         heat_map_card(predictor, case, pair)
         for pair in prompts
         if (case := first_with(judged, pair.finding)) is not None
     ]
-    if maps:
-        sections.append(heat_map_section(maps))
-    return sections
 
 
 def montage_of_cases(
@@ -114,12 +133,6 @@ def heat_map_card(
 def first_with(cases: Sequence[LabelledCase], finding: str) -> LabelledCase | None:
     """The first case that has the finding: chosen by name, never by how well the model did."""
     return next((case for case in cases if case.findings.get(finding) == 1), None)
-
-
-def spread(cases: Sequence[LabelledCase], number: int) -> list[LabelledCase]:
-    """``number`` cases at even distances, so that a sorted list is shown from end to end."""
-    places = np.linspace(0, len(cases) - 1, min(number, len(cases))).round().astype(int)
-    return [cases[place] for place in places]
 
 
 def _central(predictor: ColipriPredictor, volume: Volume) -> tuple[np.ndarray, np.ndarray]:

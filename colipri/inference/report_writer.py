@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import ColipriError
+from colipri.inference.checkpoint_heads import head_of_checkpoint
 from colipri.inference.generation import GenerationSettings, decode_report, generate
 
 if TYPE_CHECKING:
     from colipri.inference.predictor import ColipriPredictor, EncodedImage
-
-_PREFIX = "report_decoder."
 
 
 class ReportWriter:
@@ -56,29 +55,12 @@ class ReportWriter:
 
 
 def _build(predictor: ColipriPredictor) -> Any:
-    from colipri.architectures.model import ColipriModel
-    from colipri.objectives.registry import with_defaults
-
-    content = predictor.checkpoint
-    weights = content["network_weights"]
-    own = {
-        name.removeprefix(_PREFIX): tensor
-        for name, tensor in weights.items()
-        if name.startswith(_PREFIX)
-    }
-    if not own:
+    found = head_of_checkpoint(predictor, "report_generation")
+    if found is None:
         raise ColipriError(
             f"{predictor.source} was trained without report generation "
-            f"({content.get('trainer_name', 'unknown trainer')}); train with objective R, for "
-            "example -tr ColipriTrainer_CRM"
+            f"({predictor.checkpoint.get('trainer_name', 'unknown trainer')}); train with "
+            "objective R, for example -tr ColipriTrainer_CRM"
         )
-    objectives = with_defaults(content["settings"]["objectives"])
-    model = ColipriModel.from_plans(
-        predictor.configuration.raw,
-        len(predictor.tokenizer),
-        load_pretrained=False,
-        objectives={"report_generation": objectives["report_generation"]},
-    )
-    assert model.report_decoder is not None
-    model.report_decoder.load_state_dict(own)
-    return model.report_decoder.to(predictor.device).eval()
+    decoder, _ = found
+    return decoder

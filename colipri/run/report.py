@@ -40,7 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pictures",
         action="store_true",
-        help="show scans and text heat maps as well (reads the best checkpoint and the data set)",
+        help="show scans, text heat maps and, after training with objective M, reconstructions of "
+        "hidden tokens as well (reads the best checkpoint and the data set)",
     )
     parser.add_argument(
         "--show_reports",
