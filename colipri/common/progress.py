@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -27,7 +28,8 @@ def progress(
         desc=description,
         total=total,
         unit=unit,
-        disable=not sys.stderr.isatty(),
+        # of several processes of one training the first shows the bar
+        disable=not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0",
         dynamic_ncols=True,
         file=sys.stderr,
     )

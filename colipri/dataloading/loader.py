@@ -13,7 +13,7 @@ from colipri.common.seeds import derive_seed
 from colipri.dataloading.dataset import ColipriDataset, LoadFailure
 from colipri.dataloading.mixing import MixedBatchSampler, MixingSettings, image_only_batch_size
 from colipri.dataloading.sampler import EndlessSampler, SampleKey, StudyAwareBatchSampler
-from colipri.dataloading.sharing import RowsHere, SharedBatchSampler
+from colipri.dataloading.sharing import RowsHere, Share, SharedBatchSampler
 
 if TYPE_CHECKING:
     import torch
@@ -129,6 +129,7 @@ def make_loader(
     pin_memory: bool = False,
     mixing: MixingSettings | None = None,
     rows_here: RowsHere | None = None,
+    share: Share | None = None,
 ) -> BatchLoader:
     """The loader that fits the data set: training or validation.
 
@@ -142,6 +143,7 @@ def make_loader(
             cases alike.
         rows_here: of a training batch that other processes share, the rows whose images are needed
             here; None for all.
+        share: of validation batches that several processes take in turn.
     """
     if dataset.training:
         sampler = training_sampler(dataset.store, cases, batch_size, dataset.seed, mixing)
@@ -151,7 +153,8 @@ def make_loader(
         return BatchLoader(dataset, sampler, num_workers, pin_memory)
     keys = [SampleKey(case, number) for number, case in enumerate(cases)]
     batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
-    return BatchLoader(dataset, batches, num_workers, pin_memory)
+    here = share or Share()
+    return BatchLoader(dataset, batches[here.rank :: here.size], num_workers, pin_memory)
 
 
 def training_sampler(

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colipri.common.errors import ColipriError
+from colipri.common.errors import EXIT_INTERRUPTED, EXIT_PROBLEM, ColipriError
 from colipri.run.cli import make_parser, run_command
+from colipri.run.local_processes import (
+    EXIT_PEER_LOST,
+    EXIT_STOPPED,
+    STARTED_HERE,
+    started_by_another,
+    train_here,
+)
 
 if TYPE_CHECKING:
     import torch
 
 LONG_TRAINING = 1000  # steps from which a few seconds for the check do not count
-EXIT_STOPPED = 75  # sysexits' EX_TEMPFAIL: not finished, but the same command with --c goes on
 
 DESCRIPTION = """\
 Pre-train an image encoder and a text encoder on a preprocessed data set.
@@ -23,6 +32,11 @@ Pre-train an image encoder and a text encoder on a preprocessed data set.
     colipri_train 101 3d_lowres all      train on all cases (no validation)
     colipri_train 101 3d_lowres 0 --c    go on where it was stopped
     colipri_train 101 3d_lowres 0 --val  only validate a finished training
+    colipri_train 101 3d_lowres 0 -num_gpus 4                              four GPUs
+    torchrun --nproc_per_node 8 --no-python colipri_train 101 3d_lowres 0  one or many machines
+
+Several processes share the plan's batch and compute what one process computes, faster; a training
+goes on with any number of them. See documentation/distributed.md.
 
 Trainers are called by what they train: C contrastive alignment, R report generation, M masked
 image modelling (also on scans without a report), O opposite sentences. There are ColipriTrainer_C,
@@ -51,6 +65,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "-num_gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes on this machine, one a GPU (with -device cpu: N processes on the CPU)",
+    )
+    parser.add_argument(
+        "--parallel",
+        choices=("ddp", "fsdp"),
+        help="several processes: all weights in each (ddp, the default), or of transformer blocks "
+        "a shard in each (fsdp), for models that do not fit otherwise",
     )
     parser.add_argument("--c", action="store_true", help="continue from the latest checkpoint")
     parser.add_argument("--val", action="store_true", help="only validate a trained model")
@@ -123,8 +150,47 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def train(options: argparse.Namespace) -> int:
-    """Find everything by name, then train or validate."""
+def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Train in this process, alone or as one of several, or start several on this machine."""
+    if options.num_gpus < 1:
+        raise ColipriError(f"-num_gpus must be at least 1, not {options.num_gpus}")
+    device = _device(options.device)
+    if options.num_gpus > 1 and os.environ.get(STARTED_HERE) is None:
+        if started_by_another():
+            raise ColipriError("torchrun says how many processes there are; leave -num_gpus out")
+        _require_gpus(options)
+        return train_here(arguments, options.num_gpus)
+
+    from colipri.training.processes import (
+        PeerLost,
+        first_to_speak,
+        join_processes,
+        leave_processes,
+    )
+
+    processes, device = join_processes(device)
+    try:
+        code = train_or_validate(options, device, processes.writes)
+        leave_processes()
+        return code
+    except PeerLost:
+        if STARTED_HERE in os.environ:  # the starting process says which one is gone
+            return EXIT_PEER_LOST
+        if first_to_speak():
+            raise
+        return EXIT_PEER_LOST
+    except ColipriError:
+        if first_to_speak():  # one line is enough where all find the same fault
+            raise
+        return EXIT_PROBLEM
+    except KeyboardInterrupt:
+        if processes.writes:
+            raise
+        return EXIT_INTERRUPTED
+
+
+def train_or_validate(options: argparse.Namespace, device: torch.device, writes: bool) -> int:
+    """Find everything by name, then train or validate; one process of several ``writes``."""
     import logging
 
     from colipri.common.registry import find_class
@@ -156,7 +222,6 @@ def train(options: argparse.Namespace) -> int:
             f"elsewhere (--like); training here needs {ORIENTATION}"
         )
     trainer_class = find_class("trainers", options.tr, BUILTIN_TRAINERS, ColipriTrainer)
-    device = _device(options.device)
     folder = run_folder(name, options.tr, options.p, options.configuration, fold)
     if not (options.val or options.verify):
         refuse_to_overwrite(folder, options.c, options.restart)
@@ -177,7 +242,8 @@ def train(options: argparse.Namespace) -> int:
         trainer.verify_transfer()
     if options.verify:
         return 0
-    prepare_run_folder(folder, options.restart)
+    if writes:
+        prepare_run_folder(folder, options.restart)
     trainer.describe_run()
     if existing is not None:
         trainer.resume(existing)
@@ -216,6 +282,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
         "mixing": _mixing(options) or None,
         "training": _assignments(options.training, "--training") or None,
         "pretrained_weights": options.pretrained_weights,
+        "parallel": options.parallel,
     }
     return {name: value for name, value in values.items() if value is not None}
 
@@ -264,6 +331,18 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _require_gpus(options: argparse.Namespace) -> None:
+    import torch
+
+    if options.device == "mps":
+        raise ColipriError("there is one MPS device; leave -num_gpus out")
+    if options.device == "cuda" and options.num_gpus > torch.cuda.device_count():
+        raise ColipriError(
+            f"-num_gpus {options.num_gpus}: this machine shows {torch.cuda.device_count()} GPUs"
+        )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of colipri_train."""
-    return run_command(build_parser(), train, arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    return run_command(build_parser(), partial(train, arguments=given), given)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from colipri.common.errors import ColipriError
+from colipri.training.sharding import local_parameters, whole_state
 
 
 class AveragedWeights:
@@ -54,19 +55,29 @@ class AveragedWeights:
     def applied(self, model: nn.Module) -> Iterator[None]:
         """The model computes with the average inside this block, with its own weights after it."""
         weights = _trained(model)
-        own = {name: weights[name].data for name in self.average}
+        shards = {name for name, p in model.named_parameters() if hasattr(p, "local_shard")}
+        own = {
+            name: weights[name].data.clone() if name in shards else weights[name].data
+            for name in self.average
+        }
+
+        def use(tensors: Mapping[str, Tensor]) -> None:
+            for name, data in tensors.items():
+                if name in shards:  # gathered from where it is, so the place must stay
+                    weights[name].data.copy_(data)
+                else:
+                    weights[name].data = data
+
         try:
-            for name, average in self.average.items():
-                weights[name].data = average
+            use(self.average)
             yield
         finally:
-            for name, data in own.items():
-                weights[name].data = data
+            use(own)
 
     def state_dict(self, model: nn.Module) -> dict[str, Tensor]:
         """The whole model's weights with the average in the place of what is trained."""
         with self.applied(model):
-            return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            return {name: tensor.clone() for name, tensor in whole_state(model).items()}
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Take the average back from a checkpoint's :meth:`state_dict`."""
@@ -81,4 +92,4 @@ def averaged_weights(model: nn.Module, settings: Mapping[str, Any]) -> AveragedW
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {name: p for name, p in local_parameters(model).items() if p.requires_grad}

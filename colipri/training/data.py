@@ -15,6 +15,8 @@ from colipri.dataloading.dataset import ColipriDataset, paired_cases
 from colipri.dataloading.loader import make_loader
 from colipri.dataloading.mixing import MixingSettings
 from colipri.dataloading.opposites import FindingPool, OppositeSampler, OppositeSettings
+from colipri.dataloading.sampler import SampleKey
+from colipri.dataloading.sharing import Share, rows_to_load
 from colipri.dataloading.splits import load_split
 from colipri.experiment_planning.plans import Configuration, Plans
 from colipri.objectives.registry import NEED_REPORTS
@@ -36,6 +38,7 @@ class TrainingData:
         options: seed and number of workers.
         settings: the run's training numbers; batch_size, objectives and mixing count here.
         pin_memory: for fast copies to a CUDA device.
+        share: of this process, if several share the batches.
 
     Raises:
         ColipriError: not preprocessed, no such fold, or no report to train on.
@@ -49,6 +52,7 @@ class TrainingData:
         options: RunOptions,
         settings: dict[str, Any],
         pin_memory: bool = False,
+        share: Share | None = None,
     ) -> None:
         self.plans = plans
         self.configuration = configuration
@@ -56,16 +60,17 @@ class TrainingData:
         self.settings = settings
         self.batch_size = settings["batch_size"]
         self.pin_memory = pin_memory
+        self.share = share or Share()
         self.store = check_preprocessed(plans.dataset_name, plans, configuration.name)
         train, val = load_split(self.store, fold)
         objectives = settings["objectives"]
         self.needs_reports = any(name in NEED_REPORTS for name in objectives)
-        uses_images_alone = "masked_image_modelling" in objectives
+        self.uses_images_alone = "masked_image_modelling" in objectives
         self.train_cases, self.val_cases = train, val
         if self.needs_reports:
             paired = paired_cases(self.store, train, include_image_only=False)
             self._require_two_studies(paired, fold)
-            self.train_cases = train if uses_images_alone else paired
+            self.train_cases = train if self.uses_images_alone else paired
             self.val_cases = [case for case in val if self.store.record(case)["has_report"]]
         self.mixing = (
             MixingSettings.from_dict(settings.get("mixing", {})) if self.needs_reports else None
@@ -125,7 +130,18 @@ class TrainingData:
                 self.options.num_workers,
                 self.pin_memory,
                 mixing=self.mixing,
+                rows_here=self.rows_here if self.share.size > 1 else None,
             )
+        )
+
+    def rows_here(self, keys: list[SampleKey]) -> set[int]:
+        """Rows of a global training batch whose images this process encodes."""
+        return rows_to_load(
+            [self.store.record(key.case)["has_report"] for key in keys],
+            self.settings["micro_batch_size"],
+            self.share,
+            self.needs_reports,
+            self.uses_images_alone,
         )
 
     def next_batch(self) -> dict[str, Any]:
@@ -135,10 +151,14 @@ class TrainingData:
         return next(self._batches)
 
     def validation_batches(self) -> Iterator[dict[str, Any]]:
-        """Every validation case once, centred and with its full text."""
+        """Every validation case once, centred and with its full text.
+
+        Several processes take the batches in turn; with sharded weights all take all of them.
+        """
         dataset = ColipriDataset(self.store, self.configuration, False, 0, self.opposites)
         size = min(self.batch_size, max(2, len(self.val_cases)))
-        return iter(make_loader(dataset, self.val_cases, size, num_workers=0))
+        share = Share() if self.share.fill else self.share
+        return iter(make_loader(dataset, self.val_cases, size, num_workers=0, share=share))
 
     def findings_of(self, case: str) -> dict[str, int | None]:
         """Labels of a case: 1, 0 or None (unknown)."""

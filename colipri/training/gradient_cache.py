@@ -114,7 +114,7 @@ def contrastive_backward(
     if embeddings:
         loss = loss_of(embeddings)
         loss.backward(inputs=None if together.counts else list(embeddings.values()))
-        total = loss.detach() if together.counts else total
+        total = loss.detach() if together.counts else torch.zeros_like(loss)
 
     for number, (micro_batch, place) in enumerate(zip(micro_batches, places, strict=True)):
         if keep:

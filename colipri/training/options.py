@@ -23,6 +23,8 @@ TRAINING_ENTRIES = {
     "text_learning_rate_factor": "share of the rate for the text encoder",
 }
 
+PARALLEL = ("ddp", "fsdp")
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -42,6 +44,7 @@ class RunOptions:
         training: replaces further entries of the plan's ``training``, see TRAINING_ENTRIES.
         pretrained_weights: file that the weights started from; only for the record.
         validate_every: epochs between validations (the last epoch is always validated).
+        parallel: with several processes, "ddp" (all weights in each) or "fsdp" (a shard in each).
     """
 
     epochs: int | None = None
@@ -60,12 +63,15 @@ class RunOptions:
     training: dict[str, Any] = field(default_factory=dict)
     pretrained_weights: str | None = None
     validate_every: int = 1
+    parallel: str = "ddp"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "iterations_per_epoch", "batch_size", "micro_batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ColipriError(f"--{name} must be at least 1, not {value}")
+        if self.parallel not in PARALLEL:
+            raise ColipriError(f"--parallel must be {' or '.join(PARALLEL)}, not {self.parallel}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ColipriError(f"-precision must be auto, fp32 or bf16, not {self.precision}")
         if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from colipri.common.errors import ColipriError
 
@@ -83,8 +84,11 @@ class Processes:
         return [part[i] for i in range(longest) for part in held if i < len(part)]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients of all processes; a parameter that none has one for keeps None."""
-        trained = [p for p in parameters if p.requires_grad]
+        """Add up the gradients of all processes; a parameter that none has one for keeps None.
+
+        Gradients of sharded parameters are summed in the backward pass already.
+        """
+        trained = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
         if self.size == 1 or not trained:
             return
         found = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32)

@@ -24,7 +24,7 @@ FOLDER = "generated_reports"
 
 
 def write_report_samples(
-    encoder: BatchEncoder, batch: dict[str, Any], folder: Path, epoch: int
+    encoder: BatchEncoder, batch: dict[str, Any], folder: Path, epoch: int, writes: bool = True
 ) -> Path | None:
     """Write what the model says of the first cases of a validation batch.
 
@@ -33,6 +33,7 @@ def write_report_samples(
         batch: from the validation loader.
         folder: of the run.
         epoch: for the file's name.
+        writes: False where another process writes the same; with sharded weights all compute it.
 
     Returns:
         The file (one {"case", "report"} a line), or None where no case has a report.
@@ -61,5 +62,6 @@ def write_report_samples(
         lines.append(json.dumps({"case": batch["case"][row], "report": text}) + "\n")
         logger.debug("%s: report: %s", batch["case"][row], batch["report"][row].text)
     target = folder / FOLDER / f"epoch_{epoch:04d}.jsonl"
-    atomic_write_text(target, "".join(lines))
+    if writes:
+        atomic_write_text(target, "".join(lines))
     return target

@@ -19,13 +19,24 @@ class RunLog:
 
     ``metrics.jsonl`` has one JSON object per epoch and is rewritten from the checkpoint's history
     on resume, so that an epoch which was logged but lost in a crash does not appear twice.
+
+    Args:
+        folder: of the run.
+        history: of earlier epochs.
+        writes: False in all processes of a run but one: the history goes on, nothing is written.
     """
 
-    def __init__(self, folder: Path, history: list[dict[str, Any]]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, folder: Path, history: list[dict[str, Any]], writes: bool = True) -> None:
         self.folder = folder
         self.history = history
+        self.writes = writes
+        if writes:
+            self._open()
+
+    def _open(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = self.folder
         stamp = datetime.now().strftime("%Y_%m_%d_%H_%M_%S")
         self._handler = logging.FileHandler(
             folder / f"training_log_{stamp}.txt", encoding="utf-8", delay=True
@@ -33,11 +44,13 @@ class RunLog:
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logging.getLogger("colipri").addHandler(self._handler)
         self._write_metrics()
-        self._board = SummaryWriter(str(folder), purge_step=len(history))
+        self._board = SummaryWriter(str(folder), purge_step=len(self.history))
 
     def epoch(self, values: dict[str, Any]) -> None:
         """Record one finished epoch (numbers, or nested dicts of numbers; NaN becomes null)."""
         self.history.append(_plain(values))
+        if not self.writes:
+            return
         self._write_metrics()
         for name, value in _flat(self.history[-1]):
             self._board.add_scalar(name, value, values["epoch"])
@@ -45,6 +58,8 @@ class RunLog:
 
     def close(self) -> None:
         """Release the files."""
+        if not self.writes:
+            return
         self._board.close()
         logging.getLogger("colipri").removeHandler(self._handler)
         self._handler.close()

@@ -6,6 +6,7 @@ import logging
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from colipri.architectures.model import ColipriModel
 from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
+from colipri.dataloading.sharing import Share, shared_part_size
 from colipri.experiment_planning.plans import Plans
 from colipri.objectives.registry import build_objectives, with_defaults
 from colipri.training.averaging import averaged_weights
@@ -26,10 +28,12 @@ from colipri.training.objective_step import ObjectiveStep
 from colipri.training.optimizer import build_optimizer, freeze_parts, set_learning_rate
 from colipri.training.options import RunOptions
 from colipri.training.plots import plot_progress
+from colipri.training.processes import PeerLost, Processes, lost_peers
 from colipri.training.report_samples import write_report_samples
 from colipri.training.run_folder import BEST, FINAL, LATEST, write_run_description
 from colipri.training.run_log import RunLog
 from colipri.training.schedule import learning_rate
+from colipri.training.sharding import clip_gradients, replicated, shard_model
 from colipri.training.signals import StopRequest
 from colipri.training.step import BatchEncoder, paired_rows
 from colipri.training.throughput import format_duration, measured_peak_flops
@@ -85,6 +89,11 @@ class ColipriTrainer:
         self.history: list[dict[str, Any]] = []
         self.best_score: float | None = None
         self.started_from: WarmStart | None = None
+        self.processes = Processes.present()
+        self.settings["micro_batch_size"] = shared_part_size(
+            self.settings["batch_size"], self.settings["micro_batch_size"], self.processes.size
+        )
+        self.spread = False  # over the processes; see spread_model
 
     # ---------------------------------------------------------------- set-up
 
@@ -95,8 +104,10 @@ class ColipriTrainer:
         torch.manual_seed(derive_seed(self.options.seed, "initialisation"))
         self.settings["objectives"] = self.options.objective_settings(self.objective_settings())
         self.objectives = build_objectives(self.settings["objectives"])
+        fill = self.options.parallel == "fsdp" and self.processes.size > 1
+        share = Share(self.processes.rank, self.processes.size, fill)
         self.data = TrainingData(
-            self.plans, self.configuration, self.fold, self.options, self.settings
+            self.plans, self.configuration, self.fold, self.options, self.settings, share=share
         )
         self.tokenizer = self.data.build_tokenizer()
         self.model = self.build_model().to(self.device)
@@ -115,7 +126,13 @@ class ColipriTrainer:
             self.use_bf16(),
             self.settings.get("keep_ratio", 1.0),
         )
-        self.step = ObjectiveStep(self.encoder, self.objectives, self.settings["micro_batch_size"])
+        self.step = ObjectiveStep(
+            self.encoder,
+            self.objectives,
+            self.settings["micro_batch_size"],
+            self.processes,
+            fill,
+        )
         self.peak_flops = measured_peak_flops(
             self.device, torch.bfloat16 if self.use_bf16() else torch.float32
         )
@@ -155,16 +172,24 @@ class ColipriTrainer:
 
         Raises:
             TrainingStopped: after SIGTERM, SIGUSR1 or Ctrl-C, with the checkpoint written.
+            PeerLost: one of several processes ended; what was trained until then is saved.
         """
         self.initialize()
         self.on_train_start()
         try:
-            with StopRequest() as stop:
+            with StopRequest() as stop, lost_peers(self.processes):
                 while self.epoch < self.settings["num_epochs"]:
                     self.run_epoch(stop)
-            self.save(FINAL)
-            (self.folder / LATEST).unlink(missing_ok=True)
+                self.save(FINAL)
+            if self.processes.writes:
+                (self.folder / LATEST).unlink(missing_ok=True)
             logger.info("Training is finished: %s", self.folder / FINAL)
+        except PeerLost:
+            # processes wait for each other before the weights change, never while they change
+            if self.global_iteration() > 0 and self.options.parallel != "fsdp":
+                with StopRequest():  # whoever stops the others of a lost process waits for this
+                    self.save(LATEST)
+            raise
         finally:
             self.log.close()
 
@@ -182,6 +207,8 @@ class ColipriTrainer:
             "started_from": self.started_from.lines() if self.started_from else None,
             "package_versions": package_versions(),
         }
+        if not self.processes.writes:
+            return
         write_run_description(
             self.folder, self.plans.raw, self.data.dataset_json, self.data.fingerprint, debug
         )
@@ -194,14 +221,15 @@ class ColipriTrainer:
 
     def on_train_start(self) -> None:
         """Open the log and say what is about to happen."""
-        self.log = RunLog(self.folder, self.history)
+        self.log = RunLog(self.folder, self.history, self.processes.writes)
         self.data.start_training(self.global_iteration())
         total = sum(p.numel() for p in self.model.parameters())
         logger.info(
-            "%s on %s: %s, %.1f M parameters, %s, epochs %d to %d of %d steps, batch %d in micro "
+            "%s on %s%s: %s, %.1f M parameters, %s, epochs %d to %d of %d steps, batch %d in micro "
             "batches of %d; objectives: %s",
             type(self).__name__,
-            self.device,
+            f"{self.processes.size} x " if self.processes.size > 1 else "",
+            self.device.type if self.processes.size > 1 else self.device,
             self.data.describe(),
             total / 1e6,
             "bf16" if self.use_bf16() else "fp32",
@@ -222,9 +250,10 @@ class ColipriTrainer:
                 self.epoch_sums[name] = self.epoch_sums.get(name, 0.0) + value
             self.iteration_in_epoch += 1
             self.seconds_in_epoch = time.perf_counter() - started
-            if stop.requested is not None:
+            number = self.processes.highest(stop.requested or 0)
+            if number:
                 self.save(LATEST)
-                raise TrainingStopped(stop.requested.name)
+                raise TrainingStopped(Signals(number).name)
         self.on_epoch_end(self.validation_of_epoch())
 
     def validation_of_epoch(self) -> ValidationResult | None:
@@ -238,7 +267,9 @@ class ColipriTrainer:
         if "report_generation" in self.objectives and (last or (self.epoch + 1) % every == 0):
             batch = next(self.data.validation_batches())
             with self.average.applied(self.model) if self.average else nullcontext():
-                target = write_report_samples(self.encoder, batch, self.folder, self.epoch)
+                target = write_report_samples(
+                    self.encoder, batch, self.folder, self.epoch, self.processes.writes
+                )
             logger.info("  reports that the model writes by now: %s", target)
         return self.run_validation()
 
@@ -266,6 +297,7 @@ class ColipriTrainer:
         iteration = self.global_iteration()
         if iteration == 0:
             self.center_embeddings(batch)
+        self.spread_model()
         step_seed = derive_seed(self.options.seed, "step", iteration)
         torch.manual_seed(step_seed)  # drop path, dropout: a function of the iteration alone
         rate = learning_rate(
@@ -279,9 +311,7 @@ class ColipriTrainer:
         terms: dict[str, Tensor] = {}
         loss = self.backward(batch, step_seed, terms)
         self.require_finite(loss, "loss", batch)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.model.parameters(), self.settings["gradient_clip"]
-        )
+        norm = clip_gradients(self.model, self.settings["gradient_clip"], self.processes)
         self.require_finite(norm, "gradient norm", batch)
         self.optimizer.step()
         self.model.clamp_temperature()
@@ -303,6 +333,18 @@ class ColipriTrainer:
             if self.average is not None:
                 self.average.restart(self.model)
 
+    def spread_model(self) -> None:
+        """Before the first step here: the same weights in all processes, or a shard in each."""
+        if self.processes.size == 1 or self.spread:
+            return
+        self.spread = True
+        self.processes.agree_on(self.model.state_dict().values())
+        if self.average is not None:
+            self.processes.agree_on(self.average.average.values())
+        self.processes.require_equal(list(self.model.state_dict().values()))
+        if self.options.parallel == "fsdp":
+            shard_model(self.model, self.optimizer, self.average, self.processes)
+
     def require_finite(self, value: Tensor, what: str, batch: dict[str, Any]) -> None:
         """Stop before a broken case spoils the weights, and say which cases it can have been."""
         if not torch.isfinite(value):
@@ -323,6 +365,7 @@ class ColipriTrainer:
         steps = self.settings["num_iterations_per_epoch"]
         samples = steps * self.settings["batch_size"]
         speed = samples / self.seconds_in_epoch
+        self.processes.require_equal(list(replicated(self.model)))
         values: dict[str, Any] = {
             "epoch": self.epoch,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
@@ -331,7 +374,9 @@ class ColipriTrainer:
             "temperature": 1.0 / self.model.temperature_scale().item(),
             "seconds": self.seconds_in_epoch,
             "samples_per_second": speed,
-            "model_flop_utilisation": speed * self.flops_per_sample() / self.peak_flops,
+            "model_flop_utilisation": speed
+            * self.flops_per_sample()
+            / (self.peak_flops * self.processes.size),
         }
         self.log.epoch(values)
         self.history = self.log.history
@@ -343,7 +388,8 @@ class ColipriTrainer:
             self.save(BEST)
             logger.info("  new best %s: %.4f", validation.score_name, validation.score)
         self.save(LATEST)
-        plot_progress(self.history, self.folder / "progress.png")
+        if self.processes.writes:
+            plot_progress(self.history, self.folder / "progress.png")
 
     def _log_line(self, values: dict[str, Any]) -> None:
         left = (self.settings["num_epochs"] - self.epoch - 1) * values["seconds"]
@@ -376,7 +422,8 @@ class ColipriTrainer:
             raise ColipriError(f"fold {self.fold} has no validation cases")
         result = self.run_validation()
         target = self.folder / "validation" / "summary.json"
-        atomic_write_json(target, result.details)
+        if self.processes.writes:
+            atomic_write_json(target, result.details)
         logger.info("validation: %s %.4f; details in %s", result.score_name, result.score, target)
         return target
 
@@ -387,8 +434,10 @@ class ColipriTrainer:
         return self.epoch * self.settings["num_iterations_per_epoch"] + self.iteration_in_epoch
 
     def save(self, name: str) -> None:
-        """Write a checkpoint of this moment into the run's folder."""
-        save_checkpoint(self.folder / name, trainer_state(self))
+        """Write a checkpoint of this moment into the run's folder (process 0; shards go there)."""
+        state = trainer_state(self)
+        if self.processes.writes:
+            save_checkpoint(self.folder / name, state)
 
     def resume(self, checkpoint: Path) -> None:
         """Continue as if the run had never stopped (colipri.training.trainer_state)."""

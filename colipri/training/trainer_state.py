@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import ColipriError
 from colipri.training.checkpoint import ORIENTATION, load_checkpoint
 from colipri.training.random_state import RandomState
+from colipri.training.sharding import whole_optimizer_state, whole_state
 from colipri.transfer.adaptation_plan import checkpoint_entry
 
 if TYPE_CHECKING:
     from colipri.training.trainer import ColipriTrainer
+
+logger = logging.getLogger(__name__)
 
 # A run that continues must be the same run; more epochs are allowed (they stretch the schedule).
 _MUST_AGREE = ("num_iterations_per_epoch", "batch_size", "learning_rate", "objectives", "mixing")
@@ -22,13 +26,13 @@ def trainer_state(trainer: ColipriTrainer) -> dict[str, Any]:
     from colipri.text.tokenizer import tokenizer_to_string
 
     state = RandomState.capture(trainer.device)
-    weights: dict[str, Any] = {"network_weights": trainer.model.state_dict()}
+    weights: dict[str, Any] = {"network_weights": whole_state(trainer.model)}
     if trainer.average is not None:  # what is used afterwards, and what the training goes on with
         weights["training_weights"] = weights["network_weights"]
         weights["network_weights"] = trainer.average.state_dict(trainer.model)
     return {
         **weights,
-        "optimizer_state": trainer.optimizer.state_dict(),
+        "optimizer_state": whole_optimizer_state(trainer.model, trainer.optimizer),
         "random_state": {"cpu": state.cpu, "accelerator": state.accelerator},
         "sampler_position": trainer.global_iteration(),
         "epoch": trainer.epoch,
@@ -83,5 +87,27 @@ def restore_trainer(trainer: ColipriTrainer, checkpoint: Path) -> None:
     trainer.seconds_in_epoch = content["seconds_in_epoch"]
     trainer.history = content["history"]
     trainer.best_score = content["best_score"]
+    keep_parts(trainer, content)
     state = content["random_state"]
     RandomState(state["cpu"], state["accelerator"], trainer.device).restore()
+
+
+def keep_parts(trainer: ColipriTrainer, content: dict[str, Any]) -> None:
+    """Go on with the parts that the checkpoint's processes had, also with another number of them.
+
+    Parts are the unit of randomness (augmentation, drop path). They are cut anew where the command
+    asks for another size, or where some process would have no part at all; the order of the data
+    stays the same in any case.
+    """
+    size = content["settings"]["micro_batch_size"]
+    asked = content["init_args"]["options"].get("micro_batch_size")
+    enough = -(-trainer.settings["batch_size"] // size) >= trainer.processes.size
+    if asked == trainer.options.micro_batch_size and enough:
+        trainer.settings["micro_batch_size"] = trainer.step.micro_batch_size = size
+    elif size != trainer.settings["micro_batch_size"]:
+        logger.info(
+            "Micro batches of %d instead of %d: from here on, other random numbers are drawn for "
+            "augmentation and drop path",
+            trainer.settings["micro_batch_size"],
+            size,
+        )

@@ -50,20 +50,19 @@ def validate(
     model = step.encoder.model
     model.eval()
     sums: dict[str, float] = {}
-    collected: dict[str, list[Tensor]] = {"image": [], "text": []}
-    cases: list[str] = []
-    groups: list[str] = []
     with torch.inference_mode():
-        for batch in batches:
-            terms: dict[str, Tensor] = {}
-            terms["loss"], embeddings = step.evaluate(batch, terms)
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(batch["case"])
-            for name in collected:
-                if name in embeddings:
-                    collected[name].append(embeddings[name].cpu())
-            cases += batch["case"]
-            groups += batch["text_hash"]
+        evaluated = [_evaluated(step, batch) for batch in batches]
+        if not step.share.fill:  # with sharded weights every process evaluates all batches
+            evaluated = step.processes.gather(evaluated)
+        collected = {
+            name: [batch.embeddings[name] for batch in evaluated if name in batch.embeddings]
+            for name in ("image", "text")
+        }
+        cases = [case for batch in evaluated for case in batch.cases]
+        groups = [group for batch in evaluated for group in batch.groups]
+        for batch in evaluated:
+            for name, value in batch.terms.items():
+                sums[name] = sums.get(name, 0.0) + value * len(batch.cases)
         values = {name: value / len(cases) for name, value in sums.items()}
         result = ValidationResult(
             values, -values["loss"], "loss (negated)", {"cases": len(cases), "losses": values}
@@ -81,6 +80,27 @@ def validate(
             )
     model.train()
     return result
+
+
+@dataclass
+class _Evaluated:
+    """One batch: loss and terms, embeddings by name, cases, and which texts are equal."""
+
+    terms: dict[str, float]
+    embeddings: dict[str, Tensor]
+    cases: list[str]
+    groups: list[str]
+
+
+def _evaluated(step: ObjectiveStep, batch: dict[str, Any]) -> _Evaluated:
+    terms: dict[str, Tensor] = {}
+    terms["loss"], embeddings = step.evaluate(batch, terms)
+    return _Evaluated(
+        {name: float(value) for name, value in terms.items()},
+        {name: rows.cpu() for name, rows in embeddings.items()},
+        batch["case"],
+        batch["text_hash"],
+    )
 
 
 def _measure_embeddings(

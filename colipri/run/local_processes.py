@@ -1,0 +1,141 @@
+"""``-num_gpus N``: N processes of one training on this machine, watched by the one that starts.
+
+They find each other as torchrun's do, by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+
+from colipri.common.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM, ColipriError
+
+EXIT_STOPPED = 75  # sysexits' EX_TEMPFAIL: not finished, but the same command with --c goes on
+EXIT_PEER_LOST = 76  # another process ended first, and has said why
+STARTED_HERE = "colipri_num_gpus"  # in the environment of the processes: someone watches them
+GRACE = 30.0  # seconds in which the others save and leave after one has ended
+_FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_NO_FAULT = (EXIT_OK, EXIT_STOPPED, EXIT_INTERRUPTED)
+
+
+def started_by_another() -> bool:
+    """Whether torchrun, Slurm or :func:`train_here` started this process as one of several."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def train_here(arguments: Sequence[str], number: int) -> int:
+    """Run ``colipri_train`` with these arguments in ``number`` processes, and wait for their end.
+
+    SIGTERM, SIGUSR1 and Ctrl-C are passed on: the training saves and stops.
+
+    Returns:
+        The command's exit code.
+
+    Raises:
+        ColipriError: a process was killed; the others were stopped.
+    """
+    context = multiprocessing.get_context("spawn")
+    port = _free_port()
+    children = [
+        context.Process(target=_child, args=(list(arguments), rank, number, port))
+        for rank in range(number)
+    ]
+    with _forwarding(children) as received:
+        for child in children:
+            child.start()
+        codes = _wait_for(children)
+    if received and all(code in (*_NO_FAULT, -received[0]) for code in codes):
+        return max(codes) if min(codes) >= 0 else 128 + received[0]
+    for rank, code in enumerate(codes):
+        if code < 0:
+            raise ColipriError(
+                f"process {rank} of {number} was ended by {signal.Signals(-code).name} (by hand, "
+                "or out of memory); all have stopped, the last checkpoint is whole: go on with --c"
+            )
+    faults = [code for code in codes if code not in (*_NO_FAULT, EXIT_PEER_LOST)]
+    if not faults and EXIT_PEER_LOST in codes:
+        raise ColipriError(
+            "the processes lost each other (network?); the last checkpoint is whole: go on with --c"
+        )
+    return faults[0] if faults else max(codes)
+
+
+def _wait_for(children: Sequence[SpawnProcess]) -> list[int]:
+    """Their exit codes, when all have ended; after a fault the others have GRACE seconds."""
+    running = list(children)
+    killed: list[SpawnProcess] = []
+    deadline: float | None = None
+    while running:
+        wait([child.sentinel for child in running], timeout=1.0)
+        running = [child for child in running if child.is_alive()]
+        codes = [child.exitcode for child in children if child not in running]
+        if deadline is None and any(code not in _NO_FAULT for code in codes):
+            deadline = time.monotonic() + GRACE
+        if deadline is not None and time.monotonic() > deadline:
+            killed = running  # still waiting for the one that is gone
+            for child in killed:
+                child.kill()
+                child.join()
+            break
+    return [EXIT_PEER_LOST if child in killed else child.exitcode or 0 for child in children]
+
+
+@contextmanager
+def _forwarding(children: Sequence[SpawnProcess]) -> Iterator[list[int]]:
+    """Signals go to the children; the list says which have come."""
+    received: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for child in children:
+            if child.pid is not None and child.is_alive():
+                os.kill(child.pid, number)
+
+    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _child(arguments: list[str], rank: int, number: int, port: int) -> None:
+    """One process of the training."""
+    os.setpgid(0, 0)  # Ctrl-C in a terminal goes to a group: the parent passes it on, once
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), STARTED_HERE: "1"}
+    who = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number}
+    os.environ.update({**where, **{name: str(value) for name, value in who.items()}})
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // number)))
+    from colipri.run.train import main
+
+    code = main(arguments)
+    if code != EXIT_OK:  # connections to processes that are gone may keep the interpreter waiting
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its processes; they would train on unseen."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(EXIT_PROBLEM)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

@@ -1,0 +1,168 @@
+"""Sharded weights (FSDP2): every process keeps a part of each transformer block.
+
+The blocks hold nearly all weights. Each is gathered while it computes and its gradients are
+scattered as sums; everything else (stem, pools, temperature, decoders of R and M) stays whole in
+every process, and its gradients take the same way as without sharding.
+
+Optimiser, clipping and averaged weights work on plain tensors: those of whole parameters, and the
+local shard of the others (``local_shard``, which shares its memory with the parameter). So the
+optimiser's groups and numbering are the same with and without shards, and a checkpoint, which has
+whole tensors, goes on with any number of processes and either form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from colipri.common.errors import ColipriError
+from colipri.training.processes import Processes
+
+if TYPE_CHECKING:
+    from colipri.architectures.model import ColipriModel
+    from colipri.training.averaging import AveragedWeights
+
+
+def local_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What the optimiser changes, by name: whole parameters, or this process' shards of them."""
+    return {name: getattr(p, "local_shard", p) for name, p in model.named_parameters()}
+
+
+def replicated(model: nn.Module) -> Iterator[Tensor]:
+    """The weights that every process has whole."""
+    return (tensor for tensor in model.state_dict().values() if not isinstance(tensor, DTensor))
+
+
+def whole_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict with whole tensors; all processes must ask for it."""
+    state = model.state_dict()
+    return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in state.items()}
+
+
+def shard_model(
+    model: ColipriModel,
+    optimizer: torch.optim.Optimizer,
+    average: AveragedWeights | None,
+    processes: Processes,
+) -> None:
+    """Shard the transformer blocks of both towers, and what optimiser and average keep of them.
+
+    Args:
+        model: equal in all processes; changed in place.
+        optimizer: of the model, with or without state.
+        average: of the model's weights.
+        processes: two or more.
+
+    Raises:
+        ColipriError: the blocks are compiled.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    blocks = [*model.image_encoder.eva.blocks, *model.text_encoder.encoder.encoder.layer]
+    if any(block._compiled_call_impl is not None for block in blocks):
+        raise ColipriError(
+            "compiled blocks cannot be sharded: leave compile out, or --parallel ddp"
+        )
+    names = {id(p): name for name, p in model.named_parameters()}
+    device = model.logit_scale.device
+    mesh = dist.device_mesh.init_device_mesh(device.type, (processes.size,))
+    for block in blocks:
+        sharded = fully_shard(block, mesh=mesh, reshard_after_forward=True)
+        _sum_gradients(sharded)
+    parameters = dict(model.named_parameters())
+    for p in parameters.values():
+        if isinstance(p, DTensor):
+            p.local_shard = nn.Parameter(p.to_local(), p.requires_grad)  # type: ignore[attr-defined]
+    local = local_parameters(model)
+    state = dict(optimizer.state)
+    optimizer.state.clear()
+    for group in optimizer.param_groups:
+        for number, old in enumerate(group["params"]):
+            name = names[id(old)]
+            group["params"][number] = local[name]
+            if old in state:
+                kept = {key: _shard(value, parameters[name]) for key, value in state[old].items()}
+                optimizer.state[local[name]] = kept
+    if average is not None:
+        for name, tensor in average.average.items():
+            average.average[name] = _shard(tensor, parameters[name])
+
+
+def _sum_gradients(sharded: Any) -> None:
+    """Sums, not averages: losses are divided by the global batch already."""
+    if hasattr(sharded, "set_gradient_divide_factor"):
+        sharded.set_gradient_divide_factor(1.0)
+    else:  # torch before 2.8
+        sharded.set_reduce_scatter_divide_factor(1.0)
+    if hasattr(sharded, "set_force_sum_reduction_for_comms"):
+        sharded.set_force_sum_reduction_for_comms(True)  # the one form that gloo has
+
+
+def _shard(tensor: Any, like: Tensor) -> Any:
+    """This process' part of a whole tensor that belongs to a parameter (moments, averages)."""
+    if not isinstance(like, DTensor) or tensor.shape != like.shape:
+        return tensor  # steps are scalars
+    return distribute_tensor(tensor, like.device_mesh, like.placements).to_local().clone()
+
+
+def whole_tensor(local: Tensor, like: Tensor) -> Tensor:
+    """The whole tensor of which ``local`` is this process' part; all processes must ask for it."""
+    if isinstance(local, DTensor):
+        return local.full_tensor()
+    if not isinstance(like, DTensor) or local.ndim == 0:
+        return local
+    mesh, placements = like.device_mesh, like.placements
+    shape, stride = like.shape, like.stride()
+    return DTensor.from_local(
+        local, mesh, placements, run_check=False, shape=shape, stride=stride
+    ).full_tensor()
+
+
+def whole_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimiser's state dict with whole tensors; all processes must ask for it."""
+    content = optimizer.state_dict()
+    like = {id(getattr(p, "local_shard", p)): p for p in model.parameters()}
+    used = [like[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    content["state"] = {
+        number: {
+            key: whole_tensor(value, used[number]) if value.ndim == used[number].ndim else value
+            for key, value in state.items()
+        }
+        for number, state in content["state"].items()
+    }
+    return content
+
+
+def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> Tensor:
+    """Scale the gradients so that their norm, over all shards, is at most ``limit``.
+
+    Returns:
+        The norm before.
+    """
+    shards = [p for p in model.parameters() if isinstance(p, DTensor)]
+    if not shards:
+        return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+    for p in shards:  # from the parameter to what the optimiser knows
+        local = p.local_shard  # type: ignore[attr-defined]
+        local.grad = None if p.grad is None else p.grad.to_local()
+        p.grad = None
+    known = local_parameters(model)
+    of_shards = [p.local_shard.grad for p in shards if p.local_shard.grad is not None]  # type: ignore[attr-defined]
+    ids = {id(gradient) for gradient in of_shards}
+    others = [p.grad for p in known.values() if p.grad is not None and id(p.grad) not in ids]
+    squares = processes.sum(_square_norm(of_shards, like=shards[0].to_local()))
+    norm = (squares + _square_norm(others, like=squares)).sqrt()
+    torch.nn.utils.clip_grads_with_norm_(known.values(), limit, norm)
+    return norm
+
+
+def _square_norm(gradients: list[Tensor], like: Tensor) -> Tensor:
+    total = like.new_zeros(())
+    for norm in torch._foreach_norm(gradients) if gradients else ():
+        total = total + norm.square()
+    return total
