@@ -24,16 +24,16 @@ class AttentionPool(nn.Module):
         dim: E.
         num_heads: heads.
         num_queries: 0 for the mean token as query; otherwise so many learned queries, averaged.
-        add_max: add the maximum over all values to what attention gives, before the output
-            projection. A small finding is one token of hundreds: in a mean it hardly counts until
-            attention has learned to look there, in a maximum it counts from the first step.
+        add_max: add the maximum over all tokens of ReLU(W t + b) to what attention gives, before
+            the output projection. A small finding is one token of hundreds: in a mean it hardly
+            counts until attention has learned to look there, in a maximum from the first step.
     """
 
     def __init__(
         self, dim: int, num_heads: int, num_queries: int = 0, add_max: bool = False
     ) -> None:
         super().__init__()
-        self.add_max = add_max
+        self.detector = nn.Linear(dim, dim) if add_max else None
         self.attention = nn.MultiheadAttention(dim, num_heads, batch_first=True)
         self.queries = (
             nn.Parameter(torch.randn(1, num_queries, dim) * 0.02) if num_queries else None
@@ -62,11 +62,12 @@ class AttentionPool(nn.Module):
         )
         mask = None if key_mask is None else key_mask[:, None, None, :]
         pooled = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        if self.add_max:
-            hidden = None if mask is None else ~mask.transpose(2, 3)
-            values = v if hidden is None else v.masked_fill(hidden, -torch.inf)
-            pooled = pooled + values.amax(dim=2, keepdim=True)
         pooled = pooled.transpose(1, 2).reshape(batch, -1, dim)
+        if self.detector is not None:
+            found = F.relu(self.detector(tokens))
+            if key_mask is not None:
+                found = found.masked_fill(~key_mask.unsqueeze(-1), 0.0)
+            pooled = pooled + found.amax(dim=1, keepdim=True)
         return attention.out_proj(pooled).mean(dim=1)
 
     def dense(self, tokens: Tensor) -> Tensor:
@@ -77,4 +78,7 @@ class AttentionPool(nn.Module):
         """
         weight = self.attention.in_proj_weight.chunk(3)[2]
         bias = self.attention.in_proj_bias.chunk(3)[2]
-        return self.attention.out_proj(F.linear(tokens, weight, bias))
+        values = F.linear(tokens, weight, bias)
+        if self.detector is not None:
+            values = values + F.relu(self.detector(tokens))
+        return self.attention.out_proj(values)

@@ -18,7 +18,7 @@ from colipri.architectures.rope import (
 )
 from colipri.architectures.stems import build_stem
 from colipri.architectures.tokens import select_tokens
-from colipri.architectures.transformer import Transformer
+from colipri.architectures.transformer import FINAL_NORMS, Transformer
 
 __all__ = ["CHECKPOINTING", "PRESETS", "PrimusEncoder", "select_tokens"]
 
@@ -53,6 +53,7 @@ class PrimusEncoder(nn.Module):
         position_grid: grid of a learned absolute position embedding, as Primus has by default; None
             for none (released COLIPRI), which leaves no weight that depends on the image size.
         activation_checkpointing: "none", "mlp" (recompute the MLP halves) or "full" (whole blocks).
+        final_norm: "layer" (Primus) or "affine", see colipri.architectures.transformer.
 
     Raises:
         ValueError: sizes that do not fit together; the message says which.
@@ -74,8 +75,13 @@ class PrimusEncoder(nn.Module):
         num_register_tokens: int = 0,
         position_grid: Sequence[int] | None = None,
         activation_checkpointing: str = "none",
+        final_norm: str = "layer",
     ) -> None:
         super().__init__()
+        if final_norm not in FINAL_NORMS:
+            raise ValueError(
+                f"final_norm must be one of {', '.join(FINAL_NORMS)}, not {final_norm!r}"
+            )
         if activation_checkpointing not in CHECKPOINTING:
             raise ValueError(
                 f"activation_checkpointing must be one of {', '.join(CHECKPOINTING)}, "
@@ -89,7 +95,14 @@ class PrimusEncoder(nn.Module):
             stem, input_channels, embed_dim, self.patch_embed_size, stem_kwargs or {}
         )
         self.eva = Transformer(
-            embed_dim, depth, num_heads, mlp_ratio, drop_path_rate, init_values, scale_attn_inner
+            embed_dim,
+            depth,
+            num_heads,
+            mlp_ratio,
+            drop_path_rate,
+            init_values,
+            scale_attn_inner,
+            final_norm,
         )
         self.num_register_tokens = num_register_tokens
         if num_register_tokens:

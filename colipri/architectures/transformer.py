@@ -5,15 +5,34 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from colipri.architectures.blocks import Block
+
+
+class ChannelAffine(nn.Module):
+    """Gain and shift per channel: a LayerNorm that keeps the size of what it is given."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return x * self.weight + self.bias
+
+
+FINAL_NORMS = {"layer": nn.LayerNorm, "affine": ChannelAffine}
 
 
 class Transformer(nn.Module):
     """Blocks and final norm; named ``eva`` in the encoder, as in Primus' state dict.
 
     ``pos_embed``, a learned absolute position embedding, is added by encoders that have one.
+    ``final_norm`` is "layer" (Primus) or "affine" (:class:`ChannelAffine`, with parameters of the
+    same names): behind a convolutional stem and few blocks a LayerNorm makes tokens in which
+    nothing was found as large as the others, and a maximum over tokens then picks their noise.
     """
 
     def __init__(
@@ -25,6 +44,7 @@ class Transformer(nn.Module):
         drop_path_rate: float,
         init_values: float | None,
         scale_attn_inner: bool,
+        final_norm: str = "layer",
     ) -> None:
         super().__init__()
         # on the CPU also where a meta device is the default: the rates are needed as numbers
@@ -33,7 +53,7 @@ class Transformer(nn.Module):
             Block(embed_dim, num_heads, mlp_ratio, rate, init_values, scale_attn_inner)
             for rate in rates
         )
-        self.norm = nn.LayerNorm(embed_dim)
+        self.norm = FINAL_NORMS[final_norm](embed_dim)
         self.register_parameter("pos_embed", None)
         self._initialise()
 

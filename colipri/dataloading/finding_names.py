@@ -40,7 +40,7 @@ class FindingNames:
             positives.append(_positive_text(report))
         frequent = [n for n, c in denials.most_common(MAXIMUM_NAMES) if c >= MINIMUM_REPORTS]
         self._set(frequent)
-        asserted = Counter(name for text in positives for name in set(self._found(text)))
+        asserted = Counter(name for text in positives for name in set(self.found(text)))
         self._set([name for name in frequent if asserted[name] >= MINIMUM_REPORTS])
         # Share of the assertions and of the denials to use, so that both are equally frequent.
         self.shares = {
@@ -53,8 +53,8 @@ class FindingNames:
 
     def of(self, report: StructuredReport) -> tuple[list[str], list[str]]:
         """Names that the report asserts, and names that it denies; what it doubts is neither."""
-        shown = list(dict.fromkeys(self._found(_positive_text(report))))
-        doubted = set(self._found(" ".join(report.with_polarity("uncertain")).lower()))
+        shown = list(dict.fromkeys(self.found(_positive_text(report))))
+        doubted = set(self.found(" ".join(report.with_polarity("uncertain")).lower()))
         absent = [
             name
             for name in dict.fromkeys(denied_names(report))
@@ -68,17 +68,19 @@ class FindingNames:
         expression = "|".join(re.escape(name) for name in longest_first)
         self._pattern = re.compile(rf"(?<!\w)({expression})(?:s|es)?(?!\w)") if names else None
 
-    def _found(self, text: str) -> list[str]:
+    def found(self, text: str) -> list[str]:
+        """The names in a text of small letters, in the order of their appearance."""
         return self._pattern.findall(text) if self._pattern else []
 
 
 def denied_names(report: StructuredReport) -> list[str]:
     """ "No effusion or pneumothorax." -> effusion, pneumothorax."""
-    prompts = (
-        prompt
-        for sentence in report.with_polarity("negative")
-        for prompt in short_prompts(sentence, "negative")
-    )
+    return [name for sentence in report.with_polarity("negative") for name in denied_in(sentence)]
+
+
+def denied_in(sentence: str) -> list[str]:
+    """As :func:`denied_names`, of one sentence that denies something."""
+    prompts = short_prompts(sentence, "negative")
     return [prompt[len(_NO) :].lower() for prompt in prompts if prompt.lower().startswith(_NO)]
 
 

@@ -20,6 +20,7 @@ class ModelSize:
         shared_dim: width of the shared space and of a text encoder from scratch at most.
         learning_rate: peak; smaller for wider models, as is usual for transformers.
         pool_add_max: see colipri.architectures.pooling.AttentionPool.
+        arch_kwargs: further arguments of the image encoder, instead of the planner's.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ModelSize:
     learning_rate: float
     stem_kwargs: dict[str, Any] = field(default_factory=dict)
     pool_add_max: bool = False
+    arch_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 # Widths and depths of S to L are those of the Primus paper (arXiv 2503.01835).
@@ -39,9 +41,20 @@ LARGE = ModelSize("Primus-L", 1056, 24, 16, "linear", 16, 768, 2e-4)
 MEDIUM = ModelSize("Primus-M", 864, 16, 12, "linear", 16, 768, 3e-4)
 BASE = ModelSize("Primus-B", 792, 12, 12, "linear", 16, 768, 3e-4)
 SMALL = ModelSize("PrimusV2-S", 396, 12, 6, "v2", 16, 384, 5e-4)
-# For minutes on a CPU: most of what it learns it learns in the stem, in a few hundred steps.
+# For minutes on a CPU: most of what it learns it learns in the stem, in a few hundred steps. So the
+# one block starts as nearly nothing, and no norm hides how strongly the stem answered.
 TINY = ModelSize(
-    "Primus-XS (light stem)", 96, 2, 4, "light", 3.5, 192, 1e-3, {"context": 128}, True
+    "Primus-XS (light stem)",
+    96,
+    1,
+    4,
+    "light",
+    3.5,
+    192,
+    3e-3,
+    {"context": 128},
+    True,
+    {"init_values": 0.01, "drop_path_rate": 0.0, "final_norm": "affine"},
 )
 
 # (studies with a report at least, size): more data carries a larger model. Convolutional stems

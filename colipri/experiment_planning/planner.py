@@ -186,6 +186,7 @@ class ColipriPlanner:
                 "init_values": 0.1,
                 "scale_attn_inner": True,
                 "activation_checkpointing": "none",
+                **size.arch_kwargs,
             },
             "_kw_requires_import": [],
         }

@@ -11,7 +11,7 @@ the model, and weights that come from elsewhere are left alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,17 +36,20 @@ def last_layers(model: ColipriModel) -> dict[str, tuple[nn.Module, nn.Linear]]:
 
 
 @torch.no_grad()
-def center_embeddings(model: ColipriModel, encoder: Any, parts: list[Any]) -> None:
+def center_embeddings(
+    model: ColipriModel, encoder: Any, parts: list[Any], towers: Sequence[str] = ("image", "text")
+) -> None:
     """Set the last layers so that ``parts`` have centred embeddings of unit variance.
 
     Args:
         model: fresh; changed in place.
         encoder: the trainer's, with ``encode(part)``.
         parts: micro batches, FEWEST_CASES together at least.
+        towers: whose last layers are set.
     """
     training = model.training
     model.eval()  # no augmentation, no dropout: a function of the batch and the weights
-    layers = last_layers(model)
+    layers = {name: layer for name, layer in last_layers(model).items() if name in towers}
     with _outputs({name: module for name, (module, _) in layers.items()}) as seen:
         for part in parts:
             encoder.encode(part)

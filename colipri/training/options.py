@@ -16,6 +16,7 @@ TRAINING_ENTRIES = {
     "layer_decay": "of the rate per layer below the top of the image encoder: 0.75",
     "compile": "torch.compile for the image encoder: true",
     "center_embeddings": "on the first batch, so that cases differ from the start: true",
+    "text_start_iterations": "steps on reports alone that start a text encoder from scratch: 150",
     "weight_decay": "of matrices",
     "betas": "of AdamW: [0.9, 0.98]",
     "gradient_clip": "largest norm of the gradient",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from signal import Signals
@@ -17,6 +18,7 @@ from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.sharing import Share, shared_part_size
+from colipri.experiment_planning.objective_flops import training_flops
 from colipri.experiment_planning.plans import Plans
 from colipri.objectives.registry import build_objectives, with_defaults
 from colipri.training.averaging import averaged_weights
@@ -36,7 +38,13 @@ from colipri.training.schedule import learning_rate
 from colipri.training.sharding import clip_gradients, replicated, shard_model
 from colipri.training.signals import StopRequest
 from colipri.training.step import BatchEncoder, paired_rows
-from colipri.training.throughput import format_duration, measured_peak_flops
+from colipri.training.text_start import (
+    FEWEST_NAMES,
+    ITERATIONS,
+    TextStart,
+    start_text_encoder,
+)
+from colipri.training.throughput import ModelFlops, format_duration, measured_peak_flops
 from colipri.training.trained_parts import freeze_unreached
 from colipri.training.trainer_state import restore_trainer, trainer_state
 from colipri.training.validation import ValidationResult, validate
@@ -133,6 +141,7 @@ class ColipriTrainer:
             self.processes,
             fill,
         )
+        self.model_flops = ModelFlops(self.model, self.configuration.raw)
         self.peak_flops = measured_peak_flops(
             self.device, torch.bfloat16 if self.use_bf16() else torch.float32
         )
@@ -295,8 +304,8 @@ class ColipriTrainer:
                 weights are those before the step.
         """
         iteration = self.global_iteration()
-        if iteration == 0:
-            self.center_embeddings(batch)
+        if iteration == 0 and self.step.compares and self.started_from is None:
+            self.start_fresh_model(batch)
         self.spread_model()
         step_seed = derive_seed(self.options.seed, "step", iteration)
         torch.manual_seed(step_seed)  # drop path, dropout: a function of the iteration alone
@@ -320,18 +329,44 @@ class ColipriTrainer:
         values = {"loss": float(loss), "gradient_norm": float(norm)}
         return values | {name: float(value) for name, value in terms.items()}
 
-    def center_embeddings(self, batch: dict[str, Any]) -> None:
-        """Before the first step of a fresh model (colipri.training.embedding_init)."""
-        wanted = self.settings.get("center_embeddings", True) and self.step.compares
-        if not wanted or self.started_from is not None:
-            return
+    def start_fresh_model(self, batch: dict[str, Any]) -> None:
+        """Before the first step: a text encoder that knows the findings, embeddings that differ."""
+        towers = ("image",) if self.start_text_encoder() else ("image", "text")
+        if self.settings.get("center_embeddings", True):
+            self.center_embeddings(batch, towers)
+        if self.average is not None:
+            self.average.restart(self.model)
+
+    def start_text_encoder(self) -> bool:
+        """Teach a text encoder from scratch what reports assert (colipri.training.text_start)."""
+        scratch = self.configuration.raw["text_encoder"]["source"] == "scratch"
+        iterations = self.settings.get("text_start_iterations", ITERATIONS if scratch else 0)
+        start = TextStart(list(self.data.training_reports())) if iterations else None
+        if start is None or len(start.names) < FEWEST_NAMES:
+            return False
+        logger.info(
+            "Text encoder: %d steps on reports, to tell what they assert and deny (%d names)",
+            iterations,
+            len(start.names),
+        )
+        loss = start_text_encoder(
+            self.model,
+            start,
+            self.tokenizer,
+            self.configuration.max_text_tokens,
+            iterations,
+            derive_seed(self.options.seed, "text start"),
+        )
+        logger.info("Text encoder: loss %.3f at the end", loss)
+        return True
+
+    def center_embeddings(self, batch: dict[str, Any], towers: Sequence[str]) -> None:
+        """Set the last layers from the first batch (colipri.training.embedding_init)."""
         rows = paired_rows(batch)
         if len(rows) >= FEWEST_CASES:
             size = self.settings["micro_batch_size"]
             parts = self.encoder.micro_batches(batch, size, 0, rows)
-            center_embeddings(self.model, self.encoder, parts)
-            if self.average is not None:
-                self.average.restart(self.model)
+            center_embeddings(self.model, self.encoder, parts, towers)
 
     def spread_model(self) -> None:
         """Before the first step here: the same weights in all processes, or a shard in each."""
@@ -356,7 +391,8 @@ class ColipriTrainer:
 
     def backward(self, batch: dict[str, Any], seed: int, terms: dict[str, Tensor]) -> Tensor:
         """Gradients of all objectives on one batch; fills ``terms``."""
-        return self.step.backward(batch, seed, terms)
+        with self.model_flops.counting():
+            return self.step.backward(batch, seed, terms)
 
     # ---------------------------------------------------------------- after an epoch
 
@@ -410,10 +446,14 @@ class ColipriTrainer:
         )
 
     def flops_per_sample(self) -> float:
-        """Model FLOPs of one training sample (forward and backward, recomputation not counted)."""
-        from colipri.experiment_planning.flops import training_flops_per_sample
+        """Model FLOPs of one training sample (forward and backward, recomputation not counted).
 
-        return training_flops_per_sample(self.configuration.raw, self.encoder.mean_tokens())
+        As counted in the steps of this process; before the first, as the plan reckons.
+        """
+        counted = self.model_flops.per_step()
+        if counted is None:
+            return sum(training_flops(self.configuration.raw, None, self.objectives).values())
+        return counted * self.processes.size / self.settings["batch_size"]
 
     def run_final_validation(self) -> Path:
         """``--val``: validate and write all details to validation/summary.json."""

@@ -19,8 +19,14 @@ _PRESET_OPTIONS = {
     "num_register_tokens": 0,
     "init_values": 0.1,
     "scale_attn_inner": True,
+    "final_norm": "layer",
 }
-_OPTION_DEFAULTS = {"stem": "linear", "num_register_tokens": 0, "init_values": 0.1}
+_OPTION_DEFAULTS = {
+    "stem": "linear",
+    "num_register_tokens": 0,
+    "init_values": 0.1,
+    "final_norm": "layer",
+}
 
 
 def nnssl_adaptation_plan(

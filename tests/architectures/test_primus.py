@@ -178,3 +178,16 @@ def test_drop_path_leaves_out_whole_branches_and_keeps_the_expectation():
     assert torch.equal(y, torch.where(kept.view(-1, 1, 1), x / 0.75, 0.0))
     assert float(kept.float().mean()) == pytest.approx(0.75, abs=0.03)
     assert torch.equal(drop.eval()(x), x)
+
+
+def test_the_affine_final_norm_has_the_same_parameters_and_keeps_sizes():
+    torch.manual_seed(0)
+    sizes = {"input_channels": 1, "embed_dim": 24, "depth": 1, "num_heads": 4}
+    layer = PrimusEncoder(**sizes)
+    affine = PrimusEncoder(**sizes, final_norm="affine")
+    affine.load_state_dict(layer.state_dict())
+    image = torch.randn(1, 1, 16, 16, 16)
+    expected = nn.functional.layer_norm(affine(image), [24])
+    torch.testing.assert_close(layer(image), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="final_norm must be one of layer, affine, not 'none'"):
+        PrimusEncoder(**sizes, final_norm="none")

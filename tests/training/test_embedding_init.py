@@ -13,6 +13,7 @@ from colipri.training.options import RunOptions
 from colipri.training.variants import ColipriTrainer_CO
 
 NAME = "Dataset950_Tiny"
+TOWERS = ("image", "text")
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def outputs(trainer, batch):
 
 def test_cases_of_the_first_batch_are_centred_with_unit_variance(trainer):
     batch = trainer.data.next_batch()
-    trainer.center_embeddings(batch)
+    trainer.center_embeddings(batch, TOWERS)
     for embedded in outputs(trainer, batch).values():
         assert embedded.mean(0).abs().max() < 1e-3
         assert (embedded.std(0) - 1).abs().max() < 1e-2
@@ -55,29 +56,34 @@ def test_nothing_random_is_used_up(trainer):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    trainer.center_embeddings(batch)
+    trainer.center_embeddings(batch, TOWERS)
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_it_happens_before_the_first_step_and_never_again(trainer, monkeypatch):
     calls = []
-    monkeypatch.setattr(type(trainer), "center_embeddings", lambda self, batch: calls.append(1))
+    monkeypatch.setattr(type(trainer), "start_fresh_model", lambda self, batch: calls.append(1))
     trainer.train_step(trainer.data.next_batch())
     trainer.iteration_in_epoch = 1
     trainer.train_step(trainer.data.next_batch())
     assert calls == [1]
 
 
-@pytest.mark.parametrize("reason", ["switched off", "pretrained", "frozen"])
+def test_pretrained_weights_are_no_fresh_model(trainer, monkeypatch):
+    monkeypatch.setattr(type(trainer), "start_fresh_model", lambda self, batch: pytest.fail())
+    trainer.started_from = SimpleNamespace()
+    trainer.train_step(trainer.data.next_batch())
+
+
+@pytest.mark.parametrize("reason", ["switched off", "frozen"])
 def test_other_weights_are_left_alone(trainer, reason):
     if reason == "switched off":
-        trainer.settings["center_embeddings"] = False
-    elif reason == "pretrained":
-        trainer.started_from = SimpleNamespace()
+        trainer.settings |= {"center_embeddings": False}
     else:
         for parameter in trainer.model.parameters():
             parameter.requires_grad_(False)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    trainer.center_embeddings(trainer.data.next_batch())
+    trainer.settings["text_start_iterations"] = 0
+    trainer.start_fresh_model(trainer.data.next_batch())
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, before[name]), name
