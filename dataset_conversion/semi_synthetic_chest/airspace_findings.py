@@ -26,8 +26,8 @@ _LOBE_NAMES = [lobe for lobes in LOBES.values() for lobe in lobes]
 def draw_consolidation(rng: np.random.Generator) -> Details:
     """Lobe and radius (mm)."""
     lobe = _LOBE_NAMES[int(rng.integers(len(_LOBE_NAMES)))]
-    radius = float(rng.uniform(26, 48))
-    return {"lobe": lobe, "radius_mm": radius, "size": size_word(radius, (33, 41))}
+    radius = float(rng.uniform(30, 52))
+    return {"lobe": lobe, "radius_mm": radius, "size": size_word(radius, (37, 45))}
 
 
 def insert_consolidation(chest: Chest, details: Details, label: int) -> Details:
@@ -52,8 +52,8 @@ def draw_opacity(rng: np.random.Generator) -> Details:
     return {
         "sides": sides,
         "side": side_word(sides),
-        "count": int(rng.integers(2, 5)),
-        "radius_mm": float(rng.uniform(22, 38)),
+        "count": int(rng.integers(3, 6)),
+        "radius_mm": float(rng.uniform(26, 42)),
         "extent": ["patchy", "multifocal", "hazy"][int(rng.integers(3))],
     }
 
@@ -76,8 +76,8 @@ def insert_opacity(chest: Chest, details: Details, label: int) -> Details:
 
 def draw_nodules(rng: np.random.Generator) -> Details:
     """Number and diameters (mm)."""
-    count = 1 if rng.random() < 0.55 else int(rng.integers(2, 5))
-    diameters = [float(d) for d in np.sort(rng.uniform(14, 30, count))[::-1]]
+    count = 1 if rng.random() < 0.3 else int(rng.integers(2, 7))
+    diameters = [float(d) for d in np.sort(rng.uniform(18, 34, count))[::-1]]
     return {"diameters_mm": diameters, "count": count}
 
 

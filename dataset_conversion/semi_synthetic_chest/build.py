@@ -20,7 +20,7 @@ from dataset_conversion.semi_synthetic_chest.study_files import BuildTask, write
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3  # raise it when the same seed would give other files
+FORMAT = 4  # raise it when the same seed would give other files
 IMAGE_ONLY = 0.1  # share of training studies without a report
 VALIDATION_SHARE = 0.12  # of the number of training studies; the test split has twice that
 

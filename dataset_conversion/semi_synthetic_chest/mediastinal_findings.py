@@ -18,8 +18,8 @@ _AORTA_RADIUS_MM = 13.0
 
 def draw_cardiomegaly(rng: np.random.Generator) -> Details:
     """Size of the heart relative to an ordinary one."""
-    factor = float(rng.uniform(1.25, 1.5))
-    size = "mildly" if factor < 1.3 else "moderately" if factor < 1.4 else "markedly"
+    factor = float(rng.uniform(1.3, 1.55))
+    size = "mildly" if factor < 1.37 else "moderately" if factor < 1.46 else "markedly"
     return {"factor": factor, "size": size}
 
 
@@ -44,10 +44,10 @@ def insert_cardiomegaly(chest: Chest, details: Details, label: int) -> Details:
 
 def draw_calcification(rng: np.random.Generator) -> Details:
     """Number of plaques in the wall of the aorta."""
-    count = int(rng.integers(12, 30))
+    count = int(rng.integers(18, 42))
     return {
         "count": count,
-        "size": "mild" if count < 18 else "moderate" if count < 24 else "severe",
+        "size": "mild" if count < 25 else "moderate" if count < 33 else "severe",
     }
 
 
@@ -65,18 +65,18 @@ def insert_calcification(chest: Chest, details: Details, label: int) -> Details:
         outward = np.cross(direction, chest.rng.standard_normal(3))
         outward /= np.linalg.norm(outward) + 1e-6
         centre = centre + outward * _AORTA_RADIUS_MM
-        plaque, box = blob(chest, centre, float(chest.rng.uniform(3.0, 5.5)), 0.6)
+        plaque, box = blob(chest, centre, float(chest.rng.uniform(4.0, 6.5)), 0.6)
         lung = chest.lung["right"][box] + chest.lung["left"][box]
         plaque = plaque * (lung < 0.4) * (chest.hu[box] > -150)
-        chest.replace(plaque, float(chest.rng.uniform(550, 1100)), box)
+        chest.replace(plaque, float(chest.rng.uniform(700, 1300)), box)
         chest.mark(plaque > 0.4, label, box)
     return details
 
 
 def draw_hernia(rng: np.random.Generator) -> Details:
     """Radius (mm) of the stomach that lies above the diaphragm."""
-    radius = float(rng.uniform(21, 34))
-    return {"radius_mm": radius, "size": size_word(radius, (25, 30))}
+    radius = float(rng.uniform(27, 42))
+    return {"radius_mm": radius, "size": size_word(radius, (32, 37))}
 
 
 def insert_hernia(chest: Chest, details: Details, label: int) -> Details:
