@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from colipri.experiment_planning.flops import num_grid_tokens, training_flops_per_sample
+from colipri.experiment_planning.flops import num_grid_tokens
+from colipri.experiment_planning.objective_flops import TOWERS, training_flops
 
 # Dense bf16 matrix products with fp32 accumulation, TFLOP/s, from the makers' data sheets.
 GPU_TFLOPS = {
@@ -33,16 +34,18 @@ def estimate_compute(configuration: dict[str, Any], body_fraction: float) -> dic
 
     Returns:
         tokens_per_image (all, and kept as expected), tflop_per_step, steps, utilisation, and hours
-        per device. Loading, validation and the optimiser are not counted.
+        per device. Counted are the plan's objectives and those of the default trainer, as for
+        memory, on cases that all have a report. Loading, validation and the optimiser are not.
     """
     tokens = num_grid_tokens(configuration)
     # A token at the body's surface is kept whole, so more tokens are kept than volume.
     kept = min(tokens, round(tokens * min(1.0, body_fraction + 0.1)))
     batch = configuration["batch_size"]
-    flops = batch * training_flops_per_sample(configuration, kept)
+    by_objective = training_flops(configuration, kept)
+    if configuration["micro_batch_size"] < batch:  # the decoders have no first pass
+        by_objective[TOWERS] *= CACHED_GRADIENTS_FACTOR
+    flops = batch * sum(by_objective.values())
     flops *= CHECKPOINTING_FACTOR[configuration["activation_checkpointing"]]
-    if configuration["micro_batch_size"] < batch:
-        flops *= CACHED_GRADIENTS_FACTOR
     training = configuration["training"]
     steps = training["num_epochs"] * training["num_iterations_per_epoch"]
     return {

@@ -12,6 +12,8 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
+BACKWARD = 3  # forward, and twice as much for the gradients of inputs and weights
+
 
 def transformer_flops(num_tokens: float, dim: int, depth: int, mlp_ratio: float = 8 / 3) -> float:
     """Forward FLOPs of ``depth`` blocks on one sample.
@@ -28,10 +30,16 @@ def transformer_flops(num_tokens: float, dim: int, depth: int, mlp_ratio: float 
     return depth * (projections + attention + mlp)
 
 
-def image_flops(arch_kwargs: dict[str, Any], patch_size: list[int], num_tokens: float) -> float:
-    """Forward FLOPs of the image encoder on one sample.
+def image_flops(
+    arch_kwargs: dict[str, Any],
+    patch_size: list[int],
+    num_tokens: float,
+    training: bool = False,
+) -> float:
+    """Forward FLOPs of the image encoder on one sample, or with ``training`` backward as well.
 
-    The stem sees the whole patch, the transformer only the kept tokens.
+    The stem sees the whole patch, the transformer only the kept tokens. Nothing needs the gradient
+    of the image, which saves a third in the stem's first layer.
     """
     registers = arch_kwargs.get("num_register_tokens", 0)
     transformer = transformer_flops(
@@ -40,7 +48,8 @@ def image_flops(arch_kwargs: dict[str, Any], patch_size: list[int], num_tokens: 
         arch_kwargs["depth"],
         arch_kwargs.get("mlp_ratio", 8 / 3),
     )
-    return transformer + _stem_flops(json.dumps(arch_kwargs, sort_keys=True), tuple(patch_size))
+    stem = _stem_flops(json.dumps(arch_kwargs, sort_keys=True), tuple(patch_size), training)
+    return (BACKWARD * transformer if training else transformer) + stem
 
 
 def text_flops(arch_kwargs: dict[str, Any], num_tokens: float) -> float:
@@ -53,33 +62,51 @@ def text_flops(arch_kwargs: dict[str, Any], num_tokens: float) -> float:
     )
 
 
+def pool_flops(num_tokens: float, dim: int, input_dim: int | None = None) -> float:
+    """Forward FLOPs of attention pooling, and of the projection before it from ``input_dim``."""
+    projection = 0.0 if input_dim is None else 2 * num_tokens * input_dim * dim
+    return projection + 4 * num_tokens * dim**2 + 4 * dim**2 + 4 * num_tokens * dim
+
+
+def report_decoder_flops(
+    num_tokens: float,
+    image_tokens: float,
+    dim: int,
+    depth: int,
+    image_dim: int,
+    vocabulary_size: int,
+) -> float:
+    """Forward FLOPs of the report decoder and its output layer on one report (objective R).
+
+    Args:
+        num_tokens: of the report.
+        image_tokens: that cross-attention looks at.
+        dim, depth: of the decoder.
+        image_dim: width of the image encoder.
+        vocabulary_size: of the output layer.
+    """
+    text = 28 * num_tokens * dim**2 + 4 * num_tokens**2 * dim
+    image = 4 * image_tokens * dim**2 + 4 * num_tokens * image_tokens * dim
+    ends = 2 * image_tokens * image_dim * dim + 2 * num_tokens * dim * vocabulary_size
+    return depth * (text + image) + ends
+
+
+def masked_decoder_flops(
+    visible: float, masked: float, encoder_dim: int, patch_voxels: int, dim: int, depth: int
+) -> float:
+    """Forward FLOPs of the decoder that predicts ``masked`` patches (objective M)."""
+    ends = 2 * visible * encoder_dim * dim + 2 * masked * dim * patch_voxels
+    return transformer_flops(visible + masked, dim, depth) + ends
+
+
 def num_grid_tokens(configuration: dict[str, Any]) -> int:
     """Tokens of a whole patch, air included."""
     pairs = zip(configuration["patch_size"], configuration["token_patch_size"], strict=True)
     return prod(size // token for size, token in pairs)
 
 
-def training_flops_per_sample(
-    configuration: dict[str, Any], num_tokens: float | None = None
-) -> float:
-    """Forward and backward of both towers on one pair; recomputation is not counted.
-
-    Args:
-        configuration: of the plan.
-        num_tokens: image tokens that the encoder saw; None for the whole grid.
-    """
-    tokens = num_grid_tokens(configuration) if num_tokens is None else num_tokens
-    image = image_flops(
-        configuration["architecture"]["arch_kwargs"], configuration["patch_size"], tokens
-    )
-    text = text_flops(
-        configuration["text_encoder"].get("arch_kwargs") or {}, configuration["max_text_tokens"]
-    )
-    return 3 * (image + text)
-
-
 @lru_cache(maxsize=16)
-def _stem_flops(arch_kwargs: str, patch_size: tuple[int, ...]) -> float:
+def _stem_flops(arch_kwargs: str, patch_size: tuple[int, ...], training: bool) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -95,6 +122,8 @@ def _stem_flops(arch_kwargs: str, patch_size: tuple[int, ...]) -> float:
             settings.get("stem_kwargs") or {},
         )
         image = torch.zeros(1, settings["input_channels"], *patch_size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        stem(image)
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
+        tokens = stem(image)
+        if training:
+            tokens.sum().backward()
     return float(counter.get_total_flops())

@@ -3,8 +3,112 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+from colipri.architectures.model import ColipriModel
+from colipri.experiment_planning.flops import (
+    BACKWARD,
+    image_flops,
+    masked_decoder_flops,
+    pool_flops,
+    report_decoder_flops,
+    text_flops,
+)
+
+
+class ModelFlops:
+    """Counts a model's arithmetic while it trains: whatever objectives run, on the tokens they see.
+
+    Formulas of the shapes that go in and out, so it costs nothing. Recomputation (activation
+    checkpointing, cached gradients) is no progress and is not counted, nor is what a frozen part
+    would need for its gradients.
+
+    Args:
+        model: its parts are watched from now on.
+        configuration: of the plan.
+    """
+
+    def __init__(self, model: ColipriModel, configuration: dict[str, Any]) -> None:
+        self._model, self._arch = model, configuration["architecture"]["arch_kwargs"]
+        self._patch_size = configuration["patch_size"]
+        self._counting = False
+        self._total, self._steps = 0.0, 0
+        rules = {
+            "image_encoder": self._image,
+            "image_pooler": self._pool,
+            "text_encoder": self._text,
+            "report_decoder": self._report,
+            "masked_decoder": self._masked,
+        }
+        for name, rule in rules.items():
+            part = getattr(model, name)
+            if part is not None:
+                part.register_forward_hook(self._watch(rule))
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """What is computed inside is the forward and backward pass of one training step."""
+        self._counting = True
+        try:
+            yield
+        finally:
+            self._counting = False
+        self._steps += 1
+
+    def per_step(self) -> float | None:
+        """Mean over the steps counted so far; None before the first."""
+        return self._total / self._steps if self._steps else None
+
+    def _watch(self, rule: Any) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            if self._counting and torch.is_grad_enabled():
+                trained = any(p.requires_grad for p in module.parameters())
+                self._total += len(output) * rule(inputs, output, trained)
+
+        return hook
+
+    def _image(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
+        return image_flops(self._arch, self._patch_size, output.shape[1], trained)
+
+    def _pool(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
+        forward = pool_flops(inputs[0].shape[1], output.shape[1], self._arch["embed_dim"])
+        return _times(trained) * forward
+
+    def _text(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
+        bert, length = self._model.text_encoder.encoder.config, inputs[0].shape[1]
+        forward = text_flops(bert.to_dict(), length) + pool_flops(length, bert.hidden_size)
+        return _times(trained) * forward
+
+    def _report(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
+        decoder = self._model.report_decoder
+        assert decoder is not None
+        vocabulary, dim = decoder.token_embeddings.weight.shape
+        image = inputs[1]
+        return _times(trained) * report_decoder_flops(
+            output.shape[1], image.shape[1], dim, len(decoder.blocks), image.shape[2], vocabulary
+        )
+
+    def _masked(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
+        decoder = self._model.masked_decoder
+        assert decoder is not None
+        tokens = inputs[0]
+        return _times(trained) * masked_decoder_flops(
+            tokens.shape[1],
+            output.shape[1],
+            tokens.shape[2],
+            output.shape[2],
+            decoder.embed.out_features,
+            len(decoder.eva.blocks),
+        )
+
+
+def _times(trained: bool) -> int:
+    return BACKWARD if trained else 1
 
 
 def measured_peak_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
