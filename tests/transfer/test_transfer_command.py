@@ -1,10 +1,14 @@
 """colipri_transfer_to_nnunet: one clear line for every bad input, nothing half-written."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+from tiny_dataset import PLANS
 from tiny_model import write_checkpoint
 from transfer.nnunet_data import fingerprint_of, write_nnunet_dataset
 
@@ -102,6 +106,50 @@ def test_an_edited_plan_of_another_encoder(nnunet_folders, checkpoint, capsys):
     file.write_text(json.dumps(plans))
     arguments = ("-d", "411", "-m", str(checkpoint), "--no_pp")
     assert "embed_dim 72, the checkpoint has 36" in error_of(capsys, *arguments)
+
+
+def checkpoint_of(target, channels=1, **arch_changes):
+    """A checkpoint with another encoder than the example plan's."""
+    from colipri.architectures.model import ColipriModel
+
+    plans = json.loads(PLANS.read_text())
+    plans["channel_names"] = {str(number): "CT" for number in range(channels)}
+    numbers = plans["foreground_intensity_properties_per_channel"]
+    numbers.update({str(number): numbers["0"] for number in range(channels)})
+    configuration = plans["configurations"]["3d_lowres"]
+    configuration["normalization_schemes"] = ["CTNormalization"] * channels
+    arch = configuration["architecture"]["arch_kwargs"]
+    arch.update(input_channels=channels, **arch_changes)
+    weights = ColipriModel.from_plans(configuration, 300).state_dict()
+    return write_checkpoint(target, plans=plans, network_weights=weights)
+
+
+def test_an_edited_plan_of_another_token_patch(nnunet_folders, checkpoint, capsys, tmp_path):
+    _, target = ready(nnunet_folders)
+    smaller = checkpoint_of(
+        tmp_path / "smaller.pth", patch_embed_size=[4, 8, 8], stem="linear", stem_kwargs={}
+    )
+    assert run(checkpoint) == 0
+    file = target / "colipriPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["3d_fullres"]["batch_size"] = 3
+    file.write_text(json.dumps(plans))
+    message = error_of(capsys, "-d", "411", "-m", str(smaller), "--no_pp")
+    assert "patch_embed_size [8, 8, 8], the checkpoint has [4, 8, 8]" in message
+    assert "-overwrite_plans_name" in message
+    assert json.loads(file.read_text()) == plans
+    assert run(smaller, "-overwrite_plans_name", "smallerPlans") == 0
+    planned = json.loads((target / "smallerPlans.json").read_text())
+    patch = planned["configurations"]["3d_fullres"]["patch_size"]
+    assert [size % step for size, step in zip(patch, (4, 8, 8), strict=True)] == [0, 0, 0]
+
+
+def test_several_trained_channels_for_another_number(nnunet_folders, capsys, tmp_path):
+    _, target = ready(nnunet_folders, channel_names={"0": "CT", "1": "CT", "2": "CT"})
+    two = checkpoint_of(tmp_path / "two.pth", channels=2)
+    message = error_of(capsys, "-d", "411", "-m", str(two), "--no_pp")
+    assert "trained on 2 channels (CT, CT) and the data set has 3" in message
+    assert [file.name for file in target.iterdir()] == ["dataset_fingerprint.json"]
 
 
 def test_a_plan_of_nnunet_is_not_overwritten(nnunet_folders, checkpoint, capsys):
@@ -210,6 +258,28 @@ def test_a_full_disk_leaves_no_half_file(nnunet_folders, checkpoint, capsys, mon
     message = error_of(capsys, "-d", "411", "-m", str(checkpoint), "--no_pp")
     assert "cannot write" in message and "check free disk space" in message
     assert not [f.name for f in target.iterdir() if "encoder" in f.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit on the size of files")
+def test_a_file_that_really_cannot_grow(nnunet_folders, checkpoint):
+    """The system refuses to write more than 20 kB into a file, as a full disk would."""
+    _, target = ready(nnunet_folders)
+    program = (
+        "import resource, signal, sys\n"
+        "from colipri.run.transfer_to_nnunet import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ("-d", "411", "-m", str(checkpoint), "--no_pp")
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    (message,) = done.stderr.strip().splitlines()
+    assert f"cannot write {target / 'colipriPlans_encoder.pth'}" in message
+    assert "check free disk space" in message
+    assert not [file.name for file in target.iterdir() if "encoder" in file.name]
 
 
 def test_a_disk_that_fills_up_while_nnunet_preprocesses(
