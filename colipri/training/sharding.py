@@ -13,7 +13,7 @@ whole tensors, goes on with any number of processes and either form.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
@@ -149,7 +149,7 @@ def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> Tens
         return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
     for p in shards:  # from the parameter to what the optimiser knows
         local = p.local_shard  # type: ignore[attr-defined]
-        local.grad = None if p.grad is None else p.grad.to_local()
+        local.grad = None if p.grad is None else cast(DTensor, p.grad).to_local()
         p.grad = None
     known = local_parameters(model)
     of_shards = [p.local_shard.grad for p in shards if p.local_shard.grad is not None]  # type: ignore[attr-defined]

@@ -1,0 +1,211 @@
+"""What several processes compute together in tests; they import it by name, and talk by gloo."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from training.test_family import trainer_of
+
+from colipri.dataloading.sharing import Share, cut
+from colipri.objectives.contrastive import KINDS
+from colipri.objectives.opposite_sentence import opposite_sentence_loss
+from colipri.objectives.representations import OppositeSentences, Representations
+from colipri.training.exchange import SharedEmbeddings
+from colipri.training.gradient_cache import contrastive_backward
+from colipri.training.processes import Processes, join_processes, leave_processes
+from colipri.training.sharding import clip_gradients, shard_model, whole_tensor
+from colipri.training.trainer import TrainingStopped
+
+CPU = torch.device("cpu")
+PAIRS, SENTENCES = 10, 7
+# letters, options: five cases one by one, or four in parts of two; random numbers in all of them
+STEPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "infonce": ("CRMO", {"batch_size": 5, "micro_batch_size": 1}),
+    "siglip": (
+        "CRMO",
+        {
+            "batch_size": 4,
+            "micro_batch_size": 2,
+            "contrastive_kind": "siglip",
+            "objective_options": {"R.parallel": 0.5, "O.weight": 1.0},
+            "mixing": {"image_only_share": 0.5},
+        },
+    ),
+}
+
+
+def together(size: int, function: Callable[..., None], *arguments: Any) -> None:
+    """Run ``function(processes, *arguments)`` in so many processes, and wait for them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    context = multiprocessing.get_context("spawn")
+    started = [
+        context.Process(target=_one, args=(rank, size, port, function, arguments))
+        for rank in range(size)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(500)
+    codes = [process.exitcode for process in started]
+    for process in started:
+        process.kill()
+    assert codes == [0] * size, codes
+
+
+def _one(rank: int, size: int, port: str, function: Any, arguments: Any) -> None:
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": str(rank)}
+    os.environ.update({"RANK": str(rank), "WORLD_SIZE": str(size), **where})
+    torch.set_num_threads(1)
+    processes, _ = join_processes(CPU)
+    assert processes == Processes(rank, size)
+    function(processes, *arguments)
+    leave_processes()
+
+
+# ---------------------------------------------------------------- double precision, small towers
+
+
+class Towers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 4))
+        self.text = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 4))
+        self.unused = nn.Parameter(torch.ones(3))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(5.0)))
+        self.logit_bias = nn.Parameter(torch.tensor(-1.0))
+
+
+def tower_gradients(processes: Processes, kind: str, chunk: int) -> dict[str, Any]:
+    """C, O, and a loss of single cases, on parts that this process has; summed over all."""
+    torch.manual_seed(0)
+    model = Towers().double()
+    data = [torch.randn(n, width).double() for n, width in ((PAIRS, 6), (PAIRS, 5), (SENTENCES, 5))]
+    index = {name: torch.randint(n, (23,)) for name, n in (("image", PAIRS), ("present", 7))}
+    absent, shown = torch.randint(7, (23,)), torch.rand(23) < 0.5
+    positives = torch.eye(PAIRS, dtype=torch.bool)
+    positives[0, 3] = positives[3, 0] = True
+    share = Share(processes.rank, processes.size)
+    parts, places = [], []
+    for name, names, count in (("p", ("image", "text"), PAIRS), ("s", ("sentences",), SENTENCES)):
+        rows = cut(range(count), chunk)
+        for number, _ in share.of(len(rows)):
+            parts.append((name, list(rows[number])))
+            place = slice(rows[number][0], rows[number][-1] + 1)
+            places.append(dict.fromkeys(names, place))
+
+    def encode(part: tuple[str, list[int]]) -> dict[str, torch.Tensor]:
+        name, rows = part
+        if name == "s":
+            return {"sentences": F.normalize(model.text(data[2][rows]), dim=1)}
+        image, text = model.image(data[0][rows]), model.text(data[1][rows])
+        return {"image": F.normalize(image, dim=1), "text": F.normalize(text, dim=1)}
+
+    def with_loss(part: tuple[str, list[int]]) -> Any:
+        embedded = encode(part)
+        return embedded, embedded["image"].exp().sum() / PAIRS if part[0] == "p" else None
+
+    def loss_of(embeddings: dict[str, torch.Tensor]) -> torch.Tensor:
+        compared = Representations(
+            embeddings["image"],
+            embeddings["text"],
+            positives,
+            model.logit_scale.exp(),
+            model.logit_bias,
+            OppositeSentences(
+                embeddings["sentences"], index["image"], index["present"], absent, shown
+            ),
+        )
+        return KINDS[kind](compared)[0] + 0.5 * opposite_sentence_loss(compared)[0]
+
+    rows_of = {"image": PAIRS, "text": PAIRS, "sentences": SENTENCES}
+    exchange = SharedEmbeddings(processes, rows_of, places, 4, CPU, torch.float64)
+    loss = contrastive_backward(parts, encode, loss_of, CPU, with_loss, exchange=exchange)
+    processes.sum_gradients(model.parameters())
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    return {"loss": processes.sum(loss), "gradients": gradients}
+
+
+def all_tower_gradients(processes: Processes, folder: Path) -> None:
+    for kind in KINDS:
+        for chunk in (1, 3, 10):
+            result = tower_gradients(processes, kind, chunk)
+            torch.save(result, folder / f"{kind}_{chunk}_{processes.rank}.pt")
+
+
+# ---------------------------------------------------------------- a step of the real trainer
+
+
+def step_gradients(name: str, folder: Path, parallel: str = "ddp") -> dict[str, Any]:
+    """Loss, terms and gradients of the second batch, with all random numbers on."""
+    letters, options = STEPS[name]
+    trainer = trainer_of(f"ColipriTrainer_{letters}", folder, parallel=parallel, **options)
+    trainer.initialize()
+    if parallel == "fsdp":
+        shard_model(trainer.model, trainer.optimizer, trainer.average, trainer.processes)
+    trainer.data.start_training(1)
+    batch = trainer.data.next_batch()
+    terms: dict[str, torch.Tensor] = {}
+    loss = trainer.backward(batch, 7, terms)
+    gradients = {
+        name: None if p.grad is None else whole_tensor(p.grad, p).clone()
+        for name, p in trainer.model.named_parameters()
+    }
+    images = batch["image"].shape[0]
+    norm = clip_gradients(trainer.model, 1.0, trainer.processes)
+    return {"loss": loss, "terms": terms, "gradients": gradients, "images": images, "norm": norm}
+
+
+def all_steps(processes: Processes, folder: Path) -> None:
+    for name in STEPS:
+        for parallel in ("ddp", "fsdp"):
+            result = step_gradients(name, folder, parallel)
+            torch.save(result, folder / f"{name}_{parallel}_{processes.rank}.pt")
+
+
+# ---------------------------------------------------------------- whole trainings
+
+
+def train(
+    processes: Processes, folder: Path, stop_after: int | None = None, parallel: str = "ddp"
+) -> Any:
+    """Train, or go on from the checkpoint that is there; the last process gets a signal."""
+    folder.mkdir(exist_ok=True)
+    trainer = trainer_of(
+        "ColipriTrainer_CRMO",
+        folder,
+        epochs=2,
+        iterations_per_epoch=2,
+        micro_batch_size=1,
+        parallel=parallel,
+        training={"ema_decay": 0.5, "text_start_iterations": 2},
+    )
+    trainer.initialize()
+    if (folder / "checkpoint_latest.pth").is_file():
+        trainer.resume(folder / "checkpoint_latest.pth")
+    original = trainer.train_step
+
+    def watched(batch: dict[str, Any]) -> dict[str, float]:
+        last = processes.rank == processes.size - 1
+        if last and trainer.global_iteration() + 1 == stop_after:
+            signal.raise_signal(signal.SIGUSR1)
+        return original(batch)
+
+    trainer.train_step = watched
+    try:
+        trainer.run_training()
+        assert stop_after is None
+    except TrainingStopped as stopped:
+        assert str(stopped) == "SIGUSR1" and trainer.global_iteration() == stop_after
+    return trainer

@@ -1,0 +1,111 @@
+"""Two and three processes compute what one process computes: losses, every gradient, trainings."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training.distributed_work import (
+    STEPS,
+    all_steps,
+    all_tower_gradients,
+    step_gradients,
+    together,
+    tower_gradients,
+    train,
+)
+
+from colipri.objectives.contrastive import KINDS
+from colipri.training.processes import Processes
+
+SIZES = (2, 3)
+
+
+@cache
+def towers(size: int, folder: Path) -> Path:
+    """Results of so many processes, computed once."""
+    target = folder / f"towers{size}"
+    target.mkdir()
+    together(size, all_tower_gradients, target)
+    return target
+
+
+@cache
+def steps(size: int, folder: Path) -> Path:
+    target = folder / f"steps{size}"
+    target.mkdir()
+    together(size, all_steps, target)
+    return target
+
+
+@cache
+def alone(name: str, folder: Path) -> dict[str, Any]:
+    return step_gradients(name, folder)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("chunk", [1, 3, 10])
+def test_double_precision_for_every_parameter(kind, chunk, size, tmp_path_factory) -> None:
+    """C and O, and a loss of single cases; 10 pairs and 7 sentences are no multiple of anything,
+    and in one part of 10 all but one process have nothing to encode."""
+    whole = tower_gradients(Processes(), kind, 10)
+    folder = towers(size, tmp_path_factory.getbasetemp())
+    for rank in range(size):
+        parts = torch.load(folder / f"{kind}_{chunk}_{rank}.pt", weights_only=True)
+        assert torch.allclose(parts["loss"], whole["loss"], rtol=1e-12)
+        for name, gradient in whole["gradients"].items():
+            if gradient is None:  # of a parameter that is not used
+                assert parts["gradients"][name] is None, name
+            else:
+                close = torch.allclose(parts["gradients"][name], gradient, rtol=1e-9, atol=1e-13)
+                assert close, name
+        assert whole["gradients"]["unused"] is None
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", sorted(STEPS))
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_step_of_all_objectives_with_its_random_numbers(
+    name, size, parallel, tiny, tmp_path_factory
+) -> None:
+    """C, R, M and O of a real model, with augmentation, drop path and dropout."""
+    folder = tmp_path_factory.getbasetemp()
+    whole = alone(name, folder)
+    images = 0
+    for rank in range(size):
+        parts = torch.load(steps(size, folder) / f"{name}_{parallel}_{rank}.pt", weights_only=True)
+        assert torch.allclose(parts["loss"], whole["loss"], rtol=1e-5)
+        assert torch.allclose(parts["norm"], whole["norm"], rtol=1e-4)
+        assert parts["terms"].keys() == whole["terms"].keys()
+        for term, value in whole["terms"].items():
+            assert torch.allclose(parts["terms"][term], value, rtol=1e-5), term
+        assert any(parts["gradients"]) and parts["gradients"].keys() <= whole["gradients"].keys()
+        for parameter, gradient in parts["gradients"].items():
+            expected = whole["gradients"][parameter]
+            if expected is None:
+                assert gradient is None, parameter
+            else:  # float32; parts are the same, only sums have another order
+                error = (gradient - expected).norm() / expected.norm().clamp_min(1e-5)
+                assert error < 1e-3, parameter
+        images += parts["images"]
+    if parallel == "ddp":
+        assert images == whole["images"]  # each image was read by one process
+
+
+def test_two_then_three_then_one_process_is_one_training(tiny, tmp_path) -> None:
+    """Stopped by a signal to one process; whole weights, shards and one process follow up."""
+    whole = train(Processes(), tmp_path / "whole")
+    together(2, train, tmp_path / "parts", 1)
+    together(3, train, tmp_path / "parts", 3, "fsdp")
+    parts = train(Processes(), tmp_path / "parts")
+    for first, second in zip(whole.history, parts.history, strict=True):
+        for kind in ("train", "val"):
+            assert second[kind] == pytest.approx(first[kind], rel=1e-2, abs=1e-3)
+    other = parts.model.state_dict()
+    for name, value in whole.model.state_dict().items():
+        # AdamW turns gradients that are nothing but rounding into steps of the learning rate
+        assert torch.allclose(value, other[name], rtol=1e-3, atol=2e-3), name
