@@ -1,260 +1,281 @@
-"""Pretrained against from scratch in nnU-Net: equal plans, folds, seeds and epochs, few labels.
+"""Pretrained against from scratch in stock nnU-Net: equal plans, folds, seeds and epochs.
 
-    python benchmarks/segmentation_transfer.py -d 604 -m checkpoint_final.pth -o transfer_604
+    python benchmarks/segmentation_transfer.py --data DIR -o transfer
+    python benchmarks/segmentation_transfer.py --data DIR -o transfer --datasets hippocampus \\
+        --fractions 0.1 1.0 --folds 2
 
-Runs colipri_transfer_to_nnunet, then nnUNetv2_train for every fold, share of the labels and start
-(pretrained, scratch), each in a process of its own. Killed and started again, it goes on with the
-run that was interrupted. Prints and writes Dice and mean surface distance with 95 % intervals over
-cases, and the paired difference. The data set lies in $nnUNet_raw, as for nnU-Net.
+DIR holds the folders msd_hippocampus_subset (imagesTr, labelsTr) and sts_ct_gtv (images, labels);
+--datasets also takes any raw data set of nnU-Net by its folder (Dataset004_Name). Per fold, the
+encoder is pre-trained on the images of the fold's training cases alone, without labels; of the
+validation cases only sizes and intensities enter the plans, as always in nnU-Net. Then
+nnUNetv2_train fine-tunes it and trains its twin from random weights, with 10, 25 and 100 % of the
+fold's labels.
+
+Every step is one of the commands that users type, in a process of its own, with its output in
+OUT/logs. Killed at any moment and started again, the same command goes on; a fine-tuning that was
+interrupted is trained anew, so the result is that of a run which was never stopped. OUT/table.md,
+curves_*.png and results.json are written anew after every training. Two idle cores are estimated to
+need 85 minutes for everything (from the processor time of single steps).
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO
 
-import numpy as np
+from segmentation_transfer_data import Source, find_sources, write_raw_dataset, write_splits
+from segmentation_transfer_results import write_results
+
+from colipri.common.atomic import atomic_write_json
 
 STARTS = {"pretrained": "nnUNetTrainer_colipri", "scratch": "nnUNetTrainer_colipri_scratch"}
+PLANS = "colipriPlans"
+PRETRAINER = "ColipriTrainer_M"
+CONFIGURATION = "3d_lowres"  # of pre-training: one patch shows all of these small images
 SEED = 12345
-RESAMPLES = 2000
+FIXED = ("epochs", "iterations", "pretraining_epochs", "pretraining_iterations", "m", "spacing")
 
 
 def main() -> None:
-    """Everything that is missing, then the table."""
+    """Everything that is missing, then tables and curves."""
     options = _options()
-    folder = _transfer(options)
-    splits = _write_splits(folder, options)
-    runs = [
-        (start, share, fold)
-        for fold in options.folds
-        for share in options.shares
-        for start in STARTS
-    ]
-    started = time.monotonic()
-    for number, (start, share, fold) in enumerate(runs, start=1):
-        done = _train(options, folder, start, splits.index((share, fold)))
-        elapsed = (time.monotonic() - started) / 60
-        state = "trained" if done else "was there"
-        print(
-            f"{number}/{len(runs)} {start}, {share:g} % of the labels, fold {fold}: {state}", end=""
+    sources = find_sources(options.datasets, options.data)
+    out = Path(options.o).absolute()
+    _require_same_experiment(out, options)
+    lock = _lock(out)
+    experiments = [Experiment(source, out, options, lock) for source in sources]
+    for experiment in experiments:
+        experiment.prepare()
+    for experiment in experiments:
+        experiment.train_all(experiments)
+
+
+class Experiment:
+    """One data set: its folders, its steps, and what they cost."""
+
+    def __init__(
+        self, source: Source, out: Path, options: argparse.Namespace, lock: IO[str]
+    ) -> None:
+        self.source, self.out, self.options, self.lock = source, out, options, lock
+        self.folds = options.folds or source.folds
+        self.environment = {
+            f"{program}_{name}": str(out / f"{program}_{name}")
+            for program in ("nnUNet", "colipri")
+            for name in ("raw", "preprocessed", "results")
+        }
+        for folder in self.environment.values():
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        self.preprocessed = Path(self.environment["nnUNet_preprocessed"]) / source.name
+        self.pretraining = Path(self.environment["colipri_preprocessed"]) / source.name
+        self.splits: dict[tuple[float, int], int] = {}
+
+    def prepare(self) -> None:
+        """Raw data, folds, one pre-training per fold, and nnU-Net's plan for its encoder."""
+        raw = write_raw_dataset(self.source, Path(self.environment["nnUNet_raw"]))
+        fractions, folds = self.options.fractions, self.folds
+        self.splits = write_splits(raw, self.preprocessed, fractions, folds, SEED)
+        missing = [fold for fold in range(folds) if not self._encoder(fold).is_file()]
+        if missing and not self.options.m:
+            self._make_pretraining_ready(raw)
+        for fold in missing:
+            self._transfer(self.options.m or str(self._pretrained(fold)))
+            os.replace(self.preprocessed / f"{PLANS}_encoder.pth", self._encoder(fold))
+
+    def train_all(self, experiments: list[Experiment]) -> None:
+        """Every cell that has no result yet; the table is brought up to date after each."""
+        for fraction in self.options.fractions:
+            for fold in range(self.folds):
+                for start in STARTS:
+                    self._train(start, fraction, fold)
+                    write_results(
+                        self.out, [(e.source, e.results()) for e in experiments], vars(self.options)
+                    )
+
+    def results(self) -> dict[str, dict[float, list[Path]]]:
+        """Finished validation summaries: start -> fraction -> one file per fold."""
+        return {
+            start: {
+                fraction: [
+                    summary
+                    for fold in range(self.folds)
+                    if (summary := self._run_folder(start, fraction, fold) / _SUMMARY).is_file()
+                ]
+                for fraction in self.options.fractions
+            }
+            for start in STARTS
+        }
+
+    # ------------------------------------------------------------------ steps
+
+    def _make_pretraining_ready(self, raw: Path) -> None:
+        number, name = str(self.source.number), self.source.name.split("_", 1)[1]
+        arguments = ["-i", str(raw), "-d", number, "-n", name, "-np", "2"]
+        self._command("colipri_convert_dataset", "nnunet", *arguments)
+        arguments = ["-d", number, "-c", CONFIGURATION, "-np", "2", "-text_encoder", "scratch"]
+        arguments += ["-gpu_memory_target", self.options.gpu_memory_target]
+        self._command("colipri_plan_and_preprocess", *arguments)
+        folds = json.loads((self.preprocessed / "folds.json").read_text())
+        atomic_write_json(self.pretraining / "splits_final.json", folds)
+
+    def _pretrained(self, fold: int) -> Path:
+        """The checkpoint of a fold's pre-training, trained to its end."""
+        results = Path(self.environment["colipri_results"]) / self.source.name
+        run = results / f"{PRETRAINER}__{PLANS}__{CONFIGURATION}" / f"fold_{fold}"
+        final = run / "checkpoint_final.pth"
+        if not final.is_file():
+            epochs, iterations = _pretraining_length(self.options, self.source)
+            arguments = [str(self.source.number), CONFIGURATION, str(fold), "-tr", PRETRAINER]
+            arguments += ["-device", self.options.device, "-num_workers", "0"]
+            arguments += ["--epochs", epochs, "--iterations_per_epoch", iterations]
+            arguments += ["--c"] if (run / "checkpoint_latest.pth").is_file() else []
+            self._command("colipri_train", *arguments)
+        return final
+
+    def _transfer(self, checkpoint: str) -> None:
+        arguments = ["-d", str(self.source.number), "-m", checkpoint, "-np", "2"]
+        arguments += ["-gpu_memory_target", self.options.gpu_memory_target]
+        arguments += ["--spacing", *self.options.spacing]
+        self._command("colipri_transfer_to_nnunet", *arguments)
+        file = self.preprocessed / f"{PLANS}.json"
+        plans = json.loads(file.read_text())
+        plans["configurations"]["3d_fullres"]["colipri_training"].update(
+            num_epochs=self.options.epochs,
+            num_iterations_per_epoch=self.options.iterations,
+            num_val_iterations_per_epoch=1,
+            warmup_epochs=max(1, self.options.epochs // 10),
+            decoder_only_epochs=0,  # neither this nor smaller rates below suits random weights:
+            layer_decay=1.0,  # the twin from scratch gets what suits it
+            seed=SEED,
         )
-        print(f" ({elapsed:.1f} min)", flush=True)
-    table = [_row(options, folder, share, splits) for share in options.shares]
-    result = {"dataset": folder.name, "options": vars(options), "table": table}
-    target = Path(options.o)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "results.json").write_text(json.dumps(result, indent=2))
-    _print_table(table)
-    _plot(table, target / "curves.png")
-    print(f"\n{target / 'results.json'}, {target / 'curves.png'}")
+        atomic_write_json(file, plans)
+
+    def _train(self, start: str, fraction: float, fold: int) -> None:
+        """One fine-tuning to its end, unless it is finished."""
+        run = self._run_folder(start, fraction, fold)
+        if (run / _SUMMARY).is_file():
+            return
+        shutil.rmtree(run, ignore_errors=True)
+        number = str(self.splits[fraction, fold])
+        command = ["nnUNetv2_train", str(self.source.number), "3d_fullres", number, "-p", PLANS]
+        command += ["-tr", STARTS[start], "-device", self.options.device]
+        if start == "pretrained":
+            command += ["-pretrained_weights", str(self._encoder(fold))]
+        trainers = subprocess.run(
+            [_script("colipri_nnunet_trainer_folder")], capture_output=True, text=True, check=True
+        )
+        self._command(*command, nnUNet_extTrainer=trainers.stdout.strip())
+
+    def _command(self, *command: str, **environment: str) -> None:
+        """Run to the end; its output goes into a file, its name and minutes to the terminal."""
+        log = self.out / "logs" / f"{self.source.name}.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        print(" ".join(command), end=" ", flush=True)
+        began = time.monotonic()
+        with log.open("a") as file:
+            file.write(f"$ {' '.join(command)}\n")
+            file.flush()
+            done = subprocess.run(
+                [_script(command[0]), *command[1:]],
+                env={**os.environ, **_SPARING, **self.environment, **environment},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                pass_fds=(self.lock.fileno(),),
+                check=False,
+            )
+        print(f"({(time.monotonic() - began) / 60:.1f} min)", flush=True)
+        if done.returncode:
+            sys.exit(f"failed, see {log}")
+
+    # ------------------------------------------------------------------ places
+
+    def _encoder(self, fold: int) -> Path:
+        return self.preprocessed / f"encoder_fold_{fold}.pth"
+
+    def _run_folder(self, start: str, fraction: float, fold: int) -> Path:
+        name = f"{STARTS[start]}__{PLANS}__3d_fullres"
+        number = self.splits[fraction, fold]
+        results = Path(self.environment["nnUNet_results"])
+        return results / self.source.name / name / f"fold_{number}"
+
+
+_SUMMARY = Path("validation") / "summary.json"
+# Augmentation in the main process draws the same for both starts; waiting threads do not spin.
+_SPARING = {
+    "nnUNet_n_proc_DA": "0",
+    "nnUNet_def_n_proc": "2",
+    "nnUNet_extTrainer": "",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("-d", required=True, help="number of the data set in $nnUNet_raw")
-    parser.add_argument("-m", required=True, help="pretrained encoder")
-    parser.add_argument("-o", required=True, help="folder for results")
-    parser.add_argument("-device", default="cpu")
-    parser.add_argument("-gpu_memory_target", default="8")
-    parser.add_argument("--spacing", nargs="+", default=["pretrained"])
-    parser.add_argument("--decoder", default="dense")
-    parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--shares", nargs="+", type=float, default=[10, 25, 100], help="percent")
-    parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--iterations", type=int, default=20, help="per epoch")
-    parser.add_argument("--plans_name", default="colipriTransferBenchmark")
-    return parser.parse_args()
-
-
-def _transfer(options: argparse.Namespace) -> Path:
-    """The preprocessed data set, its plan shortened for a short schedule."""
-    command = ["colipri_transfer_to_nnunet", "-d", options.d, "-m", options.m]
-    command += ["-overwrite_plans_name", options.plans_name, "--decoder", options.decoder]
-    command += ["-gpu_memory_target", options.gpu_memory_target, "--spacing", *options.spacing]
-    _run(command)
-    base = Path(os.environ["nnUNet_preprocessed"])
-    (folder,) = base.glob(f"Dataset{int(options.d):03d}_*")
-    file = folder / f"{options.plans_name}.json"
-    plans = json.loads(file.read_text())
-    plans["configurations"]["3d_fullres"]["colipri_training"].update(
-        num_epochs=options.epochs,
-        num_iterations_per_epoch=options.iterations,
-        num_val_iterations_per_epoch=2,
-        decoder_only_epochs=max(0, options.epochs // 10),
-        warmup_epochs=max(1, options.epochs // 10),
-        seed=SEED,
+    add = parser.add_argument
+    add("--data", default=".", metavar="DIR", help="folder of the two data sets (default: .)")
+    add("-o", required=True, metavar="OUT", help="folder for everything that is made")
+    add(
+        "--datasets",
+        nargs="+",
+        default=["hippocampus", "tumour"],
+        help="hippocampus, tumour, or folders of nnU-Net raw data sets (default: the two)",
     )
-    file.write_text(json.dumps(plans, indent=2))
-    return folder
+    add("--fractions", nargs="+", type=float, default=[0.1, 0.25, 1.0], help="of the labels")
+    add("--folds", type=int, help="of the cross-validation (default: 2 hippocampus, 3 tumour)")
+    add("--epochs", type=int, default=12, help="of fine-tuning (default: %(default)s)")
+    add("--iterations", type=int, default=20, help="per epoch (default: %(default)s)")
+    add("--pretraining_epochs", type=int, help="default: 20 hippocampus, 16 tumour")
+    add("--pretraining_iterations", type=int, default=25, help="per epoch (default: %(default)s)")
+    add("-m", metavar="CHECKPOINT", help="this encoder for all folds, instead of pre-training")
+    add("-device", default="cpu", choices=("cpu", "cuda", "mps"))
+    add("-gpu_memory_target", default="4", metavar="GB", help="default: %(default)s, for a CPU")
+    add("--spacing", nargs="+", default=["pretrained"], help="see colipri_transfer_to_nnunet")
+    options = parser.parse_args()
+    if not all(0 < fraction <= 1 for fraction in options.fractions):
+        parser.error("--fractions must lie above 0 and at most at 1")
+    if options.folds is not None and options.folds < 2:
+        parser.error("--folds must be at least 2")
+    return options
 
 
-def _write_splits(folder: Path, options: argparse.Namespace) -> list[tuple[float, int]]:
-    """splits_final.json: five folds, and nested random subsets of each fold's training cases.
-
-    Returns:
-        (share, fold) of each entry: its index is the fold number that nnU-Net takes.
-    """
-    from nnunetv2.utilities.crossval_split import generate_crossval_split
-
-    suffix = json.loads((folder / "dataset.json").read_text())["file_ending"]
-    cases = sorted(f.name.removesuffix(suffix) for f in (folder / "gt_segmentations").iterdir())
-    folds = generate_crossval_split(cases, seed=SEED, n_splits=5)
-    order, splits = [], []
-    for share in options.shares:
-        for number, fold in enumerate(folds):
-            rng = np.random.default_rng([SEED, number])
-            shuffled = [str(case) for case in rng.permutation(fold["train"])]
-            count = max(1, round(len(shuffled) * share / 100))
-            splits.append({"train": shuffled[:count], "val": [str(c) for c in fold["val"]]})
-            order.append((share, number))
-    target = folder / "splits_final.json"
-    if target.is_file() and json.loads(target.read_text()) != splits:
-        sys.exit(f"{target} is of another experiment; move it away")
-    target.write_text(json.dumps(splits, indent=2))
-    return order
+def _pretraining_length(options: argparse.Namespace, source: Source) -> tuple[str, str]:
+    epochs = options.pretraining_epochs or source.pretraining_epochs
+    return str(epochs), str(options.pretraining_iterations)
 
 
-def _train(options: argparse.Namespace, folder: Path, start: str, fold: int) -> bool:
-    """One run to its end, unless it is finished."""
-    run = _run_folder(options, folder, start, fold)
-    if (run / "validation" / "summary.json").is_file():
-        return False
-    command = ["nnUNetv2_train", options.d, "3d_fullres", str(fold), "-p", options.plans_name]
-    command += ["-tr", STARTS[start], "-device", options.device]
-    if any((run / f"checkpoint_{kind}.pth").is_file() for kind in ("final", "latest", "best")):
-        command.append("--c")
-    elif start == "pretrained":
-        command += ["-pretrained_weights", str(folder / f"{options.plans_name}_encoder.pth")]
-    trainers = subprocess.run(
-        [_script("colipri_nnunet_trainer_folder")], capture_output=True, text=True, check=True
-    )
-    environment = {"nnUNet_extTrainer": trainers.stdout.strip(), "OMP_WAIT_POLICY": "PASSIVE"}
-    environment["nnUNet_n_proc_DA"] = "0" if options.device == "cpu" else "8"
-    _run(command, run.parent / f"output_{start}_{fold}.txt", **environment)
-    return True
+def _require_same_experiment(out: Path, options: argparse.Namespace) -> None:
+    """Cells of one folder must be comparable; data sets and fractions may be added."""
+    fixed = {name: getattr(options, name) for name in FIXED}
+    file = out / "experiment.json"
+    if file.is_file() and json.loads(file.read_text()) != fixed:
+        sys.exit(f"{out} is of another experiment ({file.read_text()}); choose another -o")
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write_json(file, fixed)
 
 
-def _run(command: list[str], log: Path | None = None, **environment: str) -> None:
-    output: Any = None
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        output = log.open("a")
-    done = subprocess.run(
-        [_script(command[0]), *command[1:]],
-        env={**os.environ, **environment},
-        stdout=output,
-        stderr=subprocess.STDOUT if output else None,
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed{f', see {log}' if log else ''}")
+def _lock(out: Path) -> IO[str]:
+    """Held by this process and by the step that it runs, which may outlive it after kill -9."""
+    file = (out / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("waiting for the end of a step of another run in this folder", flush=True)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return file
 
 
 def _script(name: str) -> str:
     return str(Path(sysconfig.get_path("scripts")) / name)
-
-
-def _run_folder(options: argparse.Namespace, folder: Path, start: str, fold: int) -> Path:
-    name = f"{STARTS[start]}__{options.plans_name}__3d_fullres"
-    return Path(os.environ["nnUNet_results"]) / folder.name / name / f"fold_{fold}"
-
-
-def _row(
-    options: argparse.Namespace, folder: Path, share: float, splits: list[tuple[float, int]]
-) -> dict[str, Any]:
-    """Metrics per start at one share of the labels, over all validation cases of the folds."""
-    values: dict[str, dict[str, list[float]]] = {}
-    for start in STARTS:
-        values[start] = {"dice": [], "surface_distance_mm": []}
-        for fold in options.folds:
-            run = _run_folder(options, folder, start, splits.index((share, fold)))
-            summary = json.loads((run / "validation" / "summary.json").read_text())
-            for case in summary["metric_per_case"]:
-                dices = [entry["Dice"] for entry in case["metrics"].values()]
-                values[start]["dice"].append(float(np.nanmean(dices)))
-                distance = _surface_distance(case["prediction_file"], case["reference_file"])
-                values[start]["surface_distance_mm"].append(distance)
-    row: dict[str, Any] = {"share": share, "cases": len(values["scratch"]["dice"])}
-    for metric in ("dice", "surface_distance_mm"):
-        arrays = {start: np.array(values[start][metric]) for start in STARTS}
-        for start, array in arrays.items():
-            row[f"{metric}_{start}"] = _interval(array)
-        row[f"{metric}_difference"] = _interval(arrays["pretrained"] - arrays["scratch"])
-    return row
-
-
-def _surface_distance(prediction_file: str, reference_file: str) -> float:
-    """Mean symmetric distance of all foreground surfaces in mm; NaN where one has no foreground."""
-    import SimpleITK as sitk
-    from scipy.ndimage import binary_erosion, distance_transform_edt
-
-    images = [sitk.ReadImage(name) for name in (prediction_file, reference_file)]
-    spacing = images[1].GetSpacing()[::-1]
-    masks = [sitk.GetArrayFromImage(image) > 0 for image in images]
-    if not all(mask.any() for mask in masks):
-        return float("nan")
-    surfaces = [mask & ~binary_erosion(mask) for mask in masks]
-    distances = [
-        distance_transform_edt(~there, sampling=spacing)[here]
-        for here, there in (surfaces, surfaces[::-1])
-    ]
-    return float(np.concatenate(distances).mean())
-
-
-def _interval(values: np.ndarray) -> dict[str, float | int | None]:
-    """Mean with the percentile interval of a bootstrap over cases; undefined cases are left out."""
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return {"value": None, "low": None, "high": None, "cases": 0}
-    rng = np.random.default_rng(SEED)
-    means = known[rng.integers(0, len(known), (RESAMPLES, len(known)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return {"value": float(known.mean()), "low": low, "high": high, "cases": len(known)}
-
-
-def _print_table(table: list[dict[str, Any]]) -> None:
-    from colipri.run.tables import format_interval, format_table
-
-    for metric in ("dice", "surface_distance_mm"):
-        header = [metric, *STARTS, "difference"]
-        rows = [
-            [f"{row['share']:g} % of the labels"]
-            + [format_interval(row[f"{metric}_{name}"]) for name in (*STARTS, "difference")]
-            for row in table
-        ]
-        print("\n" + format_table(header, rows))
-
-
-def _plot(table: list[dict[str, Any]], target: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    for axis, metric in zip(axes, ("dice", "surface_distance_mm"), strict=True):
-        for start in STARTS:
-            entries = [row[f"{metric}_{start}"] for row in table]
-            known = [(r["share"], e) for r, e in zip(table, entries, strict=True) if e["cases"]]
-            if known:
-                x = [share for share, _ in known]
-                axis.plot(x, [e["value"] for _, e in known], "o-", label=start)
-                axis.fill_between(
-                    x, [e["low"] for _, e in known], [e["high"] for _, e in known], alpha=0.2
-                )
-        axis.set(xlabel="labels (%)", ylabel=metric.replace("_", " "), xscale="log")
-        axis.legend()
-    figure.savefig(target, dpi=150)
 
 
 if __name__ == "__main__":
