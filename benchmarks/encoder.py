@@ -28,8 +28,8 @@ from colipri.architectures.pooling import AttentionPool
 from colipri.architectures.primus import PRESETS, PrimusEncoder
 from colipri.architectures.state_dicts import load_state_dict_reported
 from colipri.architectures.tokens import select_tokens
+from colipri.imageio.body import body_mask
 from colipri.imageio.reading import read_image
-from colipri.preprocessing.body import body_mask
 from colipri.preprocessing.cells import (
     cell_size_of,
     cells_of_mask,

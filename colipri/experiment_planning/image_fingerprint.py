@@ -12,6 +12,7 @@ import numpy as np
 
 from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
+from colipri.imageio.body import body_mask, find_ct_channel, mask_box
 from colipri.raw_dataset.cases import Case
 
 FORMAT = 3
@@ -55,7 +56,6 @@ def fingerprint_image(task: ImageTask) -> dict[str, Any]:
 
 def _look_at(task: ImageTask) -> dict[str, Any]:
     from colipri.imageio.reading import read_image
-    from colipri.preprocessing.body import body_mask, find_ct_channel, mask_box
 
     case = task.case
     image = read_image(case.images)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colipri.common.errors import ColipriError
-from colipri.preprocessing.body import DEFAULT_MARGIN_MM, body_mask, mask_box
+from colipri.imageio.body import DEFAULT_MARGIN_MM, body_mask, mask_box
 from colipri.preprocessing.cells import cell_size_of, cells_of_mask
 from colipri.preprocessing.intensities import (
     clip_hounsfield,

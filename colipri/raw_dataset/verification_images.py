@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from colipri.common.errors import ColipriError
+from colipri.imageio.body import body_mask
 from colipri.imageio.image import MedicalImage
 from colipri.imageio.reading import read_header, read_image
 from colipri.imageio.stated_geometry import stated_geometry
@@ -173,8 +174,6 @@ def _check_channel(image: MedicalImage, is_ct: bool, note: Note) -> ValueStatist
 
 def _check_body(image: MedicalImage, note: Note) -> None:
     """Only of a volume in HU: the body is told from air by them."""
-    from colipri.preprocessing.body import body_mask
-
     volume = image.array[0]
     # The mask takes thin structures for a table by their size in mm, and mm are what is in doubt:
     # an image as wide as a patient is assumed.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colipri.preprocessing.body import body_bounding_box, body_mask, find_ct_channel, mask_box
+from colipri.imageio.body import body_bounding_box, body_mask, find_ct_channel, mask_box
 
 SPACING = (3.0, 3.0, 3.0)
 
