@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class TableFile:
         if self.ending not in ENDINGS:
             raise ColipriError(f"{path} is no table that is known ({', '.join(ENDINGS)})")
         self.columns = self._columns()
+        self._counts = Counter(self.columns)  # tables of ten thousand columns exist
         if not any(self.columns):
             raise ColipriError(f"{path} is empty; it needs a header with the column names")
 
@@ -64,13 +66,14 @@ class TableFile:
             ColipriError: one is missing (the nearest names are suggested) or there twice.
         """
         for name in columns:
-            if name not in self.columns:
+            found = self._counts[name]
+            if not found:
                 lowered = {column.lower(): column for column in self.columns}
                 near = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
                 known = ", ".join(f"'{lowered[key]}'" for key in near) or ", ".join(self.columns)
                 hint = "did you mean" if near else "it has"
                 raise ColipriError(f"{self.path} has no column '{name}'; {hint} {known}")
-            if self.columns.count(name) > 1:
+            if found > 1:
                 raise ColipriError(f"{self.path}: column '{name}' appears twice; rename one")
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
@@ -100,7 +103,8 @@ class TableFile:
         return text_lines(self.path, self.encoding, delimiter)
 
     def _line_rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
-        places = {name: self.columns.index(name) for name in columns}
+        first = {name: at for at, name in reversed(list(enumerate(self.columns)))}
+        places = {name: first[name] for name in columns}
         width = len(self.columns)
         lines = self._lines()
         next(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -122,17 +123,16 @@ def _row_values(
 def _check_header(
     path: Path, header: list[str], finding_names: Sequence[str], on_problem: ProblemHandler
 ) -> None:
-    known = [*FIXED_COLUMNS, *finding_names]
-    problems = [
-        f"column '{name}' appears twice" for name in dict.fromkeys(header) if header.count(name) > 1
-    ]
+    known = dict.fromkeys((*FIXED_COLUMNS, *finding_names))
+    counts = Counter(header)
+    problems = [f"column '{name}' appears twice" for name, count in counts.items() if count > 1]
     for needed in ("case", *finding_names):
-        if needed not in header:
+        if needed not in counts:
             problems.append(f"no column '{needed}'{_hint(needed, header)}")
     for name in header:
         if name not in known:
             problems.append(
-                f"unknown column '{name}'{_hint(name, known)}; findings must be listed in "
+                f"unknown column '{name}'{_hint(name, list(known))}; findings must be listed in "
                 "dataset.json"
             )
     for what in problems:
