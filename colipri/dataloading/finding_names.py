@@ -3,9 +3,9 @@
 Zero-shot classification asks with a finding's bare name, while reports that have the finding
 describe it ("small left pleural effusion") and reports without it deny it in other words. A pair of
 opposite sentences taken from reports therefore betrays by its style which side is true. A bare name
-has the same words on both sides. Names are asserted and denied equally often (what is more
-frequent is left out now and then): otherwise the frequency of a finding would be a first answer,
-for which no image is needed, and all findings ended on one axis of the shared space.
+has the same words on both sides. Assertions and denials of a name weigh the same in sum (what is
+more frequent counts less): otherwise the frequency of a finding would be a first answer, for which
+no image is needed, and all findings ended on one axis of the shared space.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class FindingNames:
         self._set(frequent)
         asserted = Counter(name for text in positives for name in set(self.found(text)))
         self._set([name for name in frequent if asserted[name] >= MINIMUM_REPORTS])
-        # Share of the assertions and of the denials to use, so that both are equally frequent.
-        self.shares = {
+        # What an assertion and a denial count, so that both sides weigh the same in sum.
+        self.weights = {
             name: (
                 min(1.0, denials[name] / asserted[name]),
                 min(1.0, asserted[name] / denials[name]),
@@ -58,7 +58,7 @@ class FindingNames:
         absent = [
             name
             for name in dict.fromkeys(denied_names(report))
-            if name in self.shares and name not in shown and name not in doubted
+            if name in self.weights and name not in shown and name not in doubted
         ]
         return [name for name in shown if name not in absent], absent
 

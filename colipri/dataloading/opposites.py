@@ -34,11 +34,15 @@ if TYPE_CHECKING:
 
 
 class OppositePair(NamedTuple):
-    """Two sentences that contradict each other; ``shown``: the image shows ``present``."""
+    """Two sentences that contradict each other.
+
+    ``shown``: the image shows ``present``. ``weight``: what the pair counts, above 0 to 1.
+    """
 
     present: str
     absent: str
     shown: bool
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,9 @@ class OppositeSampler:
         organs = by_organ(report)
         positive = _distinct(organs, "positive")
         pairs: list[OppositePair | None] = []
-        pairs += self._named(report, round(self.settings.named * self.settings.pairs), rng)
-        count = self.settings.pairs - len(pairs)
+        named = round(self.settings.named * self.settings.pairs) if self.pool.names.names else 0
+        pairs += self._named(report, named, rng)
+        count = self.settings.pairs - named
         chosen = [positive[i] for i in rng.permutation(len(positive))[: count // 2]]
         pairs += [pair_of_finding(text, shown=True) for text in chosen]
         pairs += self._absent(organs, count - count // 2, rng)
@@ -131,14 +136,16 @@ class OppositeSampler:
         self, report: StructuredReport, count: int, rng: np.random.Generator
     ) -> list[OppositePair]:
         """Names alone: at most half of ``count`` asserted by the report, and half denied."""
-        pairs = []
-        for side, names in enumerate(self.pool.names.of(report)):
-            used = [name for name in names if rng.random() < self.pool.names.shares[name][side]]
-            pairs += [
-                OppositePair(as_statement(used[i]), as_statement(f"no {used[i]}"), side == 0)
-                for i in rng.permutation(len(used))[: count // 2]
-            ]
-        return pairs
+        return [
+            OppositePair(
+                as_statement(names[i]),
+                as_statement(f"no {names[i]}"),
+                side == 0,
+                self.pool.names.weights[names[i]][side],
+            )
+            for side, names in enumerate(self.pool.names.of(report))
+            for i in rng.permutation(len(names))[: count // 2]
+        ]
 
     def _absent(
         self, organs: dict[str, dict[str, list[str]]], count: int, rng: np.random.Generator

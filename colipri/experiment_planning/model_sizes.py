@@ -21,6 +21,7 @@ class ModelSize:
         learning_rate: peak; smaller for wider models, as is usual for transformers.
         pool_add_max: see colipri.architectures.pooling.AttentionPool.
         arch_kwargs: further arguments of the image encoder, instead of the planner's.
+        augmentation: what differs from colipri.dataloading.augmentation_settings.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ModelSize:
     stem_kwargs: dict[str, Any] = field(default_factory=dict)
     pool_add_max: bool = False
     arch_kwargs: dict[str, Any] = field(default_factory=dict)
+    augmentation: dict[str, float] = field(default_factory=dict)
 
 
 # Widths and depths of S to L are those of the Primus paper (arXiv 2503.01835).
@@ -42,7 +44,8 @@ MEDIUM = ModelSize("Primus-M", 864, 16, 12, "linear", 16, 768, 3e-4)
 BASE = ModelSize("Primus-B", 792, 12, 12, "linear", 16, 768, 3e-4)
 SMALL = ModelSize("PrimusV2-S", 396, 12, 6, "v2", 16, 384, 5e-4)
 # For minutes on a CPU: most of what it learns it learns in the stem, in a few hundred steps. So the
-# one block starts as nearly nothing, and no norm hides how strongly the stem answered.
+# one block starts as nearly nothing, no norm hides how strongly the stem answered, and images are
+# hardly augmented: a run that sees a case twenty times learns slower from it, not better.
 TINY = ModelSize(
     "Primus-XS (light stem)",
     96,
@@ -51,10 +54,16 @@ TINY = ModelSize(
     "light",
     3.5,
     192,
-    3e-3,
+    1e-3,
     {"context": 128},
     True,
     {"init_values": 0.01, "drop_path_rate": 0.0, "final_norm": "affine"},
+    {
+        "affine_probability": 0.1,
+        "window_probability": 0.1,
+        "gamma_probability": 0.0,
+        "low_resolution_probability": 0.0,
+    },
 )
 
 # (studies with a report at least, size): more data carries a larger model. Convolutional stems

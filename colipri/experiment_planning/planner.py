@@ -109,7 +109,7 @@ class ColipriPlanner:
             "embed_dim": text["text_encoder"]["embed_dim"],
             "captions": {},
             "training": training,
-            "augmentation": {},
+            "augmentation": dict(size.augmentation),
         }
         del configuration["text_encoder"]["embed_dim"]
         self.fit_memory(configuration, because)

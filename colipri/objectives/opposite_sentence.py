@@ -5,9 +5,9 @@ ours, after public descriptions. For image v and a pair (present, absent) of sen
 
     L = CE( [v . t(present), v . t(absent)] / temperature, the one that is true )
 
-averaged over all pairs of the batch. It is what zero-shot classification computes, with the learned
-temperature that zero-shot classification uses, trained without labels: every image answers several
-yes-or-no questions a step, where the contrastive loss asks one.
+averaged over all pairs of the batch by their weights. It is what zero-shot classification computes,
+with the learned temperature that zero-shot classification uses, trained without labels: every image
+answers several yes-or-no questions a step, where the contrastive loss asks one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def opposite_sentence_loss(batch: Representations) -> tuple[Tensor, dict[str, Te
     )
     target = (~opposites.shown).long()
     accuracy = (logits.detach().argmax(dim=1) == target).float().mean()
-    return F.cross_entropy(logits, target), {"accuracy": accuracy}
+    losses = F.cross_entropy(logits, target, reduction="none")
+    weight = torch.ones_like(losses) if opposites.weight is None else opposites.weight
+    return (weight * losses).sum() / weight.sum(), {"accuracy": accuracy}
 
 
 class OppositeSentenceObjective:

@@ -17,6 +17,7 @@ class OppositeSentences:
         image_index: (P,) which image a pair is about.
         present_index, absent_index: (P,) rows of ``sentences``.
         shown: (P,) bool, True where the image shows what the first sentence says.
+        weight: (P,) float, what a pair counts in the mean; None for all alike.
     """
 
     sentences: Tensor
@@ -24,6 +25,7 @@ class OppositeSentences:
     present_index: Tensor
     absent_index: Tensor
     shown: Tensor
+    weight: Tensor | None = None
 
 
 @dataclass

@@ -34,7 +34,7 @@ class SentenceBatch:
 
     Attributes:
         parts: in the order of the sentences.
-        image_index, present_index, absent_index, shown: see OppositeSentences; on the CPU.
+        image_index, present_index, absent_index, shown, weight: see OppositeSentences; on the CPU.
     """
 
     parts: list[SentencePart]
@@ -42,6 +42,7 @@ class SentenceBatch:
     present_index: Tensor
     absent_index: Tensor
     shown: Tensor
+    weight: Tensor
 
     def compared(self, sentences: Tensor) -> OppositeSentences:
         """Pairs for the objective, on the device of the sentences' embeddings (S, E)."""
@@ -52,6 +53,7 @@ class SentenceBatch:
             self.present_index.to(device),
             self.absent_index.to(device),
             self.shown.to(device),
+            self.weight.to(device),
         )
 
 
@@ -93,6 +95,7 @@ def sentence_batch(
         torch.tensor([rows[pair.present] for _, pair in pairs]),
         torch.tensor([rows[pair.absent] for _, pair in pairs]),
         torch.tensor([pair.shown for _, pair in pairs]),
+        torch.tensor([pair.weight for _, pair in pairs]),
     )
 
 

@@ -16,7 +16,7 @@ from dataset_conversion.semi_synthetic_chest.shapes import draw_shape, draw_view
 from dataset_conversion.semi_synthetic_chest.sources import load_source
 
 SPACING_MM = 5.0
-NORMAL = 0.12  # share of studies without any finding
+NORMAL = 0.08  # share of studies without any finding
 SECOND_RECONSTRUCTION = 0.15
 JSON_REPORT = 0.1
 
