@@ -19,8 +19,8 @@ DATASET_ID = 901
 DATASET = f"Dataset{DATASET_ID}_SemiSyntheticChest"
 CONFIGURATION = "3d_lowres"
 # Minutes of training are spent on what zero-shot asks: does the image show this finding? Every name
-# that a report asserts or denies is a question; the contrastive loss, which asks which report of the
-# batch is the image's, gets little weight. The text encoder learns from the reports first
+# that a report asserts or denies is a question. The contrastive loss, which asks whose report of
+# the batch is the image's, gets little weight. The text encoder learns from the reports first
 # (colipri.training.text_start) and is then left alone, which halves the time of a step.
 OBJECTIVE_OPTIONS = "C.weight=0.03 O.named=1 O.pairs=16"
 TRAINING_OPTIONS = """--learning_rate 2e-3 --training 'frozen=["text_encoder"]'"""
@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=12345, metavar="N")
     size = parser.add_argument_group("size of the run (defaults fit two CPU cores)")
     size.add_argument("--train_studies", type=int, default=1200, metavar="N")
-    size.add_argument("--epochs", type=int, default=14, metavar="N", help="default: %(default)s")
+    size.add_argument("--epochs", type=int, default=16, metavar="N", help="default: %(default)s")
     size.add_argument(
         "--iterations_per_epoch", type=int, default=75, metavar="N", help="default: %(default)s"
     )
