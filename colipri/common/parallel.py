@@ -12,8 +12,10 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
+from colipri.common.cluster import on_cluster, run_on_cluster
 from colipri.common.errors import ColipriError
 from colipri.common.progress import progress
 
@@ -52,9 +54,15 @@ def run_parallel(
     not forked: forking after OpenMP or torch threads exist can hang. ``function`` must therefore be
     importable (a module-level function or functools.partial of one).
 
+    Inside of colipri.common.cluster.cluster the workers of a cluster do it instead.
+
     Raises:
         ColipriError: a worker process died (usually: out of memory); what is finished stays.
     """
+    if on_cluster():
+        outcomes = run_on_cluster(partial(_run_one, function), items)
+        yield from progress(outcomes, description, total=len(items))
+        return
     if num_processes <= 1 or len(items) <= 1:
         for item in progress(items, description, total=len(items)):
             yield _run_one(function, item)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from colipri.common.cluster import cluster
 from colipri.run.cli import make_parser, run_command
-from colipri.run.planning_options import add_dataset_option, add_process_options, check_processes
+from colipri.run.planning_options import (
+    add_cluster_options,
+    add_dataset_option,
+    add_process_options,
+    check_processes,
+)
 
 DESCRIPTION = """\
 Read every image and report of a raw data set once and write dataset_fingerprint.json: spacings,
@@ -25,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("colipri_extract_fingerprint", DESCRIPTION)
     add_dataset_option(parser)
     add_process_options(parser)
+    add_cluster_options(parser)
     return parser
 
 
@@ -38,7 +45,8 @@ def extract(options: argparse.Namespace) -> int:
     check_processes(options.np)
     logger = logging.getLogger("colipri")
     for dataset in options.d:
-        fingerprint = extract_fingerprint(dataset, options.np, options.keep_going)
+        with cluster(options.backend, options.scheduler):
+            fingerprint = extract_fingerprint(dataset, options.np, options.keep_going)
         logger.info("%s", summarize_fingerprint(fingerprint))
         name = fingerprint["dataset_name"]
         logger.info("Written to %s", fingerprint_path(name))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from colipri.common.cluster import cluster
 from colipri.common.errors import ColipriError
 from colipri.run.cli import make_parser, run_command
 from colipri.run.planning_options import (
+    add_cluster_options,
     add_dataset_option,
     add_part_options,
     add_planning_options,
@@ -48,12 +50,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--no_pp", action="store_true", help="plan only, do not preprocess")
     add_part_options(parser)
     add_process_options(parser)
+    add_cluster_options(parser)
     add_planning_options(parser)
     return parser
 
 
 def plan_and_preprocess(options: argparse.Namespace) -> int:
-    """All steps for each data set; planning of all comes first, because it is quick to fail."""
+    """All steps for each data set, here or on a cluster."""
+    with cluster(options.backend, options.scheduler):
+        return _plan_and_preprocess(options)
+
+
+def _plan_and_preprocess(options: argparse.Namespace) -> int:
+    """Planning of all comes first, because it is quick to fail."""
     import logging
 
     from colipri.experiment_planning.planning import check_planning_options

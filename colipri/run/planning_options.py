@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from colipri.common.cluster import BACKENDS
+
 
 def add_planning_options(parser: argparse.ArgumentParser) -> None:
     """-pl, -gpu_memory_target, -text_encoder, -overwrite_plans_name (nnU-Net's names); --like."""
@@ -57,6 +59,22 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
         "--keep_going",
         action="store_true",
         help="leave cases out that cannot be read (they are named) instead of stopping",
+    )
+
+
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """--backend and --scheduler."""
+    parser.add_argument(
+        "--backend",
+        default="local",
+        choices=BACKENDS,
+        help="who works: processes of this machine, or the workers of a dask cluster "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of dask: tcp://host:8786, or the file of dask scheduler --scheduler-file",
     )
 
 

@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from colipri.common.cluster import cluster
 from colipri.run.cli import make_parser, run_command
 from colipri.run.planning_options import (
+    add_cluster_options,
     add_dataset_option,
     add_part_options,
     add_process_options,
@@ -29,7 +31,8 @@ killed at any moment: run it again and it goes on, finished cases are skipped. C
 file or plan has changed are made again.
 
 In a job array, give every job --num_parts (how many) and --part_id (0, 1, ...); the last job to
-finish completes the folder.
+finish completes the folder. With --backend dask the workers of a dask cluster do the work; see
+documentation/distributed.md.
 """
 
 
@@ -45,11 +48,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_part_options(parser)
     add_process_options(parser)
+    add_cluster_options(parser)
     return parser
 
 
 def preprocess(options: argparse.Namespace) -> int:
-    """Preprocess each data set with its plan."""
+    """Preprocess each data set with its plan, here or on a cluster."""
+    with cluster(options.backend, options.scheduler):
+        return _preprocess(options)
+
+
+def _preprocess(options: argparse.Namespace) -> int:
     from colipri.experiment_planning.plans import load_plans
     from colipri.paths import find_dataset_name
     from colipri.preprocessing.preprocessor import preprocess_dataset
