@@ -71,19 +71,22 @@ def build_pair(
 
 
 def in_turns(
-    actions: dict[str, Callable[[], Any]], rounds: int, device: torch.device
+    actions: dict[str, Callable[[], Any]],
+    rounds: int,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Median seconds of each action; they alternate, after one round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for number in range(rounds + 1):
         # whoever comes second finds warm caches and a hot clock: take turns at that too
         for name in sorted(actions, reverse=number % 2 == 0):
-            started = time.perf_counter()
+            started = clock()
             actions[name]()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if number:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
