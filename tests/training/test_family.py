@@ -1,5 +1,8 @@
 """Every trainer that the documentation names trains on the CPU, and learns with all it says."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,7 +11,21 @@ from colipri.training.options import RunOptions
 from colipri.training.trainer import ColipriTrainer
 from colipri.training.variants import BUILTIN_TRAINERS
 
-LETTERS = sorted(name.removeprefix("ColipriTrainer_") for name in BUILTIN_TRAINERS if "_" in name)
+ROOT = Path(__file__).parents[2]
+
+
+def documented_trainers():
+    """Names in README and documentation/, also the short forms: ``ColipriTrainer_C``, `_M`."""
+    names = set()
+    for page in (ROOT / "README.md", *sorted((ROOT / "documentation").glob("*.md"))):
+        for paragraph in page.read_text(encoding="utf-8").split("\n\n"):
+            names |= set(re.findall(r"\bColipriTrainer(?:_[A-Z]+)?(?![A-Za-z])", paragraph))
+            if "ColipriTrainer_" in paragraph:
+                names |= {f"ColipriTrainer{end}" for end in re.findall(r"`(_[A-Z]+)`", paragraph)}
+    return sorted(names)
+
+
+DOCUMENTED = documented_trainers()
 
 
 def trainer_of(name, folder, **options):
@@ -19,9 +36,13 @@ def trainer_of(name, folder, **options):
     return cls(load_plans("Dataset950_Tiny"), "3d_lowres", 0, folder, torch.device("cpu"), run)
 
 
-@pytest.mark.parametrize("letters", LETTERS)
-def test_every_member_of_the_family_trains_and_every_parameter_moves(letters, tiny, tmp_path):
-    trainer = trainer_of(f"ColipriTrainer_{letters}", tmp_path)
+def test_the_documentation_names_every_trainer_and_no_other():
+    assert sorted(BUILTIN_TRAINERS) == DOCUMENTED
+
+
+@pytest.mark.parametrize("documented", DOCUMENTED)
+def test_every_documented_trainer_trains_and_every_parameter_moves(documented, tiny, tmp_path):
+    trainer = trainer_of(documented, tmp_path)
     trainer.initialize()
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.run_training()
@@ -35,7 +56,7 @@ def test_every_member_of_the_family_trains_and_every_parameter_moves(letters, ti
     ]
     assert still == []
     frozen = {name for name, value in trainer.model.named_parameters() if not value.requires_grad}
-    if letters != "M":
+    if documented != "ColipriTrainer_M":
         assert frozen == {"logit_bias"}  # of the sigmoid form only
     else:
         assert not any(name.startswith(("image_encoder.", "masked_decoder.")) for name in frozen)
