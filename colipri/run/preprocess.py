@@ -100,7 +100,11 @@ def say_what_is_ready(name: str, plans_name: str, stores: Mapping[str, CaseStore
     for configuration, store in stores.items():
         if store is not None:
             logger.info("%s %s is ready in %s", name, configuration, store.folder)
-            logger.info("Next: colipri_train %s %s 0%s", dataset_id(name), configuration, suffix)
+            reported = any(case["has_report"] for case in store.manifest["cases"].values())
+            trainer = "" if reported else " -tr ColipriTrainer_M"  # all others need reports
+            logger.info(
+                "Next: colipri_train %s %s 0%s%s", dataset_id(name), configuration, trainer, suffix
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

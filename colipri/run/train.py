@@ -257,6 +257,9 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
             raise KeyboardInterrupt from None
         return EXIT_STOPPED
     best = folder / (BEST if (folder / BEST).is_file() else FINAL)
+    if set(trainer.objectives) == {"masked_image_modelling"}:  # no text tower to ask
+        logger.info("Next: colipri_transfer_to_nnunet -d NNUNET_DATASET -m %s", best)
+        return 0
     logger.info(
         "Next: colipri_zero_shot -m %s -d %s --split test -o zero_shot.json", best, options.dataset
     )
