@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=12345, metavar="N")
     size = parser.add_argument_group("size of the run (defaults fit two CPU cores)")
     size.add_argument("--train_studies", type=int, default=1200, metavar="N")
-    size.add_argument("--epochs", type=int, default=16, metavar="N", help="default: %(default)s")
+    size.add_argument("--epochs", type=int, default=13, metavar="N", help="default: %(default)s")
     size.add_argument(
         "--iterations_per_epoch", type=int, default=75, metavar="N", help="default: %(default)s"
     )
