@@ -89,7 +89,9 @@ def test_a_step_of_all_objectives_with_its_random_numbers(
             if expected is None:
                 assert gradient is None, parameter
             else:  # float32; parts are the same, only sums have another order
-                error = (gradient - expected).norm() / expected.norm().clamp_min(1e-5)
+                # a bias before an instance norm has no gradient but rounding
+                size_of = expected.norm().clamp_min(1e-3 * whole["norm"])
+                error = (gradient - expected).norm() / size_of
                 assert error < 1e-3, parameter
         images += parts["images"]
     if parallel == "ddp":
