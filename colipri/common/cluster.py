@@ -78,7 +78,8 @@ def run_on_cluster(function: Callable[[Any], Any], items: Sequence[Any]) -> Iter
 
     client = _client_in_use.get()
     variables = {name: value for name, value in os.environ.items() if name.startswith(_PREFIX)}
-    upcoming, running = iter(items), set()
+    upcoming = iter(items)
+    running: set[Any] = set()
     finished = as_completed(loop=client.loop)
     try:
         while True:
