@@ -74,7 +74,7 @@ def from_nnssl(content: Mapping[str, Any], weights: Mapping[str, Tensor], path: 
     heads = PRESETS[size]["num_heads"] if size in PRESETS else _preset_heads(encoder)
     schemes = list(configuration.get("normalization_schemes") or ["ZScoreNormalization"])
     file = WeightFile(
-        f"nnssl checkpoint ({name} on {pretraining.get('dataset_name', '?')})",
+        f"nnssl checkpoint, {name} on {pretraining.get('dataset_name', '?')}",
         {},
         heads,
         channels=channels_of_plan(
@@ -132,7 +132,7 @@ def from_primus(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> We
         plans = arguments["plans"]
         configuration = plans["configurations"][arguments["configuration"]]
         names = (arguments.get("dataset_json") or {}).get("channel_names", {})
-        file.kind = f"nnU-Net checkpoint ({content.get('trainer_name', '?')})"
+        file.kind = f"nnU-Net checkpoint, {content.get('trainer_name', '?')}"
         file.channels = channels_of_plan(plans, configuration, names)
         file.spacing = tuple(float(step) for step in configuration["spacing"])
         file.patch_size = tuple(int(size) for size in configuration["patch_size"])

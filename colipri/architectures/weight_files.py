@@ -110,9 +110,9 @@ def _from_our_checkpoint(content: Mapping[str, Any], path: Path) -> WeightFile:
         raise ColipriError(f"{path} is an incomplete checkpoint: no {', '.join(missing)}")
     file = _of_plan(content, path)
     file.kind = (
-        f"colipri checkpoint ({content.get('trainer_name', '?')} on "
+        f"colipri checkpoint, {content.get('trainer_name', '?')} on "
         f"{content['plans'].get('dataset_name', '?')}, {content['configuration']}, "
-        f"epoch {content.get('epoch', '?')})"
+        f"epoch {content.get('epoch', '?')}"
     )
     file.tokenizer = content.get("tokenizer")
     return file
