@@ -10,7 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colipri.common.errors import EXIT_INTERRUPTED, EXIT_PROBLEM, ColipriError
+from colipri.common.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_PROBLEM,
+    EXIT_UNEXPECTED,
+    ColipriError,
+)
 from colipri.run.cli import make_parser, run_command
 from colipri.run.local_processes import (
     EXIT_PEER_LOST,
@@ -154,6 +159,8 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Train in this process, alone or as one of several, or start several on this machine."""
     if options.num_gpus < 1:
         raise ColipriError(f"-num_gpus must be at least 1, not {options.num_gpus}")
+    if started_by_another():  # torch's own words on a lost process: pages of addresses
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     device = _device(options.device)
     if options.num_gpus > 1 and os.environ.get(STARTED_HERE) is None:
         if started_by_another():
@@ -176,17 +183,22 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     except PeerLost:
         if STARTED_HERE in os.environ:  # the starting process says which one is gone
             return EXIT_PEER_LOST
-        if first_to_speak():
+        if first_to_speak(if_unknown=True):
             raise
         return EXIT_PEER_LOST
     except ColipriError:
-        if first_to_speak():  # one line is enough where all find the same fault
+        # where all find the same fault, the process that keeps the count has said so if it is gone
+        if first_to_speak(if_unknown=False):
             raise
         return EXIT_PROBLEM
     except KeyboardInterrupt:
         if processes.writes:
             raise
         return EXIT_INTERRUPTED
+    except Exception:
+        if first_to_speak(if_unknown=True):
+            raise
+        return EXIT_UNEXPECTED
 
 
 def train_or_validate(options: argparse.Namespace, device: torch.device, writes: bool) -> int:

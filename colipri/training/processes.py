@@ -213,12 +213,16 @@ def lost_peers(processes: Processes) -> Iterator[None]:
         ) from error
 
 
-def first_to_speak() -> bool:
-    """Whether no other process has reported a problem yet: one line is enough."""
+def first_to_speak(if_unknown: bool) -> bool:
+    """Whether no other process has reported a problem yet: one line is enough.
+
+    Args:
+        if_unknown: the answer where the process that keeps the count has ended already.
+    """
     if not (dist.is_available() and dist.is_initialized()):
         return True
     try:
         store = dist.distributed_c10d._get_default_store()
         return int(store.add("colipri_problems", 1)) == 1
-    except (RuntimeError, ValueError):  # the process that kept the count has ended
-        return True
+    except (RuntimeError, ValueError):
+        return if_unknown
