@@ -273,7 +273,9 @@ class ColipriTrainer:
         ):
             return None
         every = self.settings.get("report_samples_every", REPORT_SAMPLES_EVERY)
-        if "report_generation" in self.objectives and (last or (self.epoch + 1) % every == 0):
+        takes_part = self.processes.writes or self.step.share.fill  # shards: all compute it
+        due = takes_part and (last or (self.epoch + 1) % every == 0)
+        if "report_generation" in self.objectives and due:
             batch = next(self.data.validation_batches())
             with self.average.applied(self.model) if self.average else nullcontext():
                 target = write_report_samples(

@@ -101,9 +101,11 @@ def test_a_step_of_all_objectives_with_its_random_numbers(
 def test_two_then_three_then_one_process_is_one_training(tiny, tmp_path) -> None:
     """Stopped by a signal to one process; whole weights, shards and one process follow up."""
     whole = train(Processes(), tmp_path / "whole")
-    together(2, train, tmp_path / "parts", 1)
-    together(3, train, tmp_path / "parts", 3, "fsdp")
+    together(2, train, tmp_path / "parts", 3)
+    together(3, train, tmp_path / "parts", 5, "fsdp")
     parts = train(Processes(), tmp_path / "parts")
+    samples = sorted(file.name for file in (tmp_path / "parts" / "generated_reports").iterdir())
+    assert samples == [f"epoch_{epoch:04d}.jsonl" for epoch in range(3)]
     for first, second in zip(whole.history, parts.history, strict=True):
         for kind in ("train", "val"):
             assert second[kind] == pytest.approx(first[kind], rel=1e-2, abs=1e-3)

@@ -36,10 +36,10 @@ def start(folder: Path, line: Sequence[str]) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not (folder / "checkpoint_latest.pth").is_file():
         if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
+            process.terminate()  # it ends its own processes
             raise AssertionError(process.communicate())
         time.sleep(0.05)
     return process
