@@ -12,7 +12,7 @@ from end_to_end.nnunet_commands import NnunetFolders, nnunet
 from tiny_model import write_checkpoint
 from transfer.nnunet_data import write_nnunet_dataset
 
-# many processes start one after another: minutes on an idle machine, several times that on a busy one
+# many processes start in turn: minutes on an idle machine, several times that on a busy one
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DATASET = "Dataset411_Boxes"
