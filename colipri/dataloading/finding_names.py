@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from colipri.text.short_prompts import short_prompts
+from colipri.text.statements import as_statement
 
 if TYPE_CHECKING:
     from colipri.text.structuring import StructuredReport
@@ -71,6 +72,11 @@ class FindingNames:
     def found(self, text: str) -> list[str]:
         """The names in a text of small letters, in the order of their appearance."""
         return self._pattern.findall(text) if self._pattern else []
+
+
+def prompts_of(name: str) -> tuple[str, str]:
+    """The two prompts that a bare name makes: "Pneumothorax." and "No pneumothorax."."""
+    return as_statement(name), as_statement(f"{_NO}{name}")
 
 
 def denied_names(report: StructuredReport) -> list[str]:

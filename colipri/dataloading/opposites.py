@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from colipri.common.errors import ColipriError
-from colipri.dataloading.finding_names import FindingNames
+from colipri.dataloading.finding_names import FindingNames, prompts_of
 from colipri.text.opposites import affirm, negate
 from colipri.text.organs import OTHER, by_organ
 from colipri.text.statements import as_statement
@@ -77,12 +77,15 @@ class FindingPool:
 
     Args:
         reports: of the training cases; the order does not matter.
+        names: of these reports, where they are known already.
     """
 
-    def __init__(self, reports: Iterable[StructuredReport]) -> None:
+    def __init__(
+        self, reports: Iterable[StructuredReport], names: FindingNames | None = None
+    ) -> None:
         counts: dict[str, Counter[str]] = {}
         reports = list(reports)
-        self.names = FindingNames(reports)
+        self.names = names or FindingNames(reports)
         for report in reports:
             for organ, by_polarity in by_organ(report).items():
                 if organ != OTHER:  # a finding without a place cannot be said to be elsewhere
@@ -138,8 +141,7 @@ class OppositeSampler:
         """Names alone: at most half of ``count`` asserted by the report, and half denied."""
         return [
             OppositePair(
-                as_statement(names[i]),
-                as_statement(f"no {names[i]}"),
+                *prompts_of(names[i]),
                 side == 0,
                 self.pool.names.weights[names[i]][side],
             )

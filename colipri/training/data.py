@@ -12,6 +12,7 @@ from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.dataset import ColipriDataset, paired_cases
+from colipri.dataloading.finding_names import FindingNames
 from colipri.dataloading.loader import make_loader
 from colipri.dataloading.mixing import MixingSettings
 from colipri.dataloading.opposites import FindingPool, OppositeSampler, OppositeSettings
@@ -110,7 +111,13 @@ class TrainingData:
         chosen = self.settings["objectives"]["opposite_sentence"]
         known = {entry.name for entry in fields(OppositeSettings)}
         numbers = {key: value for key, value in chosen.items() if key in known}
-        return OppositeSampler(FindingPool(self.training_reports()), OppositeSettings(**numbers))
+        pool = FindingPool(self.training_reports(), self.finding_names)
+        return OppositeSampler(pool, OppositeSettings(**numbers))
+
+    @cached_property
+    def finding_names(self) -> FindingNames:
+        """Names that training reports assert and deny; searched once, as reports may be many."""
+        return FindingNames(list(self.training_reports()))
 
     def start_training(self, position: int) -> None:
         """Begin or continue the order of batches at ``position`` steps since the beginning."""

@@ -68,7 +68,7 @@ class ObjectiveStep:
         objectives: name -> (weight, objective), from ``build_objectives``.
         micro_batch_size: cases that fit in memory at once.
         processes: that share the batches.
-        fill: see colipri.dataloading.sharing.Share.
+        share: this process's part of a batch, the one that the loader reads.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class ObjectiveStep:
         objectives: Objectives,
         micro_batch_size: int,
         processes: Processes | None = None,
-        fill: bool = False,
+        share: Share | None = None,
     ) -> None:
         self.encoder = encoder
         self.objectives = objectives
         self.micro_batch_size = micro_batch_size
         self.processes = processes or Processes()
-        self.share = Share(self.processes.rank, self.processes.size, fill)
+        self.share = share or Share()
         self.compares = any(name in COMPARING for name in objectives)
         self.needs_reports = any(name in NEED_REPORTS for name in objectives)
 

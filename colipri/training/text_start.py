@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from colipri.architectures.model import ColipriModel
 from colipri.common.progress import progress
-from colipri.dataloading.finding_names import FindingNames, denied_in
+from colipri.dataloading.finding_names import FindingNames, denied_in, prompts_of
 from colipri.text.statements import as_statement
 from colipri.text.structuring import StructuredReport
 from colipri.text.tokenizer import encode_batch
@@ -52,14 +52,17 @@ class TextStart:
 
     Args:
         reports: of the training cases.
+        found: the names in these reports, where they are known already.
 
     Attributes:
         names: of findings that some reports assert and others deny; without two there is nothing
             to learn.
     """
 
-    def __init__(self, reports: Sequence[StructuredReport]) -> None:
-        self._found = FindingNames(reports)
+    def __init__(
+        self, reports: Sequence[StructuredReport], found: FindingNames | None = None
+    ) -> None:
+        self._found = found or FindingNames(reports)
         self.names = self._found.names
         self._number = {name: number for number, name in enumerate(self.names)}
         self._by_class: list[list[LabelledText]] = [[] for _ in range(2 * len(self.names))]
@@ -85,8 +88,7 @@ class TextStart:
         texts = self._by_class[number]
         if texts and rng.random() < SENTENCES:
             return texts[int(rng.integers(len(texts)))]
-        name = self.names[number // 2]
-        return LabelledText(as_statement(f"no {name}" if number % 2 else name), (number,))
+        return LabelledText(prompts_of(self.names[number // 2])[number % 2], (number,))
 
     def _joined(self, rng: np.random.Generator) -> LabelledText:
         """Like a short report: some texts that do not contradict each other."""

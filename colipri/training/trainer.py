@@ -139,7 +139,7 @@ class ColipriTrainer:
             self.objectives,
             self.settings["micro_batch_size"],
             self.processes,
-            fill,
+            share,
         )
         self.model_flops = ModelFlops(self.model, self.configuration.raw)
         self.peak_flops = measured_peak_flops(
@@ -343,9 +343,9 @@ class ColipriTrainer:
         """Teach a text encoder from scratch what reports assert (colipri.training.text_start)."""
         scratch = self.configuration.raw["text_encoder"]["source"] == "scratch"
         iterations = self.settings.get("text_start_iterations", ITERATIONS if scratch else 0)
-        start = TextStart(list(self.data.training_reports())) if iterations else None
-        if start is None or len(start.names) < FEWEST_NAMES:
+        if not iterations or len(self.data.finding_names.names) < FEWEST_NAMES:
             return False
+        start = TextStart(list(self.data.training_reports()), self.data.finding_names)
         logger.info(
             "Text encoder: %d steps on reports, to tell what they assert and deny (%d names)",
             iterations,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,11 @@ SIZES = (2, 3)
 
 
 @cache
-def towers(size: int, folder: Path) -> Path:
-    """Results of so many processes, computed once."""
-    target = folder / f"towers{size}"
+def results(work: Callable[..., Any], size: int, folder: Path) -> Path:
+    """What so many processes wrote, computed once."""
+    target = folder / f"{work.__name__}{size}"
     target.mkdir()
-    together(size, all_tower_gradients, target)
-    return target
-
-
-@cache
-def steps(size: int, folder: Path) -> Path:
-    target = folder / f"steps{size}"
-    target.mkdir()
-    together(size, all_steps, target)
+    together(size, work, target)
     return target
 
 
@@ -53,7 +46,7 @@ def test_double_precision_for_every_parameter(kind, chunk, size, tmp_path_factor
     """C and O, and a loss of single cases; 10 pairs and 7 sentences are no multiple of anything,
     and in one part of 10 all but one process have nothing to encode."""
     whole = tower_gradients(Processes(), kind, 10)
-    folder = towers(size, tmp_path_factory.getbasetemp())
+    folder = results(all_tower_gradients, size, tmp_path_factory.getbasetemp())
     for rank in range(size):
         parts = torch.load(folder / f"{kind}_{chunk}_{rank}.pt", weights_only=True)
         assert torch.allclose(parts["loss"], whole["loss"], rtol=1e-12)
@@ -74,10 +67,10 @@ def test_a_step_of_all_objectives_with_its_random_numbers(
 ) -> None:
     """C, R, M and O of a real model, with augmentation, drop path and dropout."""
     folder = tmp_path_factory.getbasetemp()
-    whole = alone(name, folder)
+    whole, written = alone(name, folder), results(all_steps, size, folder)
     images = 0
     for rank in range(size):
-        parts = torch.load(steps(size, folder) / f"{name}_{parallel}_{rank}.pt", weights_only=True)
+        parts = torch.load(written / f"{name}_{parallel}_{rank}.pt", weights_only=True)
         assert torch.allclose(parts["loss"], whole["loss"], rtol=1e-5)
         assert torch.allclose(parts["norm"], whole["norm"], rtol=1e-4)
         assert parts["terms"].keys() == whole["terms"].keys()
