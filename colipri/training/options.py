@@ -82,6 +82,11 @@ class RunOptions:
             raise ColipriError(
                 f"--training {unknown[0]}: known are {', '.join(sorted(TRAINING_ENTRIES))}"
             )
+        steps = self.training.get("text_start_iterations", 0)
+        if type(steps) is not int or steps < 0:
+            raise ColipriError(
+                f"--training text_start_iterations must be a whole number from 0, not {steps!r}"
+            )
 
     def training_settings(self, configuration: dict[str, Any]) -> dict[str, Any]:
         """The plan's ``training`` numbers with these options applied.

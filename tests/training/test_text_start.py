@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from colipri.architectures.model import ColipriModel
+from colipri.common.errors import ColipriError
 from colipri.text.report import report_from_text
 from colipri.text.structuring import structure_report
 from colipri.text.tokenizer import encode_batch, train_wordpiece
+from colipri.training.options import RunOptions
 from colipri.training.text_start import TextStart, start_text_encoder
 
 TEXTS = [
@@ -130,3 +132,9 @@ def test_the_same_seed_gives_the_same_weights(model, start, tokenizer):
 
 def test_reports_without_names_give_nothing_to_learn():
     assert TextStart([structure_report(report_from_text("FINDINGS: Normal chest."))]).names == []
+
+
+@pytest.mark.parametrize("steps", [-3, "abc", 1.5, True])
+def test_a_number_of_steps_that_is_none_is_named(steps):
+    with pytest.raises(ColipriError, match="text_start_iterations must be a whole number from 0"):
+        RunOptions(training={"text_start_iterations": steps})
