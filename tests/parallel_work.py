@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 
 from colipri.common.errors import ColipriError
@@ -25,3 +27,16 @@ def process_number(number: int) -> int:
     """Which process does this."""
     time.sleep(0.01)
     return os.getpid()
+
+
+class DiesWhileSent:
+    """Part of a result; once it is made ready for sending, its process has little time left."""
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        threading.Timer(0.03, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return object, ()
+
+
+def large_result(_: int) -> tuple[bytes, DiesWhileSent]:
+    """A worker that the system kills while it sends a result, which takes half a second."""
+    return b"x" * 600_000_000, DiesWhileSent()

@@ -7,12 +7,14 @@ import os
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from colipri.common.cluster import on_cluster, run_on_cluster
@@ -21,6 +23,7 @@ from colipri.common.progress import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+DEATH_CHECK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,10 @@ def _worker_pool(num_processes: int, description: str) -> Iterator[ProcessPoolEx
     """Spawned workers that end with the block, however it ends; a dead one is a ColipriError."""
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(num_processes, context, initializer=_prepare_worker)
+    ended = threading.Event()
+    writing_end: Connection = executor._result_queue._writer  # type: ignore[attr-defined]
+    watched = (executor._processes, writing_end, ended)
+    threading.Thread(target=_notice_deaths, args=watched, daemon=True).start()
     try:
         yield executor
     except KeyboardInterrupt:  # at once, not after the items that the workers have begun
@@ -114,12 +121,34 @@ def _worker_pool(num_processes: int, description: str) -> Iterator[ProcessPoolEx
             worker.terminate()
         raise
     except BrokenProcessPool as error:
+        executor.shutdown()  # the other workers are being ended; none may write on
         raise ColipriError(
             f"a worker process died during '{description}' (out of memory?); finished cases are "
             "kept: run the same command again, with fewer processes (-np)"
         ) from error
     finally:
+        ended.set()
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _notice_deaths(
+    workers: Mapping[int, BaseProcess], results: Connection, ended: threading.Event
+) -> None:
+    """Let the executor see the end of a worker that died in the middle of sending a result.
+
+    The executor then reads the rest of that result for ever, because the other workers and this
+    process keep the pipe's writing end open; without any writer the read fails and the pool is
+    broken, as it is after every other death.
+    """
+    seen = False
+    while not ended.wait(DEATH_CHECK_SECONDS):
+        died = any(worker.exitcode is not None for worker in list(workers.values()))
+        if died and seen:  # the executor had its time to notice by itself
+            for worker in list(workers.values()):
+                worker.terminate()
+            results.close()
+            return
+        seen = died
 
 
 def _prepare_worker() -> None:

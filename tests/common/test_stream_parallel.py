@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from parallel_work import die, slow_square
+from parallel_work import die, large_result, slow_square
 
 from colipri.common.errors import ColipriError
 from colipri.common.parallel import stream_parallel
@@ -40,3 +40,8 @@ def test_few_items_are_taken_ahead(num_processes: int, ahead: int) -> None:
 def test_a_dead_worker_is_an_error() -> None:
     with pytest.raises(ColipriError, match="a worker process died during 'test'"):
         list(stream_parallel(die, range(20), 2, "test"))
+
+
+def test_a_worker_that_dies_while_sending_is_an_error() -> None:
+    with pytest.raises(ColipriError, match=r"fewer processes \(-np\)"):
+        list(stream_parallel(large_result, range(2), 2, "test"))
