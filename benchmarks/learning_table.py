@@ -19,6 +19,7 @@ after every run. The defaults are sized for 100 minutes on two cores.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from learning_table_results import measure, write_table
@@ -35,7 +37,7 @@ from colipri.common.atomic import atomic_write_json, read_json
 BATCH = 32
 STEPS_AN_EPOCH = 25
 # The text encoder learns from the reports first and is then left alone, as in the quick start.
-TEXT = ("--training", 'frozen=["text_encoder"]')
+FROZEN = ["text_encoder"]
 OPPOSITES = ("O.named=1", "O.pairs=16")
 LIGHT_C = "C.weight=0.03"  # as in the quick start
 
@@ -48,6 +50,10 @@ class Run:
     letters: str
     set_options: tuple[str, ...] = ()
     data: str = "all"
+
+    def options(self) -> dict[str, Any]:
+        """The options of objectives by name."""
+        return {k: json.loads(v) for k, v in (option.split("=") for option in self.set_options)}
 
     @property
     def folder_name(self) -> str:
@@ -152,12 +158,14 @@ def train(out: Path, run: Run, seed: int, options: argparse.Namespace) -> Path:
     """The checkpoint of a run; of the untrained row any run's, whose weights are not used."""
     from colipri.experiment_planning.objective_flops import training_flops
     from colipri.experiment_planning.plans import load_plans
-    from colipri.objectives.registry import settings_of_letters
+    from colipri.training.options import RunOptions
 
     letters = run.letters or "C"
     name = f"Dataset{DATASETS[run.data]}_SemiSyntheticChest"
     plan = load_plans(name, "colipriPlans").configuration("3d_lowres").raw
-    flops = sum(training_flops(plan, None, list(settings_of_letters(letters, {}))).values())
+    chosen = RunOptions(objectives=letters, objective_options=run.options()).objective_settings({})
+    plan["training"].update(objectives=chosen, frozen=FROZEN)
+    flops = sum(training_flops(plan, None, list(chosen)).values())
     steps = 1 if not run.letters else options.teraflop * 1e12 / (flops * BATCH)
     epochs = max(1, round(steps / STEPS_AN_EPOCH))
     results = out / "results" / f"{run.folder_name}_{seed}"
@@ -165,7 +173,9 @@ def train(out: Path, run: Run, seed: int, options: argparse.Namespace) -> Path:
     base = f"{DATASETS[run.data]} 3d_lowres 0 --batch_size {BATCH} --seed {12345 + seed}"
     base += f" --epochs {epochs} --iterations_per_epoch {STEPS_AN_EPOCH} -device {options.device}"
     base += f" --validate_every {epochs}"
-    arguments = [*base.split(), *TEXT] if letters != "M" else base.split()
+    arguments = base.split()
+    if letters != "M":
+        arguments += ["--training", f"frozen={json.dumps(FROZEN)}"]
     if letters == "CMO":  # no trainer of this name: the letters are an option
         folder = folder.parents[1] / "ColipriTrainer__colipriPlans__3d_lowres" / "fold_0"
         arguments += ["-tr", "ColipriTrainer", "--objectives", letters]

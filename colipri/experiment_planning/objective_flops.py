@@ -112,7 +112,8 @@ def _image(configuration: dict[str, Any], tokens: float) -> float:
 def _text(configuration: dict[str, Any], tokens: float) -> float:
     arch = configuration["text_encoder"].get("arch_kwargs") or {}
     dim = arch.get("hidden_size", 768)
-    return BACKWARD * (text_flops(arch, tokens) + pool_flops(tokens, dim))
+    frozen = "text_encoder" in configuration["training"].get("frozen", ())
+    return (1.0 if frozen else BACKWARD) * (text_flops(arch, tokens) + pool_flops(tokens, dim))
 
 
 def _option(configuration: dict[str, Any], objective: str, name: str, default: Any) -> Any:

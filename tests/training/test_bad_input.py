@@ -1,7 +1,9 @@
 """What cannot be trained or continued is refused with one line; nothing that exists is harmed."""
 
 import copy
+import json
 import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -169,6 +171,7 @@ def test_the_command_refuses_a_folder_that_cannot_be_made(tiny, tmp_path, monkey
         (["950", "3d_lowres", "0", "--set", "M.mask_ratio=2"], "mask_ratio"),
         (["950", "3d_lowres", "0", "--objectives", "C", "Z"], "letter 'Z'"),
         (["950", "3d_lowres", "0", "--epochs", "0"], "--epochs"),
+        (["950", "3d_lowres", "0", "--training", 'frozen=["image_tower"]'], "training.frozen"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_leave_no_trace(
@@ -185,8 +188,6 @@ def test_wrong_arguments_are_one_line_and_leave_no_trace(
 def test_a_configuration_that_was_not_preprocessed_says_what_to_run(
     tiny, tmp_path, monkeypatch, capsys
 ):
-    import shutil
-
     preprocessed = tmp_path / "preprocessed"
     target = preprocessed / "Dataset950_Tiny"
     target.mkdir(parents=True)
@@ -198,3 +199,22 @@ def test_a_configuration_that_was_not_preprocessed_says_what_to_run(
     assert "colipri_preprocess" in error
     assert len(error.splitlines()) == 1
     assert not list((tmp_path / "results").rglob("*"))
+
+
+def test_too_few_cases_for_the_folds_says_what_to_do(tiny, tmp_path, monkeypatch, capsys):
+    preprocessed = tmp_path / "preprocessed"
+    shutil.copytree(tiny.preprocessed, preprocessed)
+    folder = preprocessed / "Dataset950_Tiny"
+    (folder / "splits_final.json").unlink(missing_ok=True)
+    manifest = folder / "colipriPlans_3d_lowres" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    for number, record in enumerate(content["cases"].values()):
+        record["split"] = "" if number < 4 else "test"
+    manifest.write_text(json.dumps(content))
+    monkeypatch.setenv("colipri_preprocessed", str(preprocessed))
+    monkeypatch.setenv("colipri_results", str(tmp_path / "results"))
+    assert main(["950", "3d_lowres", "0", "-device", "cpu"]) == 1
+    error = capsys.readouterr().err
+    assert "4 subjects are too few for 5 folds; train with fold all" in error
+    assert len(error.splitlines()) == 1
+    assert not (folder / "splits_final.json").exists()
