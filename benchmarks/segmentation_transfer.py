@@ -66,7 +66,7 @@ class Experiment:
         self, source: Source, out: Path, options: argparse.Namespace, lock: IO[str]
     ) -> None:
         self.source, self.out, self.options, self.lock = source, out, options, lock
-        self.folds = options.folds or source.folds
+        self.folds = 1 if source.held_out else options.folds or source.folds
         self.environment = {
             f"{program}_{name}": str(out / f"{program}_{name}")
             for program in ("nnUNet", "colipri")
@@ -82,7 +82,7 @@ class Experiment:
         """Raw data, folds, one pre-training per fold, and nnU-Net's plan for its encoder."""
         raw = write_raw_dataset(self.source, Path(self.environment["nnUNet_raw"]))
         fractions, folds = self.options.fractions, self.folds
-        self.splits = write_splits(raw, self.preprocessed, fractions, folds, SEED)
+        self.splits = write_splits(self.source, raw, self.preprocessed, fractions, folds, SEED)
         missing = [fold for fold in range(folds) if not self._encoder(fold).is_file()]
         if missing and not self.options.m:
             self._make_pretraining_ready(raw)

@@ -1,7 +1,12 @@
-"""Data sets of the transfer experiment: nnU-Net's raw format, folds, and fractions of labels."""
+"""Data sets of the transfer experiment: nnU-Net's raw format, folds, and fractions of labels.
+
+colipri's own raw format is nnU-Net's as well. Where its cases.csv names training and test cases,
+these are the one fold: of the semi-synthetic chest set, anatomy that is in no training case.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from dataclasses import dataclass
@@ -11,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from colipri.common.atomic import atomic_write_json
+
+MOST_TRAINING, MOST_HELD_OUT = 80, 40  # studies of a split that cases.csv gives; minutes, not days
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,7 @@ class Source:
         description: dataset.json.
         folds: of the cross-validation unless asked otherwise; all cases are validated once.
         pretraining_epochs: unless asked otherwise.
+        held_out: images and labels of test cases, which cases.csv beside these folders names.
     """
 
     name: str
@@ -33,6 +41,7 @@ class Source:
     description: dict[str, Any]
     folds: int
     pretraining_epochs: int
+    held_out: tuple[Path, Path] | None = None
 
     @property
     def number(self) -> int:
@@ -79,7 +88,25 @@ def _from_folder(folder: Path) -> Source:
         sys.exit(f"{folder} is neither hippocampus, tumour, nor a raw data set of nnU-Net")
     description = json.loads((folder / "dataset.json").read_text())
     name, folder = folder.resolve().name, folder.absolute()
-    return Source(name, name, folder / "imagesTr", folder / "labelsTr", description, 5, 20)
+    images, labels = folder / "imagesTr", folder / "labelsTr"
+    if not (folder / "cases.csv").is_file():
+        return Source(name, name, images, labels, description, 5, 20)
+    held_out = (folder / "imagesTs", folder / "labelsTs")
+    return Source(name, name, images, labels, description, 1, 20, held_out)
+
+
+def _given_split(source: Source) -> dict[str, list[str]]:
+    """Training and test cases of cases.csv: the first of each study, evenly over the studies."""
+    with (source.images.parent / "cases.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    chosen = {}
+    for side, split, most in (("train", "train", MOST_TRAINING), ("val", "test", MOST_HELD_OUT)):
+        first = {row["study"]: row["case"] for row in rows[::-1] if row["split"] == split}
+        cases = sorted(first.values())
+        if not cases:
+            sys.exit(f"cases.csv of {source.name} names no {split} case")
+        chosen[side] = cases[:: max(1, -(-len(cases) // most))]
+    return chosen
 
 
 def write_raw_dataset(source: Source, raw: Path) -> Path:
@@ -87,20 +114,34 @@ def write_raw_dataset(source: Source, raw: Path) -> Path:
     target = raw / source.name
     if (target / "dataset.json").is_file():
         return target
-    for name, folder in (("imagesTr", source.images), ("labelsTr", source.labels)):
-        (target / name).mkdir(parents=True, exist_ok=True)
-        for file in sorted(folder.glob("*" + source.description["file_ending"])):
-            link = target / name / file.name
-            if not link.exists():
-                link.symlink_to(file)
+    ending = source.description["file_ending"]
+    pairs = [(source.images, source.labels), *([source.held_out] if source.held_out else [])]
+    chosen = None
+    if source.held_out:
+        chosen = {case for cases in _given_split(source).values() for case in cases}
+    for images, labels in pairs:
+        for name, folder in (("imagesTr", images), ("labelsTr", labels)):
+            (target / name).mkdir(parents=True, exist_ok=True)
+            for file in sorted(folder.glob("*" + ending)):
+                case = file.name.removesuffix(ending)
+                case = case[: -len("_0000")] if name == "imagesTr" else case
+                link = target / name / file.name
+                if not link.exists() and (chosen is None or case in chosen):
+                    link.symlink_to(file)
     cases = len(list((target / "labelsTr").iterdir()))
-    content = {**source.description, "numTraining": cases}
+    kept = {name: source.description[name] for name in _description("", {})}
+    content = {**kept, "numTraining": cases}
     atomic_write_json(target / "dataset.json", content)
     return target
 
 
 def write_splits(
-    raw: Path, preprocessed: Path, fractions: list[float], num_folds: int, seed: int
+    source: Source,
+    raw: Path,
+    preprocessed: Path,
+    fractions: list[float],
+    num_folds: int,
+    seed: int,
 ) -> dict[tuple[float, int], int]:
     """splits_final.json: for each fold, nested random subsets of its training cases.
 
@@ -110,16 +151,7 @@ def write_splits(
     Returns:
         (fraction, fold) -> the fold number that nnU-Net takes.
     """
-    from nnunetv2.utilities.crossval_split import generate_crossval_split
-
-    ending = json.loads((raw / "dataset.json").read_text())["file_ending"]
-    cases = sorted(file.name.removesuffix(ending) for file in (raw / "labelsTr").iterdir())
-    if len(cases) < num_folds:
-        sys.exit(f"{raw} has {len(cases)} cases, too few for {num_folds} folds")
-    folds = [
-        {side: [str(case) for case in fold[side]] for side in ("train", "val")}
-        for fold in generate_crossval_split(cases, seed=seed, n_splits=num_folds)
-    ]
+    folds = [_given_split(source)] if source.held_out else _cross_validation(raw, num_folds, seed)
     preprocessed.mkdir(parents=True, exist_ok=True)
     file = preprocessed / "folds.json"
     if file.is_file() and json.loads(file.read_text()) != folds:
@@ -136,6 +168,19 @@ def write_splits(
     atomic_write_json(preprocessed / "splits_final.json", splits)
     atomic_write_json(index, order)
     return {(fraction, fold): number for number, (fraction, fold) in enumerate(order)}
+
+
+def _cross_validation(raw: Path, num_folds: int, seed: int) -> list[dict[str, list[str]]]:
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    ending = json.loads((raw / "dataset.json").read_text())["file_ending"]
+    cases = sorted(file.name.removesuffix(ending) for file in (raw / "labelsTr").iterdir())
+    if len(cases) < num_folds:
+        sys.exit(f"{raw} has {len(cases)} cases, too few for {num_folds} folds")
+    return [
+        {side: [str(case) for case in fold[side]] for side in ("train", "val")}
+        for fold in generate_crossval_split(cases, seed=seed, n_splits=num_folds)
+    ]
 
 
 def _subset(cases: list[str], fraction: float, seed: int) -> list[str]:
