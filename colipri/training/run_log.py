@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from colipri.common.atomic import atomic_write_text
+from colipri.training.throughput import format_duration
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,25 @@ class RunLog:
     def _write_metrics(self) -> None:
         lines = "".join(json.dumps(entry) + "\n" for entry in self.history)
         atomic_write_text(self.folder / "metrics.jsonl", lines)
+
+
+def epoch_line(values: dict[str, Any], epochs_left: int) -> str:
+    """One epoch for people.
+
+    Args:
+        values: as for :meth:`RunLog.epoch`.
+        epochs_left: after this one; each is taken to last as long.
+    """
+    measured = "  ".join(
+        f"val {name} {value:.3f}" for name, value in values["val"].items() if "/" not in name
+    )
+    return (
+        f"epoch {values['epoch']}: loss {values['train']['loss']:.4f}  {measured}  "
+        f"lr {values['learning_rate']:.2e}  {values['samples_per_second']:.2f} samples/s  "
+        f"MFU {100 * values['model_flop_utilisation']:.0f} % of measured peak  "
+        f"{format_duration(values['seconds'])} an epoch, "
+        f"about {format_duration(epochs_left * values['seconds'])} left"
+    )
 
 
 def _plain(value: Any) -> Any:

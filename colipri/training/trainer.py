@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from signal import Signals
@@ -25,7 +24,7 @@ from colipri.training.averaging import averaged_weights
 from colipri.training.checkpoint import package_versions, save_checkpoint
 from colipri.training.compilation import compile_blocks
 from colipri.training.data import TrainingData
-from colipri.training.embedding_init import FEWEST_CASES, center_embeddings
+from colipri.training.fresh_model import start_fresh_model
 from colipri.training.objective_step import ObjectiveStep
 from colipri.training.optimizer import build_optimizer, freeze_parts, set_learning_rate
 from colipri.training.options import RunOptions
@@ -33,18 +32,12 @@ from colipri.training.plots import plot_progress
 from colipri.training.processes import PeerLost, Processes, lost_peers
 from colipri.training.report_samples import write_report_samples
 from colipri.training.run_folder import BEST, FINAL, LATEST, write_run_description
-from colipri.training.run_log import RunLog
+from colipri.training.run_log import RunLog, epoch_line
 from colipri.training.schedule import learning_rate
 from colipri.training.sharding import clip_gradients, replicated, shard_model
 from colipri.training.signals import StopRequest
-from colipri.training.step import BatchEncoder, paired_rows
-from colipri.training.text_start import (
-    FEWEST_NAMES,
-    ITERATIONS,
-    TextStart,
-    start_text_encoder,
-)
-from colipri.training.throughput import ModelFlops, format_duration, measured_peak_flops
+from colipri.training.step import BatchEncoder
+from colipri.training.throughput import ModelFlops, measured_peak_flops
 from colipri.training.trained_parts import freeze_unreached
 from colipri.training.trainer_state import restore_trainer, trainer_state
 from colipri.training.validation import ValidationResult, validate
@@ -332,43 +325,8 @@ class ColipriTrainer:
         return values | {name: float(value) for name, value in terms.items()}
 
     def start_fresh_model(self, batch: dict[str, Any]) -> None:
-        """Before the first step: a text encoder that knows the findings, embeddings that differ."""
-        towers = ("image",) if self.start_text_encoder() else ("image", "text")
-        if self.settings.get("center_embeddings", True):
-            self.center_embeddings(batch, towers)
-        if self.average is not None:
-            self.average.restart(self.model)
-
-    def start_text_encoder(self) -> bool:
-        """Teach a text encoder from scratch what reports assert (colipri.training.text_start)."""
-        scratch = self.configuration.raw["text_encoder"]["source"] == "scratch"
-        iterations = self.settings.get("text_start_iterations", ITERATIONS if scratch else 0)
-        if not iterations or len(self.data.finding_names.names) < FEWEST_NAMES:
-            return False
-        start = TextStart(list(self.data.training_reports()), self.data.finding_names)
-        logger.info(
-            "Text encoder: %d steps on reports, to tell what they assert and deny (%d names)",
-            iterations,
-            len(start.names),
-        )
-        loss = start_text_encoder(
-            self.model,
-            start,
-            self.tokenizer,
-            self.configuration.max_text_tokens,
-            iterations,
-            derive_seed(self.options.seed, "text start"),
-        )
-        logger.info("Text encoder: loss %.3f at the end", loss)
-        return True
-
-    def center_embeddings(self, batch: dict[str, Any], towers: Sequence[str]) -> None:
-        """Set the last layers from the first batch (colipri.training.embedding_init)."""
-        rows = paired_rows(batch)
-        if len(rows) >= FEWEST_CASES:
-            size = self.settings["micro_batch_size"]
-            parts = self.encoder.micro_batches(batch, size, 0, rows)
-            center_embeddings(self.model, self.encoder, parts, towers)
+        """Before the first step, unless the weights come from elsewhere (fresh_model)."""
+        start_fresh_model(self, batch)
 
     def spread_model(self) -> None:
         """Before the first step here: the same weights in all processes, or a shard in each."""
@@ -418,7 +376,7 @@ class ColipriTrainer:
         }
         self.log.epoch(values)
         self.history = self.log.history
-        self._log_line(values)
+        logger.info(epoch_line(values, self.settings["num_epochs"] - self.epoch - 1))
         self.epoch += 1
         self.iteration_in_epoch, self.epoch_sums, self.seconds_in_epoch = 0, {}, 0.0
         if validation and (self.best_score is None or validation.score > self.best_score):
@@ -428,24 +386,6 @@ class ColipriTrainer:
         self.save(LATEST)
         if self.processes.writes:
             plot_progress(self.history, self.folder / "progress.png")
-
-    def _log_line(self, values: dict[str, Any]) -> None:
-        left = (self.settings["num_epochs"] - self.epoch - 1) * values["seconds"]
-        measured = "  ".join(
-            f"val {name} {value:.3f}" for name, value in values["val"].items() if "/" not in name
-        )
-        logger.info(
-            "epoch %d: loss %.4f  %s  lr %.2e  %.2f samples/s  MFU %.0f %% of measured peak  "
-            "%s an epoch, about %s left",
-            values["epoch"],
-            values["train"]["loss"],
-            measured,
-            values["learning_rate"],
-            values["samples_per_second"],
-            100 * values["model_flop_utilisation"],
-            format_duration(values["seconds"]),
-            format_duration(left),
-        )
 
     def flops_per_sample(self) -> float:
         """Model FLOPs of one training sample (forward and backward, recomputation not counted).

@@ -9,11 +9,11 @@ from tiny_dataset import install_example_plans, write_tiny_dataset
 from colipri.experiment_planning.plans import load_plans
 from colipri.preprocessing.preprocessor import preprocess_dataset
 from colipri.training.embedding_init import last_layers
+from colipri.training.fresh_model import center_on_batch
 from colipri.training.options import RunOptions
 from colipri.training.variants import ColipriTrainer_CO
 
 NAME = "Dataset950_Tiny"
-TOWERS = ("image", "text")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def outputs(trainer, batch):
 
 def test_cases_of_the_first_batch_are_centred_with_unit_variance(trainer):
     batch = trainer.data.next_batch()
-    trainer.center_embeddings(batch, TOWERS)
+    center_on_batch(trainer, batch)
     for embedded in outputs(trainer, batch).values():
         assert embedded.mean(0).abs().max() < 1e-3
         assert (embedded.std(0) - 1).abs().max() < 1e-2
@@ -56,7 +56,7 @@ def test_nothing_random_is_used_up(trainer):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    trainer.center_embeddings(batch, TOWERS)
+    center_on_batch(trainer, batch)
     assert torch.equal(torch.rand(1), expected)
 
 
