@@ -15,16 +15,20 @@ from colipri.evaluation.classification import classification_metrics
 PROBE_STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # C of the logistic regression; chosen on the val split
 
 
-def measure(out: Path, checkpoint: Path, target: Path, untrained: bool, data_id: int) -> None:
-    """Zero-shot, retrieval and probe on the test split, as one JSON file."""
-    if untrained:
+def measure(out: Path, checkpoint: Path, target: Path, steps: int, data_id: int) -> None:
+    """Zero-shot, retrieval and probe on the test split, as one JSON file.
+
+    Args:
+        steps: of the training; 0 for the model before the first.
+    """
+    if not steps:
         from colipri.training.controls import save_untrained
 
         control = checkpoint.with_name("control_untrained.pth")
         save_untrained(checkpoint, control)
         checkpoint = control
     target.parent.mkdir(exist_ok=True)
-    content: dict[str, Any] = {"probe": _probe(checkpoint, data_id)}
+    content: dict[str, Any] = {"steps": steps, "probe": _probe(checkpoint, data_id)}
     for name, command in (("zero_shot", "colipri_zero_shot"), ("retrieval", "colipri_retrieve")):
         file = target.with_name(f"{target.stem}_{name}.json")
         arguments = ["-m", str(checkpoint), "-d", str(data_id), "--split", "test", "-o", str(file)]
@@ -99,10 +103,13 @@ def write_table(out: Path, names: list[str], folders: list[str]) -> None:
             columns = [_column(m) for m in measured]
             results[name] = columns
             cells = [_cell([c[key] for c in columns]) for key in columns[0]]
-            rows.append(f"| {name} | {len(measured)} | {' | '.join(cells)} |")
+            rows.append(
+                f"| {name} | {measured[0]['steps']} | {len(measured)} | {' | '.join(cells)} |"
+            )
     lines = [
-        "| run | seeds | zero-shot macro AUROC | recall@5 image to report | probe macro AUROC |",
-        "|---|---|---|---|---|",
+        "| run | steps | seeds | zero-shot macro AUROC | recall@5 image to report "
+        "| probe macro AUROC |",
+        "|---|---|---|---|---|---|",
         *rows,
         "",
         "Value and 95 % interval over the test studies of the first seed; in parentheses the other "
