@@ -190,13 +190,21 @@ def retrieval_section(result: Result, *, order: int = 60) -> Section:
     )
 
 
-def heat_map_section(maps: Sequence[Mapping[str, Any]], *, order: int = 70) -> Section:
+_SPLIT_CASES = {
+    "test": "test cases",
+    "val": "validation cases",
+    "train": "cases that were trained on",
+}
+
+
+def heat_map_section(maps: Sequence[Mapping[str, Any]], split: str, *, order: int = 70) -> Section:
     """Text heat maps over slices.
 
     Args:
         maps: ``planes``: three RGB images with their (row, column) millimetres, as
             :func:`colipri.inference.heatmap.overlay_planes` gives them; ``text``: the prompt;
             ``case``; ``note`` (optional): what is known of the case.
+        split: Of these cases: test, val or train.
     """
     cards = [
         figure(
@@ -223,7 +231,7 @@ def heat_map_section(maps: Sequence[Mapping[str, Any]], *, order: int = 70) -> S
     return Section(
         "Where the text points",
         join([key, grid(cards, "cards")]),
-        "Dense text similarity: no location was ever given in training.",
+        f"Dense text similarity on {_SPLIT_CASES[split]}: no location was ever given in training.",
         order,
     )
 

@@ -101,18 +101,19 @@ def cases_of_split(
     """The cases of one split, sorted.
 
     test: what cases.csv (or imagesTs) says. val and train: on the data set that the model was
-    trained on, those of its fold; elsewhere what cases.csv says.
+    trained on, those of its fold (of fold all: every case that is not test, and none); elsewhere
+    what cases.csv says.
 
     Raises:
         ColipriError: there are none.
     """
-    names = _names_of_split(collection, split, predictor)
+    names = names_of_split(collection, split, predictor)
     if not names:
         known = {case.split or "no split" for case in collection.cases.values()}
-        raise ColipriError(
-            f"{collection.dataset} has no cases in the split '{split}' (cases.csv knows: "
-            f"{', '.join(sorted(known))})"
-        )
+        says = f"cases.csv knows: {', '.join(sorted(known))}"
+        if split == "val" and _own_fold(collection, predictor) == "all":
+            says = "the model was trained on fold all, with every case that is not test"
+        raise ColipriError(f"{collection.dataset} has no cases in the split '{split}' ({says})")
     return [collection.cases[name] for name in sorted(names)]
 
 
@@ -134,18 +135,27 @@ def label_matrix(cases: Sequence[LabelledCase], finding_names: Sequence[str]) ->
     ).reshape(len(cases), len(finding_names))
 
 
-def _names_of_split(
+def names_of_split(
     collection: CaseCollection, split: str, predictor: ColipriPredictor
 ) -> list[str]:
+    """As :func:`cases_of_split`, names alone, and none where it refuses."""
     if split not in SPLITS:
         raise ColipriError(f"split '{split}' must be one of {', '.join(SPLITS)}")
     by_column = [name for name, case in collection.cases.items() if case.split == split]
-    fold = (predictor.checkpoint.get("init_args") or {}).get("fold")
-    own = collection.dataset == predictor.plans.raw["dataset_name"]
-    if split == "test" or not own or not isinstance(fold, int):
+    fold = _own_fold(collection, predictor)
+    if split == "test" or fold is None:
         return by_column
-    sides = _fold(collection, fold)
+    if fold == "all":
+        trained = [name for name, case in collection.cases.items() if case.split != "test"]
+        return trained if split == "train" else []
+    sides = _fold(collection, int(fold))
     return [name for name in sides[split] if name in collection.cases]
+
+
+def _own_fold(collection: CaseCollection, predictor: ColipriPredictor) -> int | str | None:
+    """The fold that the model was trained on, if it was trained on this data set."""
+    fold: int | str | None = (predictor.checkpoint.get("init_args") or {}).get("fold")
+    return fold if collection.dataset == predictor.plans.raw["dataset_name"] else None
 
 
 def _fold(collection: CaseCollection, fold: int) -> dict[str, list[str]]:

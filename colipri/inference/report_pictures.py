@@ -18,7 +18,12 @@ from colipri.inference.heatmap import (
     token_similarity,
     voxel_map,
 )
-from colipri.inference.labelled_cases import cases_of_split, collect_cases, spread
+from colipri.inference.labelled_cases import (
+    cases_of_split,
+    collect_cases,
+    names_of_split,
+    spread,
+)
 from colipri.inference.prompts import DEFAULT_STYLE, PromptPair, make_prompts
 from colipri.inference.reconstruction_pictures import reconstruction_pictures
 from colipri.inference.zero_shot import encode_prompts
@@ -32,26 +37,26 @@ if TYPE_CHECKING:
 def picture_sections(
     predictor: ColipriPredictor,
     dataset: int | str,
-    split: str = "test",
     *,
     num_cases: int = 6,
     prompt_style: str = DEFAULT_STYLE,
     show_reports: bool = False,
     source: str = "auto",
 ) -> list[Section]:
-    """A montage of training cases, reconstructions, and a heat map for every finding on ``split``.
+    """A montage of training cases, reconstructions, and a heat map for every finding.
+
+    Heat maps show test cases; of a data set without any, validation cases, else training cases.
 
     Args:
         predictor: The model.
         dataset: Number or name.
-        split: Whose cases get heat maps.
         num_cases: In the montage; also the most heat maps.
         prompt_style: Of the texts.
         show_reports: Print the montage's reports beside the images (patients' texts!).
         source: See ``collect_cases``.
 
     Raises:
-        ColipriError: no such data set or split.
+        ColipriError: no such data set, or one that the model has no training case of.
     """
     collection = collect_cases(predictor, dataset, source)
     train = cases_of_split(collection, "train", predictor)
@@ -59,9 +64,10 @@ def picture_sections(
         montage_of_cases(spread(train, num_cases), predictor, show_reports=show_reports),
         reconstruction_pictures(predictor, collection),
     ]
+    split = next(s for s in ("test", "val", "train") if names_of_split(collection, s, predictor))
     maps = heat_maps(predictor, collection, split, prompt_style, num_cases)
     if maps:
-        sections.append(heat_map_section(maps))
+        sections.append(heat_map_section(maps, split))
     return sections
 
 

@@ -151,7 +151,7 @@ def test_self_contained_and_inert(results_folder: Path) -> None:
     target = write_report(
         results_folder,
         results_folder / "other.html",
-        [montage_section(slices, title=HOSTILE, summary=HOSTILE), heat_map_section(maps)],
+        [montage_section(slices, title=HOSTILE, summary=HOSTILE), heat_map_section(maps, "test")],
         extra_numbers=[KeyNumber(HOSTILE, HOSTILE, HOSTILE)],
     )
     page = Page(target.read_text(encoding="utf-8"))

@@ -60,7 +60,7 @@ def test_cases_from_store_and_from_raw_are_the_same(predictor: ColipriPredictor)
 
 
 def test_val_is_that_of_the_models_fold(tmp_path: Path, tiny: Any) -> None:
-    """Another fold has other validation cases; a model of all cases has only the column's."""
+    """Another fold has other validation cases; a model of fold all has trained on every one."""
     init = {"configuration": "3d_lowres", "fold": 1, "options": {}}
     path = write_checkpoint(tmp_path / "fold1.pth", init_args=init)
     predictor = ColipriPredictor.from_checkpoint(path)
@@ -71,8 +71,10 @@ def test_val_is_that_of_the_models_fold(tmp_path: Path, tiny: Any) -> None:
     assert val != {"case_001", "case_005"}
     everything = write_checkpoint(tmp_path / "all.pth", init_args={**init, "fold": "all"})
     predictor = ColipriPredictor.from_checkpoint(everything)
-    val = {case.identifier for case in cases_of_split(collection, "val", predictor)}
-    assert val == {"case_001", "case_005"}
+    with pytest.raises(ColipriError, match="the model was trained on fold all"):
+        cases_of_split(collection, "val", predictor)
+    train = {case.identifier for case in cases_of_split(collection, "train", predictor)}
+    assert train == set(collection.cases) - set(TEST)
 
 
 def test_zero_shot_protocol(predictor: ColipriPredictor) -> None:
