@@ -38,5 +38,5 @@ class DiesWhileSent:
 
 
 def large_result(_: int) -> tuple[bytes, DiesWhileSent]:
-    """A worker that the system kills while it sends a result, which takes half a second."""
-    return b"x" * 600_000_000, DiesWhileSent()
+    """A worker that the system kills while it sends a result, which takes a while."""
+    return b"x" * 200_000_000, DiesWhileSent()
