@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from colipri.common.devices import find_device
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.inference.volume import PreparedVolume, StoredVolume, Volume, prepare_files
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from colipri.experiment_planning.plans import Configuration, Plans
     from colipri.inference.inputs import ImageInput
     from colipri.preprocessing.store import CaseStore
-
-logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 _TEXTS_AT_ONCE = 64
@@ -338,32 +336,6 @@ def _read_ahead(makers: Iterable[Callable[[], Made]]) -> Iterator[Future[Made]]:
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def find_device(name: str | torch.device) -> torch.device:
-    """The device of this name; "auto" is the best that there is, and is said.
-
-    Raises:
-        ColipriError: it is not available on this machine.
-    """
-    import torch
-
-    if name == "auto":
-        best = "mps" if torch.backends.mps.is_available() else "cpu"
-        name = "cuda" if torch.cuda.is_available() else best
-        logger.info("Computing on %s", name)
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ColipriError(f"there is no device '{name}'; use cuda, cpu or mps") from error
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if not available.get(device.type, False):
-        raise ColipriError(f"no {device.type} device is available here; use -device cpu")
-    return device
 
 
 def _with_spacing(checkpoint: dict[str, Any], spacing: Sequence[float] | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colipri.common.devices import find_device
 from colipri.common.errors import (
     EXIT_INTERRUPTED,
     EXIT_PROBLEM,
@@ -161,7 +162,7 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         raise ColipriError(f"-num_gpus must be at least 1, not {options.num_gpus}")
     if started_by_another():  # torch's own words on a lost process: pages of addresses
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    device = _device(options.device)
+    device = find_device(options.device)
     if options.num_gpus > 1 and os.environ.get(STARTED_HERE) is None:
         if started_by_another():
             raise ColipriError("torchrun says how many processes there are; leave -num_gpus out")
@@ -334,16 +335,6 @@ def _fold(text: str) -> int | str:
     if not text.isdigit():
         raise ColipriError(f"fold '{text}': it must be a number (0 to 4) or all")
     return int(text)
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ColipriError("no CUDA device is available here; train with -device cpu")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise ColipriError("MPS is not available here; train with -device cpu")
-    return torch.device(name)
 
 
 def _require_gpus(options: argparse.Namespace) -> None:

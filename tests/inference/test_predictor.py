@@ -10,9 +10,10 @@ import pytest
 import torch
 from tiny_model import DATASET, write_checkpoint
 
+from colipri.common.devices import find_device
 from colipri.common.errors import ColipriError
 from colipri.inference.inputs import find_images
-from colipri.inference.predictor import ColipriPredictor, find_device
+from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.volume import PreparedVolume, StoredVolume
 from colipri.preprocessing.store import CaseStore
 
