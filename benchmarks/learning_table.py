@@ -121,7 +121,7 @@ def finish(out: Path, run: Run, seed: int, options: argparse.Namespace) -> None:
     target = out / "measured" / f"{run.folder_name}_{seed}.json"
     if not target.is_file():
         checkpoint, steps = train(out, run, seed, options)
-        measure(out, checkpoint, target, steps, DATASETS["all"])
+        measure(out, checkpoint, target, steps, seed, DATASETS["all"])
 
 
 def prepare(out: Path, data: str, options: argparse.Namespace) -> None:

@@ -15,17 +15,17 @@ from colipri.evaluation.classification import classification_metrics
 PROBE_STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # C of the logistic regression; chosen on the val split
 
 
-def measure(out: Path, checkpoint: Path, target: Path, steps: int, data_id: int) -> None:
+def measure(out: Path, checkpoint: Path, target: Path, steps: int, seed: int, data_id: int) -> None:
     """Zero-shot, retrieval and probe on the test split, as one JSON file.
 
     Args:
-        steps: of the training; 0 for the model before the first.
+        steps: of the training; 0 for the model before the first, which follows from ``seed``.
     """
     if not steps:
         from colipri.training.controls import save_untrained
 
         control = checkpoint.with_name("control_untrained.pth")
-        save_untrained(checkpoint, control)
+        save_untrained(checkpoint, control, seed)
         checkpoint = control
     target.parent.mkdir(exist_ok=True)
     content: dict[str, Any] = {"steps": steps, "probe": _probe(checkpoint, data_id)}
