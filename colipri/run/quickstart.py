@@ -215,7 +215,7 @@ class Quickstart:
             lines.append(
                 f"  {name:<10} {auroc['value']:.3f}  [{auroc['low']:.3f}, {auroc['high']:.3f}]"
             )
-        lines.append(f"All steps took {sum(self.seconds.values()) / 60:.1f} minutes.")
+        lines.append(f"The steps of this run took {sum(self.seconds.values()) / 60:.1f} minutes.")
         lines.append(f"Open {self.folder / 'report.html'}")
         self.say("\n".join(lines))
 
