@@ -3,6 +3,8 @@
     python benchmarks/segmentation_transfer.py --data DIR -o transfer
     python benchmarks/segmentation_transfer.py --data DIR -o transfer --datasets hippocampus \\
         --fractions 0.1 1.0 --folds 2
+    python benchmarks/segmentation_transfer.py -o transfer_chest --merge_labels -m CHECKPOINT \\
+        --datasets colipri_quickstart/raw/Dataset901_SemiSyntheticChest
 
 DIR holds the folders msd_hippocampus_subset (imagesTr, labelsTr) and sts_ct_gtv (images, labels);
 --datasets also takes any raw data set of nnU-Net by its folder (Dataset004_Name). Per fold, the
@@ -42,7 +44,8 @@ PLANS = "colipriPlans"
 PRETRAINER = "ColipriTrainer_M"
 CONFIGURATION = "3d_lowres"  # of pre-training: one patch shows all of these small images
 SEED = 12345
-FIXED = ("epochs", "iterations", "pretraining_epochs", "pretraining_iterations", "m", "spacing")
+PRETRAINING = ("pretraining_epochs", "pretraining_iterations", "m")
+FIXED = ("epochs", "iterations", *PRETRAINING, "spacing", "merge_labels")
 
 
 def main() -> None:
@@ -80,7 +83,8 @@ class Experiment:
 
     def prepare(self) -> None:
         """Raw data, folds, one pre-training per fold, and nnU-Net's plan for its encoder."""
-        raw = write_raw_dataset(self.source, Path(self.environment["nnUNet_raw"]))
+        raw = Path(self.environment["nnUNet_raw"])
+        raw = write_raw_dataset(self.source, raw, self.options.merge_labels)
         fractions, folds = self.options.fractions, self.folds
         self.splits = write_splits(self.source, raw, self.preprocessed, fractions, folds, SEED)
         missing = [fold for fold in range(folds) if not self._encoder(fold).is_file()]
@@ -237,6 +241,11 @@ def _options() -> argparse.Namespace:
     add("--pretraining_epochs", type=int, help="default: 20 hippocampus, 16 tumour")
     add("--pretraining_iterations", type=int, default=25, help="per epoch (default: %(default)s)")
     add("-m", metavar="CHECKPOINT", help="this encoder for all folds, instead of pre-training")
+    add(
+        "--merge_labels",
+        action="store_true",
+        help="all labels become one: easier than telling them apart",
+    )
     add("-device", default="cpu", choices=("cpu", "cuda", "mps"))
     add("-gpu_memory_target", default="4", metavar="GB", help="default: %(default)s, for a CPU")
     add("--spacing", nargs="+", default=["pretrained"], help="see colipri_transfer_to_nnunet")

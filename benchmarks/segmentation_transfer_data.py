@@ -109,8 +109,12 @@ def _given_split(source: Source) -> dict[str, list[str]]:
     return chosen
 
 
-def write_raw_dataset(source: Source, raw: Path) -> Path:
-    """$nnUNet_raw/DatasetXXX_Name, of links; complete or not there."""
+def write_raw_dataset(source: Source, raw: Path, merge_labels: bool = False) -> Path:
+    """$nnUNet_raw/DatasetXXX_Name, of links; complete or not there.
+
+    Args:
+        merge_labels: all labels become one, "foreground"; label images are then written.
+    """
     target = raw / source.name
     if (target / "dataset.json").is_file():
         return target
@@ -126,13 +130,27 @@ def write_raw_dataset(source: Source, raw: Path) -> Path:
                 case = file.name.removesuffix(ending)
                 case = case[: -len("_0000")] if name == "imagesTr" else case
                 link = target / name / file.name
-                if not link.exists() and (chosen is None or case in chosen):
+                if link.exists() or (chosen is not None and case not in chosen):
+                    continue
+                if merge_labels and name == "labelsTr":
+                    _write_merged(file, link)
+                else:
                     link.symlink_to(file)
     cases = len(list((target / "labelsTr").iterdir()))
     kept = {name: source.description[name] for name in _description("", {})}
     content = {**kept, "numTraining": cases}
+    if merge_labels:
+        content["labels"] = {"background": 0, "foreground": 1}
     atomic_write_json(target / "dataset.json", content)
     return target
+
+
+def _write_merged(source: Path, target: Path) -> None:
+    import SimpleITK as sitk
+
+    partial = target.with_name("partial_" + target.name)
+    sitk.WriteImage(sitk.Cast(sitk.ReadImage(str(source)) > 0, sitk.sitkUInt8), str(partial))
+    partial.replace(target)
 
 
 def write_splits(
