@@ -124,7 +124,7 @@ def test_a_fault_that_all_find_is_one_line(folder) -> None:
     ("options", "part"),
     [
         (["-num_gpus", "0"], "-num_gpus must be at least 1"),
-        (["-num_gpus", "64", "-device", "cuda"], "CUDA|this machine shows"),
+        (["-num_gpus", "64", "-device", "cuda"], "no cuda device|this machine shows"),
     ],
 )
 def test_impossible_numbers_are_refused(options, part, tiny, capsys) -> None:
