@@ -2,7 +2,7 @@
 
     python benchmarks/learning_table.py -o learning
     python benchmarks/learning_table.py -o learning --seeds 5 --teraflop 2000 -device cuda
-    python benchmarks/learning_table.py -o learning --runs CO "CO, 25 % of the reports" --seeds 1
+    python benchmarks/learning_table.py -o learning --runs C "CO, 25 % of the reports" --seeds 1
 
 Every row is trained for the same number of floating point operations (forward and backward of
 every objective in use, as planned: colipri.experiment_planning.objective_flops), with the same
@@ -27,9 +27,8 @@ import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from learning_table_results import measure, write_table
@@ -41,10 +40,10 @@ STEPS_AN_EPOCH = 25
 # The text encoder learns from the reports first and is then left alone, as in the quick start.
 FROZEN = ["text_encoder"]
 # A decoder as small as the encoder; nine of ten reports are shorter than 160 tokens.
-SMALL_R = ("R.decoder_depth=1", "R.max_tokens=160")
+SMALL_R = {"R.decoder_depth": 1, "R.max_tokens": 160}
 # As in the quick start. Other rows have the default weights and the plan's rate: with C at its full
 # weight this rate is too high, and the model stays at chance.
-WITH_O = ("C.weight=0.03", "O.named=1", "O.pairs=16")
+WITH_O = {"C.weight": 0.03, "O.named": 1, "O.pairs": 16}
 RATE_WITH_O = 2e-3
 
 
@@ -54,12 +53,8 @@ class Run:
 
     name: str
     letters: str
-    set_options: tuple[str, ...] = ()
+    options: dict[str, float] = field(default_factory=dict)  # of objectives
     data: str = "all"
-
-    def options(self) -> dict[str, Any]:
-        """The options of objectives by name."""
-        return {k: json.loads(v) for k, v in (option.split("=") for option in self.set_options)}
 
     @property
     def folder_name(self) -> str:
@@ -73,7 +68,7 @@ RUNS = (
     Run("CR", "CR", SMALL_R),
     Run("CM", "CM"),
     Run("CRM", "CRM", SMALL_R),
-    Run("CRMO", "CRMO", (*SMALL_R, *WITH_O)),
+    Run("CRMO", "CRMO", {**SMALL_R, **WITH_O}),
     Run("CO (quick start)", "CO", WITH_O),
     Run("M", "M"),
     Run("C, 25 % of the reports", "C", data="quarter"),
@@ -184,7 +179,7 @@ def train(out: Path, run: Run, seed: int, options: argparse.Namespace) -> tuple[
     letters = run.letters or "C"
     name = f"Dataset{DATASETS[run.data]}_SemiSyntheticChest"
     plan = load_plans(name, "colipriPlans").configuration("3d_lowres").raw
-    chosen = RunOptions(objectives=letters, objective_options=run.options()).objective_settings({})
+    chosen = RunOptions(objectives=letters, objective_options=run.options).objective_settings({})
     plan["training"].update(objectives=chosen, frozen=FROZEN)
     flops = sum(training_flops(plan, None, list(chosen)).values())
     steps = 1 if not run.letters else options.teraflop * 1e12 / (flops * BATCH)
@@ -202,8 +197,8 @@ def train(out: Path, run: Run, seed: int, options: argparse.Namespace) -> tuple[
         arguments += ["-tr", "ColipriTrainer", "--objectives", letters]
     else:
         arguments += ["-tr", f"ColipriTrainer_{letters}"]
-    if run.set_options:
-        arguments += ["--set", *run.set_options]
+    if run.options:
+        arguments += ["--set", *(f"{name}={value}" for name, value in run.options.items())]
     if "O" in letters:
         arguments += ["--learning_rate", str(RATE_WITH_O)]
     if (folder / "checkpoint_latest.pth").is_file():

@@ -107,7 +107,7 @@ def cases_of_split(
     Raises:
         ColipriError: there are none.
     """
-    names = names_of_split(collection, split, predictor)
+    names = _names_of_split(collection, split, predictor)
     if not names:
         known = {case.split or "no split" for case in collection.cases.values()}
         says = f"cases.csv knows: {', '.join(sorted(known))}"
@@ -115,6 +115,13 @@ def cases_of_split(
             says = "the model was trained on fold all, with every case that is not test"
         raise ColipriError(f"{collection.dataset} has no cases in the split '{split}' ({says})")
     return [collection.cases[name] for name in sorted(names)]
+
+
+def first_split(
+    collection: CaseCollection, splits: Sequence[str], predictor: ColipriPredictor
+) -> str:
+    """The first of ``splits`` that has cases (see :func:`cases_of_split`), else the last."""
+    return next((s for s in splits if _names_of_split(collection, s, predictor)), splits[-1])
 
 
 def spread(cases: Sequence[LabelledCase], number: int) -> list[LabelledCase]:
@@ -135,7 +142,7 @@ def label_matrix(cases: Sequence[LabelledCase], finding_names: Sequence[str]) ->
     ).reshape(len(cases), len(finding_names))
 
 
-def names_of_split(
+def _names_of_split(
     collection: CaseCollection, split: str, predictor: ColipriPredictor
 ) -> list[str]:
     """As :func:`cases_of_split`, names alone, and none where it refuses."""

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colipri.common.errors import ColipriError
 from colipri.evaluation.html_page import Section
 from colipri.evaluation.report_reconstructions import (
     no_reconstruction_section,
     reconstruction_section,
 )
 from colipri.inference.heatmap import CT_WINDOW, slice_planes, to_grey
-from colipri.inference.labelled_cases import cases_of_split, spread
+from colipri.inference.labelled_cases import cases_of_split, first_split, spread
 from colipri.inference.reconstruction import OBJECTIVE, Reconstruction, Reconstructor
 
 if TYPE_CHECKING:
@@ -95,10 +94,9 @@ def _cases(
     predictor: ColipriPredictor, collection: CaseCollection
 ) -> tuple[list[LabelledCase], str]:
     """Validation cases, or those of training where a run keeps none for validation."""
-    try:
-        return cases_of_split(collection, "val", predictor), "validation"
-    except ColipriError:  # fold "all"
-        return cases_of_split(collection, "train", predictor), "training"
+    split = first_split(collection, ("val", "train"), predictor)  # fold "all" has no val
+    whose = {"val": "validation", "train": "training"}[split]
+    return cases_of_split(collection, split, predictor), whose
 
 
 def _window(predictor: ColipriPredictor, image: np.ndarray) -> tuple[float, float]:

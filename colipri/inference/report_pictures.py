@@ -21,7 +21,7 @@ from colipri.inference.heatmap import (
 from colipri.inference.labelled_cases import (
     cases_of_split,
     collect_cases,
-    names_of_split,
+    first_split,
     spread,
 )
 from colipri.inference.prompts import DEFAULT_STYLE, PromptPair, make_prompts
@@ -64,7 +64,7 @@ def picture_sections(
         montage_of_cases(spread(train, num_cases), predictor, show_reports=show_reports),
         reconstruction_pictures(predictor, collection),
     ]
-    split = next(s for s in ("test", "val", "train") if names_of_split(collection, s, predictor))
+    split = first_split(collection, ("test", "val", "train"), predictor)
     maps = heat_maps(predictor, collection, split, prompt_style, num_cases)
     if maps:
         sections.append(heat_map_section(maps, split))
