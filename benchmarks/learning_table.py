@@ -20,17 +20,16 @@ minutes on one of two busy cores, and two seeds run beside each other.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import shutil
-import subprocess
 import sys
-import sysconfig
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from command_line import call, run_side_by_side, share_cores
 from learning_table_results import measure, write_table
 
 from colipri.common.atomic import atomic_write_json, read_json
@@ -88,7 +87,7 @@ def main() -> None:
     if marker.is_file() and read_json(marker) != settings:
         sys.exit(f"{out} was begun with {read_json(marker)}; choose another -o or these settings")
     os.environ.update({f"colipri_{n}": str(out / n) for n in ("raw", "preprocessed", "results")})
-    for name in ("raw", "preprocessed", "results", "logs"):
+    for name in ("raw", "preprocessed", "results"):
         (out / name).mkdir(parents=True, exist_ok=True)
     atomic_write_json(marker, settings)
     chosen = [run for run in RUNS if not options.runs or run.name in options.runs]
@@ -96,19 +95,17 @@ def main() -> None:
         prepare(out, data, options)
     jobs = options.np if options.device == "cpu" else 1  # small models: more runs, not more threads
     if jobs > 1:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    with ThreadPoolExecutor(jobs) as pool:
-        waiting = [
-            pool.submit(finish, out, run, seed, options)
+        share_cores(jobs)
+    run_side_by_side(
+        [
+            functools.partial(finish, out, run, seed, options)
             for seed in range(options.seeds)
             for run in chosen
-        ]
-        try:
-            for done in as_completed(waiting):
-                done.result()
-                write_table(out, [r.name for r in chosen], [r.folder_name for r in chosen])
-        finally:
-            pool.shutdown(cancel_futures=True)
+        ],
+        jobs,
+        "runs",
+        lambda: write_table(out, [r.name for r in chosen], [r.folder_name for r in chosen]),
+    )
     sys.stdout.write((out / "table.md").read_text(encoding="utf-8"))
 
 
@@ -129,19 +126,13 @@ def prepare(out: Path, data: str, options: argparse.Namespace) -> None:
     if data == "all":
         arguments = f"semi_synthetic_chest -d {number} -n SemiSyntheticChest --num_studies"
         arguments += f" {options.studies} --seed {options.data_seed} -np {options.np}"
-        _call(out, f"build_{data}", "colipri_convert_dataset", *arguments.split())
+        call(_log(out, f"build_{data}"), "colipri_convert_dataset", *arguments.split())
     else:
         prepare(out, "all", options)
         _variant(out, data, options.data_seed)
     arguments = f"-d {number} -c 3d_lowres -gpu_memory_target 4 -text_encoder scratch"
-    _call(
-        out,
-        f"prepare_{data}",
-        "colipri_plan_and_preprocess",
-        *arguments.split(),
-        "-np",
-        str(options.np),
-    )
+    arguments += f" -np {options.np}"
+    call(_log(out, f"prepare_{data}"), "colipri_plan_and_preprocess", *arguments.split())
     done.touch()
 
 
@@ -204,19 +195,13 @@ def train(out: Path, run: Run, seed: int, options: argparse.Namespace) -> tuple[
     if (folder / "checkpoint_latest.pth").is_file():
         arguments.append("--c")
     if not (folder / "checkpoint_final.pth").is_file():
-        _call(out, f"{results.name}", "colipri_train", *arguments, colipri_results=str(results))
+        environment = {"colipri_results": str(results)}
+        call(_log(out, results.name), "colipri_train", *arguments, environment=environment)
     return folder / "checkpoint_final.pth", epochs * STEPS_AN_EPOCH if run.letters else 0
 
 
-def _call(out: Path, log: str, command: str, *arguments: str, **environment: str) -> None:
-    sys.stderr.write(f"{command} {' '.join(arguments)}\n")
-    program = Path(sysconfig.get_path("scripts")) / command
-    with (out / "logs" / f"{log}.txt").open("a", encoding="utf-8") as file:
-        code = subprocess.run(
-            [program, *arguments], stdout=file, stderr=file, env={**os.environ, **environment}
-        ).returncode
-    if code:
-        sys.exit(f"{command} failed, see {out / 'logs' / log}.txt")
+def _log(out: Path, name: str) -> Path:
+    return out / "logs" / f"{name}.txt"
 
 
 def _options() -> argparse.Namespace:

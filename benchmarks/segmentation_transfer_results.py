@@ -14,6 +14,12 @@ from colipri.evaluation.bootstrap import estimate, paired_difference, patient_we
 from colipri.run.tables import format_interval
 
 METRICS = {"dice": "Dice", "surface_distance": "mean surface distance (mm)"}
+DECIMALS = {"dice": 3, "surface_distance": 2}
+TITLES = {
+    "scratch": "from scratch",
+    "images": "pre-trained on its images",
+    "checkpoint": "encoder of `-m`",
+}
 Results = dict[str, dict[float, list[Path]]]
 
 
@@ -34,27 +40,26 @@ def write_results(
 
 
 def _row(results: Results, fraction: float) -> dict[str, Any] | None:
-    """Metrics at one fraction, over the cases that both starts have been validated on."""
+    """Metrics at one fraction, over the cases that all starts have been validated on."""
     values = {start: _values(summaries[fraction]) for start, summaries in results.items()}
-    cases = sorted(set(values["scratch"]) & set(values["pretrained"]))
+    cases = sorted(set.intersection(*(set(entries) for entries in values.values())))
     if not cases:
         return None
     weights = patient_weights(cases).astype(float)
     weights /= weights.sum(axis=1, keepdims=True)
     row: dict[str, Any] = {"fraction": fraction, "cases": len(cases)}
-    for metric in METRICS:
-        one, two = (
-            np.array([values[start][case][metric] for case in cases])
-            for start in ("scratch", "pretrained")
-        )
-        resampled = [weights @ array for array in (one, two)]
-        means = [float(array.mean()) for array in (one, two)]
-        row[metric] = {
-            "scratch": estimate(means[0], resampled[0]),
-            "pretrained": estimate(means[1], resampled[1]),
-            "difference": paired_difference(*means, *resampled),
-        }
-    row["missed"] = {start: _missed(values[start], cases) for start in values}
+    for start, entries in values.items():
+        row[start] = {"missed": sum(entries[case]["missed"] for case in cases)}
+        for metric in METRICS:
+            base, own = (
+                np.array([values[name][case][metric] for case in cases])
+                for name in ("scratch", start)
+            )
+            row[start][metric] = estimate(own_mean := float(own.mean()), weights @ own)
+            if start != "scratch":
+                row[start][metric]["difference"] = paired_difference(
+                    float(base.mean()), own_mean, weights @ base, weights @ own
+                )
     return row
 
 
@@ -83,10 +88,6 @@ def _measure(summary: Path) -> dict[str, dict[str, Any]]:
             "missed": missed,
         }
     return values
-
-
-def _missed(values: dict[str, dict[str, Any]], cases: list[str]) -> int:
-    return sum(values[case]["missed"] for case in cases)
 
 
 def _surface_distances(prediction_file: Path, reference_file: Path) -> tuple[list[float], int]:
@@ -128,26 +129,26 @@ def _mean_distance(one: np.ndarray, other: np.ndarray, spacing: tuple[float, ...
 
 def _table(source: Source, rows: list[dict[str, Any]]) -> list[str]:
     """A table in Markdown."""
-    lines = [f"### {source.title}", ""]
-    lines += ["| labels | metric | from scratch | pretrained | difference | p |"]
-    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    titles = [title for metric in METRICS.values() for title in (metric, "difference")]
+    lines = [f"### {source.title}", "", f"| labels | start | {' | '.join(titles)} | missed |"]
+    lines += ["| --- " * (len(titles) + 3) + "|"]
     for row in rows:
-        for metric, title in METRICS.items():
-            entry = row[metric]
-            decimals = 3 if metric == "dice" else 2
-            cells = [
-                format_interval(entry[name], decimals)
-                for name in ("scratch", "pretrained", "difference")
-            ]
-            p_value = f"{entry['difference']['p_value']:.3g}"
-            share = f"{row['fraction']:.0%} ({row['cases']} cases validated)"
-            lines.append(f"| {share} | {title} | {' | '.join(cells)} | {p_value} |")
-    missed = "; ".join(
-        f"{row['fraction']:.0%}: {row['missed']['scratch']} and {row['missed']['pretrained']}"
-        for row in rows
-    )
-    lines += ["", f"Labels missed altogether (from scratch and pretrained): {missed}.", ""]
-    return lines
+        share = f"{row['fraction']:.0%} ({row['cases']} cases validated)"
+        for start in [name for name in TITLES if name in row]:
+            cells = [share, TITLES[start]]
+            for metric in METRICS:
+                cells += _cells(row[start][metric], DECIMALS[metric])
+            lines.append(f"| {' | '.join(cells)} | {row[start]['missed']} |")
+            share = ""
+    return [*lines, ""]
+
+
+def _cells(entry: dict[str, Any], decimals: int) -> list[str]:
+    difference = ""
+    if "difference" in entry:
+        p_value = f"{entry['difference']['p_value']:.3g}"
+        difference = f"{format_interval(entry['difference'], decimals)}, p {p_value}"
+    return [format_interval(entry, decimals), difference]
 
 
 def _plot(source: Source, rows: list[dict[str, Any]], target: Path) -> None:
@@ -159,11 +160,11 @@ def _plot(source: Source, rows: list[dict[str, Any]], target: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     shares = [100 * row["fraction"] for row in rows]
     for axis, (metric, title) in zip(axes, METRICS.items(), strict=True):
-        for start, name in (("pretrained", "pretrained"), ("scratch", "from scratch")):
-            entries = [row[metric][start] for row in rows]
+        for start in [name for name in TITLES if name in rows[0]]:
+            entries = [row[start][metric] for row in rows]
             known = [e["value"] if e["low"] is None else e["low"] for e in entries]
             high = [e["value"] if e["high"] is None else e["high"] for e in entries]
-            axis.plot(shares, [e["value"] for e in entries], "o-", label=name)
+            axis.plot(shares, [e["value"] for e in entries], "o-", label=TITLES[start])
             axis.fill_between(shares, known, high, alpha=0.2)
         axis.set(xlabel="labels (%)", ylabel=title, xscale="log")
         axis.set_xticks(shares, [f"{share:g}" for share in shares])
