@@ -1,18 +1,15 @@
-"""nnU-Net's plan for a pretrained encoder: what the encoder was trained on decides, and memory."""
+"""nnU-Net's plan for a pretrained encoder: what the encoder was trained on decides."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from colipri.architectures.weight_source import CT_SCHEME, OUR_ORIENTATION, REORIENTING_READER
 from colipri.common.errors import ColipriError
-from colipri.experiment_planning.memory import GIB, SAFETY
 from colipri.transfer.fine_tuning import FINE_TUNING
 from colipri.transfer.nnunet_dataset import SegmentationDataset
 from colipri.transfer.oriented_headers import (
@@ -21,14 +18,9 @@ from colipri.transfer.oriented_headers import (
     reorder,
 )
 from colipri.transfer.pretrained_encoder import PretrainedEncoder
-from colipri.transfer.segmentation_memory import estimate_segmentation_memory
-from colipri.transfer.segmentation_network import NETWORK_CLASS, deep_supervision_strides
+from colipri.transfer.segmentation_patch import PatchPlanner, show_sizes
 
 CONFIGURATION = "3d_fullres"
-SPACINGS = ("pretrained", "dataset")
-MINIMUM_BATCH = 2  # nnU-Net's
-COVERED_BY_BATCH = 0.05  # nnU-Net's: a batch shows at most 5 % of the data set's voxels
-SMALLEST_GRID = 2  # tokens per axis: instance norms need more than one voxel
 COARSE = 1.5  # beyond this factor, spacing of the encoder over that of the data, we warn
 _ORIENTATIONS = (OUR_ORIENTATION, None)  # what the reader gives: turned, or as stored
 _TRANSPOSE = [0, 1, 2]  # none: weights were turned to the reader's axes when they were read
@@ -94,6 +86,13 @@ class SegmentationPlanner:
         resampled = np.round(shapes * spacings / np.asarray(spacing))
         median_shape = np.maximum(1, np.median(resampled, axis=0))
         schemes, masks, intensities = self.choose_normalization()
+        patch = PatchPlanner(
+            self.dataset,
+            self.encoder,
+            self.options.gpu_memory_target,
+            self.options.decoder,
+            self.because,
+        )
         configuration = {
             "data_identifier": f"{self.options.plans_name}_{CONFIGURATION}",
             "preprocessor_name": "DefaultPreprocessor",
@@ -102,7 +101,7 @@ class SegmentationPlanner:
             "normalization_schemes": schemes,
             "use_mask_for_norm": masks,
             **_resampling(),
-            **self.choose_network(spacing, median_shape),
+            **patch.choose(spacing, median_shape),
             "batch_dice": False,
             "colipri_training": dict(FINE_TUNING),
         }
@@ -176,8 +175,8 @@ class SegmentationPlanner:
         self.because["spacing"] = "that of pre-training: a token keeps its size in mm"
         if any(step > COARSE * own for step, own in zip(trained, median, strict=True)):
             self.warnings.append(
-                f"the encoder was trained at {_shown(trained)} mm and the images have "
-                f"{_shown(median)} mm: structures of a few voxels are lost; consider "
+                f"the encoder was trained at {show_sizes(trained)} mm and the images have "
+                f"{show_sizes(median)} mm: structures of a few voxels are lost; consider "
                 "--spacing dataset"
             )
         return trained
@@ -228,116 +227,6 @@ class SegmentationPlanner:
                 )
         return numbers
 
-    def choose_network(self, spacing: Sequence[float], median_shape: np.ndarray) -> dict[str, Any]:
-        """Patch, batch, recomputation and the network in nnU-Net's form.
-
-        Raises:
-            ColipriError: not even the smallest patch fits.
-        """
-        token = self.encoder.token_patch
-        wanted = [
-            max(SMALLEST_GRID, math.ceil(size / step - 1e-6))
-            for size, step in zip(median_shape, token, strict=True)
-        ]
-        trained = prod(n // t for n, t in zip(self.encoder.patch_size, token, strict=True))
-        step_mm = [s * t for s, t in zip(spacing, token, strict=True)]
-        grid = _shrink(wanted, step_mm, lambda g: prod(g) <= max(trained, SMALLEST_GRID**3))
-        budget = self.options.gpu_memory_target * GIB * SAFETY
-
-        def fits(candidate: Sequence[int], level: str) -> bool:
-            return self.memory(candidate, level, MINIMUM_BATCH).total <= budget
-
-        level = next((name for name in ("none", "mlp", "full") if fits(grid, name)), "full")
-        grid = _shrink(grid, step_mm, lambda g: fits(g, level))
-        if not fits(grid, level):
-            needed = math.ceil(self.memory(grid, level, MINIMUM_BATCH).total / GIB / SAFETY)
-            raise ColipriError(
-                f"two patches of {_shown(n * t for n, t in zip(grid, token, strict=True))} voxels "
-                f"need {needed} GB; plan with -gpu_memory_target {needed} or more"
-            )
-        patch = [n * t for n, t in zip(grid, token, strict=True)]
-        batch = self.choose_batch(grid, level, budget, patch, median_shape)
-        estimate = self.memory(grid, level, batch)
-        self.because["patch_size"] = (
-            f"the median image ({_shown(median_shape)} voxels) in multiples of {_shown(token)}, at "
-            f"most the {trained:,} tokens of pre-training, and what memory allows"
-        )
-        self.because["activation_checkpointing"] = (
-            f"'{level}': the cheapest level at which {MINIMUM_BATCH} patches fit into "
-            f"{self.options.gpu_memory_target:g} GB"
-        )
-        return {
-            "batch_size": batch,
-            "patch_size": patch,
-            "architecture": {
-                "network_class_name": NETWORK_CLASS,
-                "arch_kwargs": self.arch_kwargs(grid, level),
-                "_kw_requires_import": [],
-            },
-            "memory_estimate": {
-                "total_in_gb": round(estimate.total / GIB, 3),
-                "per_patch_in_gb": round(sum(estimate.per_patch.values()) / GIB, 3),
-                "planned_for_in_gb": float(self.options.gpu_memory_target),
-            },
-        }
-
-    def choose_batch(
-        self,
-        grid: Sequence[int],
-        level: str,
-        budget: float,
-        patch: Sequence[int],
-        median_shape: np.ndarray,
-    ) -> int:
-        """As many patches as fit, but at most 5 % of the data set's voxels, and at least two."""
-        one = self.memory(grid, level, 1)
-        memory = int((budget - one.fixed) // sum(one.per_patch.values()))
-        voxels = float(np.prod(median_shape)) * len(self.dataset.cases)
-        covered = round(voxels * COVERED_BY_BATCH / prod(patch))
-        self.because["batch_size"] = (
-            f"{memory} fit into memory; at most {COVERED_BY_BATCH:.0%} of the data set's voxels a "
-            f"batch ({covered}), at least {MINIMUM_BATCH}"
-        )
-        return max(MINIMUM_BATCH, min(memory, covered))
-
-    def memory(self, grid: Sequence[int], level: str, batch: int) -> Any:
-        """Estimate for a token grid."""
-        token = self.encoder.token_patch
-        return estimate_segmentation_memory(
-            self.arch_kwargs(grid, level),
-            [n * t for n, t in zip(grid, token, strict=True)],
-            batch,
-            len(self.dataset.channel_names),
-            self.dataset.num_heads,
-        )
-
-    def arch_kwargs(self, grid: Sequence[int], level: str) -> dict[str, Any]:
-        """Arguments of the network class."""
-        encoder = {**self.encoder.arch_kwargs, "activation_checkpointing": level}
-        if encoder.get("position_grid") is not None:
-            encoder["position_grid"] = [int(n) for n in grid]
-        decoder: dict[str, Any] = {"kind": self.options.decoder}
-        if self.options.decoder == "dense":
-            decoder.update(base_features=16, num_depths=4)
-        return {
-            "encoder": encoder,
-            "decoder": decoder,
-            "strides": deep_supervision_strides(self.encoder.token_patch),
-        }
-
-
-def _shrink(grid: Sequence[int], step_mm: Sequence[float], good: Any) -> list[int]:
-    """Take tokens from the axis that is longest in mm until ``good``, or nothing is left."""
-    result = list(grid)
-    while not good(result):
-        lengths = [
-            n * step if n > SMALLEST_GRID else 0.0 for n, step in zip(result, step_mm, strict=True)
-        ]
-        if not any(lengths):
-            break
-        result[int(np.argmax(lengths))] -= 1
-    return result
-
 
 def _nnunet_normalization(
     dataset: SegmentationDataset, fingerprint: dict[str, Any]
@@ -375,7 +264,3 @@ def _resampling() -> dict[str, Any]:
 
 def _floats(values: np.ndarray) -> list[float]:
     return [float(value) for value in values]
-
-
-def _shown(values: Any) -> str:
-    return " x ".join(f"{value:g}" for value in values)
