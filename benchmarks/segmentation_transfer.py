@@ -59,18 +59,20 @@ def main() -> None:
     for experiment in experiments:
         experiment.write_data()
     run_side_by_side([e.prepare for e in experiments], at_once, "encoders and plans")
-    run_side_by_side(
-        [
-            functools.partial(experiment.train, start, fraction, fold)
-            for experiment in experiments
-            for fraction in options.fractions
-            for fold in range(experiment.folds)
-            for start in experiment.starts
-        ],
-        at_once,
-        "fine-tuning",
-        lambda: write_results(out, [(e.source, e.results()) for e in experiments], vars(options)),
-    )
+    missing = [
+        functools.partial(experiment.train, start, fraction, fold)
+        for experiment in experiments
+        for fraction in options.fractions
+        for fold in range(experiment.folds)
+        for start in experiment.starts
+        if not experiment.is_trained(start, fraction, fold)
+    ]
+
+    def write() -> None:
+        write_results(out, [(e.source, e.results()) for e in experiments], vars(options))
+
+    run_side_by_side(missing, at_once, "fine-tuning", write)
+    write()
     sys.stdout.write((out / "table.md").read_text(encoding="utf-8"))
 
 

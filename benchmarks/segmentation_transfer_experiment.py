@@ -75,12 +75,13 @@ class Experiment:
                 written = self.preprocessed / f"{self._plans(start)}_encoder.pth"
                 os.replace(written, self._encoder(start, fold))
 
+    def is_trained(self, start: str, fraction: float, fold: int) -> bool:
+        """Whether a fine-tuning has come to its end, validation included."""
+        return (self._run_folder(start, fraction, fold) / _SUMMARY).is_file()
+
     def train(self, start: str, fraction: float, fold: int) -> None:
-        """One fine-tuning to its end, unless it is finished."""
-        run = self._run_folder(start, fraction, fold)
-        if (run / _SUMMARY).is_file():
-            return
-        shutil.rmtree(run, ignore_errors=True)
+        """One fine-tuning from its beginning to its end."""
+        shutil.rmtree(self._run_folder(start, fraction, fold), ignore_errors=True)
         number = str(self.splits[fraction, fold])
         command = ["nnUNetv2_train", str(self.source.number), "3d_fullres", number]
         command += ["-p", self._plans(start), "-tr", _trainer(start)]

@@ -18,7 +18,7 @@ DECIMALS = {"dice": 3, "surface_distance": 2}
 TITLES = {
     "scratch": "from scratch",
     "images": "pre-trained on its images",
-    "checkpoint": "encoder of `-m`",
+    "checkpoint": "given encoder (-m)",
 }
 Results = dict[str, dict[float, list[Path]]]
 
