@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sysconfig
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command_line import call
+
+# Before threads measure side by side: two of them must not be the first to import its lazy modules.
+from transformers import PreTrainedTokenizerFast  # noqa: F401
 
 from colipri.common.atomic import atomic_write_json, atomic_write_text, read_json
 from colipri.evaluation.classification import classification_metrics
@@ -32,13 +34,7 @@ def measure(out: Path, checkpoint: Path, target: Path, steps: int, seed: int, da
     for name, command in (("zero_shot", "colipri_zero_shot"), ("retrieval", "colipri_retrieve")):
         file = target.with_name(f"{target.stem}_{name}.json")
         arguments = ["-m", str(checkpoint), "-d", str(data_id), "--split", "test", "-o", str(file)]
-        with (out / "logs" / f"{target.stem}_{name}.txt").open("w") as log:
-            subprocess.run(
-                [Path(sysconfig.get_path("scripts")) / command, *arguments],
-                check=True,
-                stdout=log,
-                stderr=log,
-            )
+        call(out / "logs" / f"{target.stem}_{name}.txt", command, *arguments)
         content[name] = read_json(file)
         file.unlink()
     atomic_write_json(target, content)
