@@ -135,8 +135,10 @@ def _require_same_experiment(out: Path, options: argparse.Namespace) -> None:
     fixed = {name: getattr(options, name) for name in ("starts", *FIXED)}
     fixed["m"] = options.m and str(Path(options.m).resolve())
     file = out / "experiment.json"
-    if file.is_file() and json.loads(file.read_text()) != fixed:
-        sys.exit(f"{out} is of another experiment ({file.read_text()}); choose another -o")
+    begun = json.loads(file.read_text()) if file.is_file() else fixed
+    differing = [f"{name} {begun.get(name)}" for name in fixed if begun.get(name) != fixed[name]]
+    if differing:
+        sys.exit(f"{out} was begun with {', '.join(differing)}; choose another -o")
     out.mkdir(parents=True, exist_ok=True)
     atomic_write_json(file, fixed)
 
