@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from colipri.common.sizes import show_sizes
+
 
 def summarize_fingerprint(fingerprint: Mapping[str, Any]) -> str:
     """What was found, for a person to check at a glance."""
@@ -19,7 +21,8 @@ def summarize_fingerprint(fingerprint: Mapping[str, Any]) -> str:
         f"{fingerprint['num_subjects']} subjects for training and validation, "
         f"{fingerprint['num_paired_studies']} studies with a report, "
         f"{fingerprint['num_image_only_cases']} cases without one",
-        f"  median spacing {_by(spacing, '.3g')} mm, body of 95 % within {_by(extent, '.0f')} mm, "
+        f"  median spacing {show_sizes(spacing, '.3g')} mm, body of 95 % within "
+        f"{show_sizes(extent, '.0f')} mm, "
         f"body fills {fingerprint['body_fraction_median']:.0%} of its box",
     ]
     if words.get("mean"):
@@ -36,7 +39,3 @@ def summarize_fingerprint(fingerprint: Mapping[str, Any]) -> str:
     if fingerprint["left_out"]:
         lines.append(f"  {len(fingerprint['left_out'])} cases were left out, see the file")
     return "\n".join(lines)
-
-
-def _by(values: Any, pattern: str) -> str:
-    return " x ".join(format(float(value), pattern) for value in values)

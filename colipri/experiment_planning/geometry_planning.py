@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from colipri.common.errors import ColipriError
+from colipri.common.sizes import show_sizes
 from colipri.experiment_planning.geometry import (
     TOKEN,
     covering_extent,
@@ -67,7 +68,7 @@ def plan_geometry(
     wanted = finest_spacing(extent, budget * windows, native, MAXIMUM_ANISOTROPY)
     spacing = enough_tokens(extent, wanted, MINIMUM_TOKENS)
     grid = tokens_for(extent, spacing) if whole else largest_patch(extent, spacing, budget)
-    body = f"the body of {100 * COVERED_SHARE:.0f} % of the cases ({_by(extent, '.0f')} mm)"
+    body = f"the body of {100 * COVERED_SHARE:.0f} % of the cases ({show_sizes(extent, '.0f')} mm)"
     fits = (
         f"{body} fits into {budget_text}"
         if whole
@@ -91,10 +92,10 @@ def _spacing_reason(
     extent: Sequence[float],
     fits: str,
 ) -> str:
-    images = f"the images (median {_by(native, '.3g')} mm)"
+    images = f"the images (median {show_sizes(native, '.3g')} mm)"
     if spacing != wanted:
         return (
-            f"finer than {images}, so that a body of {_by(extent, '.0f')} mm makes at least "
+            f"finer than {images}, so that a body of {show_sizes(extent, '.0f')} mm makes at least "
             f"{MINIMUM_TOKENS} tokens"
         )
     if spacing == finest_spacing(extent, sys.maxsize, native, MAXIMUM_ANISOTROPY):
@@ -104,7 +105,3 @@ def _spacing_reason(
     if any(step < own - 0.05 for step, own in zip(spacing, native, strict=True)):
         reason += f", but none coarser than {MAXIMUM_ANISOTROPY:g} times another"
     return reason
-
-
-def _by(values: Any, pattern: str) -> str:
-    return " x ".join(format(float(value), pattern) for value in values)

@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from colipri.common.sizes import show_sizes
+
 WIDTH = 110
 _NAME, _VALUE = 26, 28
 _LONGEST_SHOWN_HOURS = 24 * 365  # beyond a year a device is no choice
@@ -13,8 +15,8 @@ _LONGEST_SHOWN_HOURS = 24 * 365  # beyond a year a device is no choice
 Shown = tuple[str, str, str]  # name, choice, reason
 # Rows in the order of the decisions: entry of "because" -> how its value is shown.
 _ROWS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "spacing": lambda c: _by(c["spacing"]) + " mm",
-    "patch_size": lambda c: _by(c["patch_size"]) + " voxels",
+    "spacing": lambda c: show_sizes(c["spacing"]) + " mm",
+    "patch_size": lambda c: show_sizes(c["patch_size"]) + " voxels",
     "data_identifier": lambda c: c["data_identifier"],
     "normalization_schemes": lambda c: ", ".join(c["normalization_schemes"]),
     "architecture": lambda c: _architecture(c["architecture"]["arch_kwargs"]),
@@ -127,10 +129,6 @@ def _text_encoder(encoder: Mapping[str, Any]) -> str:
 
 def _schedule(training: Mapping[str, Any]) -> str:
     return f"{training['num_epochs']} x {training['num_iterations_per_epoch']} steps"
-
-
-def _by(values: list[float]) -> str:
-    return " x ".join(f"{value:g}" for value in values)
 
 
 def _hours(value: float) -> str:

@@ -19,6 +19,7 @@ from colipri.architectures.model import ColipriModel
 from colipri.architectures.state_dicts import load_state_dict_reported
 from colipri.architectures.weight_files import read_weight_file
 from colipri.common.errors import ColipriError
+from colipri.common.sizes import show_sizes
 
 _TEXT_PARTS = ("text_encoder", "report_decoder")  # weights of one vocabulary
 _TEMPERATURE = ("logit_scale", "logit_bias")
@@ -130,7 +131,7 @@ def _close(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def _mm(spacing: tuple[float, ...]) -> str:
-    return " x ".join(f"{step:g}" for step in spacing) + " mm"
+    return show_sizes(spacing) + " mm"
 
 
 def start_of_run(plans: Any, configuration: Any, tokenizer: Any) -> dict[str, Any]:

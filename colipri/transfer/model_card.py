@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from colipri.common.sizes import show_sizes
+
 _TEMPLATE = """\
 ---
 license: other
@@ -59,7 +61,7 @@ def model_card(config: Mapping[str, Any], num_parameters: int, folder: str = "FO
     configuration = plans["configurations"][config["configuration"]]
     arch = configuration["architecture"]["arch_kwargs"]
     text = configuration["text_encoder"]
-    shown = [" x ".join(f"{v:g}" for v in configuration[k]) for k in ("spacing", "patch_size")]
+    shown = [show_sizes(configuration[k]) for k in ("spacing", "patch_size")]
     return _TEMPLATE.format(
         name=f"colipri encoder of {plans['dataset_name']}",
         dataset=plans["dataset_name"],

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from colipri.common.errors import ColipriError
+from colipri.common.sizes import show_sizes
 from colipri.experiment_planning.memory import GIB, SAFETY
 from colipri.transfer.nnunet_dataset import SegmentationDataset
 from colipri.transfer.pretrained_encoder import PretrainedEncoder
@@ -156,8 +157,3 @@ def _shrink(grid: Sequence[int], step_mm: Sequence[float], good: Any) -> list[in
             break
         result[int(np.argmax(lengths))] -= 1
     return result
-
-
-def show_sizes(values: Any) -> str:
-    """ "8 x 8 x 8"."""
-    return " x ".join(f"{value:g}" for value in values)

@@ -10,6 +10,7 @@ import numpy as np
 
 from colipri.architectures.weight_source import CT_SCHEME, OUR_ORIENTATION, REORIENTING_READER
 from colipri.common.errors import ColipriError
+from colipri.common.sizes import show_sizes
 from colipri.transfer.fine_tuning import FINE_TUNING
 from colipri.transfer.nnunet_dataset import SegmentationDataset
 from colipri.transfer.oriented_headers import (
@@ -18,7 +19,7 @@ from colipri.transfer.oriented_headers import (
     reorder,
 )
 from colipri.transfer.pretrained_encoder import PretrainedEncoder
-from colipri.transfer.segmentation_patch import PatchPlanner, show_sizes
+from colipri.transfer.segmentation_patch import PatchPlanner
 
 CONFIGURATION = "3d_fullres"
 COARSE = 1.5  # beyond this factor, spacing of the encoder over that of the data, we warn
