@@ -13,11 +13,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 
-def script(name: str) -> str:
-    """Where an installed command is."""
-    return str(Path(sysconfig.get_path("scripts")) / name)
-
-
 def call(
     log: Path, *command: str, environment: Mapping[str, str] | None = None, keep_open: int = 2
 ) -> None:
@@ -37,7 +32,7 @@ def call(
         file.write(f"$ {line}\n")
         file.flush()
         code = subprocess.run(
-            [script(command[0]), *command[1:]],
+            [Path(sysconfig.get_path("scripts")) / command[0], *command[1:]],
             env={**os.environ, **(environment or {})},
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -68,6 +63,12 @@ def run_side_by_side(
             pool.shutdown(cancel_futures=True)
 
 
-def share_cores(at_once: int) -> None:
-    """Threads of each command such that ``at_once`` of them have a core per thread."""
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // at_once))
+def trainings_at_once(asked: int, device: str) -> int:
+    """``asked`` on the CPU (small models: more trainings, not more threads), else one.
+
+    The commands that are started afterwards share the cores.
+    """
+    at_once = asked if device == "cpu" else 1
+    if at_once > 1:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // at_once))
+    return at_once

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from command_line import call, run_side_by_side, share_cores
+from command_line import call, run_side_by_side, trainings_at_once
 from learning_table_results import measure, write_table
 
 from colipri.common.atomic import atomic_write_json, read_json
@@ -93,16 +93,14 @@ def main() -> None:
     chosen = [run for run in RUNS if not options.runs or run.name in options.runs]
     for data in dict.fromkeys(run.data for run in chosen):
         prepare(out, data, options)
-    jobs = options.np if options.device == "cpu" else 1  # small models: more runs, not more threads
-    if jobs > 1:
-        share_cores(jobs)
+    at_once = trainings_at_once(options.np, options.device)
     run_side_by_side(
         [
             functools.partial(finish, out, run, seed, options)
             for seed in range(options.seeds)
             for run in chosen
         ],
-        jobs,
+        at_once,
         "runs",
         lambda: write_table(out, [r.name for r in chosen], [r.folder_name for r in chosen]),
     )

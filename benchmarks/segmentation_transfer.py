@@ -35,7 +35,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from command_line import run_side_by_side, share_cores
+from command_line import run_side_by_side, trainings_at_once
 from segmentation_transfer_data import find_sources
 from segmentation_transfer_experiment import Experiment
 from segmentation_transfer_results import write_results
@@ -49,11 +49,12 @@ def main() -> None:
     """Everything that is missing, then tables and curves."""
     options = _options()
     sources = find_sources(options.datasets, options.data)
+    unknown = set(options.merge) - {source.number for source in sources}
+    if unknown:
+        sys.exit(f"--merge {min(unknown)}: no data set of this number is among --datasets")
     out = Path(options.o).absolute()
     _require_same_experiment(out, options)
-    at_once = options.np if options.device == "cpu" else 1  # small models: more runs, not threads
-    if at_once > 1:
-        share_cores(at_once)
+    at_once = trainings_at_once(options.np, options.device)
     lock = _lock(out)
     experiments = [Experiment(source, out, options, lock) for source in sources]
     for experiment in experiments:

@@ -116,7 +116,12 @@ def write_raw_dataset(source: Source, raw: Path, merge_labels: bool = False) -> 
         merge_labels: all labels become one, "foreground"; label images are then written.
     """
     target = raw / source.name
+    content = {name: source.description[name] for name in _description("", {})}
+    if merge_labels:
+        content["labels"] = {"background": 0, "foreground": 1}
     if (target / "dataset.json").is_file():
+        if json.loads((target / "dataset.json").read_text())["labels"] != content["labels"]:
+            sys.exit(f"{target} was written with other labels (--merge); choose another -o")
         return target
     ending = source.description["file_ending"]
     pairs = [(source.images, source.labels), *([source.held_out] if source.held_out else [])]
@@ -137,11 +142,7 @@ def write_raw_dataset(source: Source, raw: Path, merge_labels: bool = False) -> 
                 else:
                     link.symlink_to(file)
     cases = len(list((target / "labelsTr").iterdir()))
-    kept = {name: source.description[name] for name in _description("", {})}
-    content = {**kept, "numTraining": cases}
-    if merge_labels:
-        content["labels"] = {"background": 0, "foreground": 1}
-    atomic_write_json(target / "dataset.json", content)
+    atomic_write_json(target / "dataset.json", {**content, "numTraining": cases})
     return target
 
 

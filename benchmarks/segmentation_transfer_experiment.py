@@ -6,11 +6,11 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
+from importlib.resources import files
 from pathlib import Path
 from typing import IO
 
-from command_line import call, script
+from command_line import call
 from segmentation_transfer_data import Source, write_raw_dataset, write_splits
 
 from colipri.common.atomic import atomic_write_json
@@ -27,6 +27,7 @@ SPARING = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 _SUMMARY = Path("validation") / "summary.json"
+_TRAINERS = files("colipri.transfer") / "nnunet_trainers"  # as colipri_nnunet_trainer_folder says
 
 
 class Experiment:
@@ -88,11 +89,8 @@ class Experiment:
         command += ["-device", self.options.device]
         if start != "scratch":
             command += ["-pretrained_weights", str(self._encoder(start, fold))]
-        trainers = subprocess.run(
-            [script("colipri_nnunet_trainer_folder")], capture_output=True, text=True, check=True
-        )
         log = f"{start}_{fraction:g}_fold_{fold}"
-        self._command(log, *command, nnUNet_extTrainer=trainers.stdout.strip())
+        self._command(log, *command, nnUNet_extTrainer=str(_TRAINERS))
 
     def results(self) -> dict[str, dict[float, list[Path]]]:
         """Finished validation summaries: start -> fraction -> one file per fold."""
