@@ -53,14 +53,6 @@ def _report(text: str | None) -> Html | None:
     return element("details", element("summary", "Report"), element("div", text, class_="report"))
 
 
-def facts_section(
-    title: str, facts: Mapping[str, Any], *, summary: str = "", order: int = 20
-) -> Section:
-    """Two columns: what, and how much."""
-    rows = [[name, describe(value)] for name, value in facts.items()]
-    return Section(title, table(["", ""], rows), summary, order)
-
-
 def plan_section(plans: Mapping[str, Any], configuration: str, *, order: int = 30) -> Section:
     """Every planned number with its reason."""
     planned = plans["configurations"][configuration]

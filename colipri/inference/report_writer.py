@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import ColipriError
@@ -47,11 +46,6 @@ class ReportWriter:
                 [encoded.name],
             )
         return decode_report(tokenizer, ids)
-
-    def write_many(self, encoded: Iterable[EncodedImage]) -> Iterator[tuple[str, str]]:
-        """(name, report) of every encoded volume."""
-        for image in encoded:
-            yield image.name, self.write(image)
 
 
 def _build(predictor: ColipriPredictor) -> Any:

@@ -31,14 +31,23 @@ def test_with_one_positive_a_row_it_is_the_loss_of_clip():
     assert terms["image_to_text"] == pytest.approx(F.cross_entropy(logits, target).item())
 
 
-def test_equal_reports_do_not_push_each_other_apart():
-    """Two cases with the same report: their optimum is reached although the texts coincide."""
-    positives = torch.eye(2, dtype=torch.bool) | torch.ones(2, 2, dtype=torch.bool)
-    text = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64), dim=1)
-    image = text.clone().requires_grad_()
-    same = Representations(image, text, positives, torch.tensor(10.0), torch.tensor(0.0))
-    info_nce(same)[0].backward()
-    assert torch.allclose(image.grad, torch.zeros_like(image), atol=1e-12)
+@pytest.mark.parametrize("loss_function", [info_nce, siglip])
+def test_equal_reports_do_not_push_each_other_apart(loss_function):
+    """Two cases with the same report in two wordings, and images halfway between the texts."""
+    text = torch.eye(2, dtype=torch.float64)
+
+    def pull(positives):
+        """How strongly each image is drawn to the other case's text; below 0: pushed away."""
+        image = F.normalize(torch.ones(2, 2, dtype=torch.float64), dim=1).requires_grad_()
+        scale, bias = torch.tensor(10.0), torch.tensor(0.0)
+        loss_function(Representations(image, text, positives, scale, bias))[0].backward()
+        return -(image.grad @ text.T)
+
+    equal = pull(torch.ones(2, 2, dtype=torch.bool))
+    assert torch.allclose(equal, equal.T) and equal.min() > -1e-12
+    assert torch.allclose(equal.diag(), equal[[0, 1], [1, 0]])  # the other text counts as its own
+    ignored = pull(torch.eye(2, dtype=torch.bool))
+    assert ignored[0, 1] < -0.1 and ignored[1, 0] < -0.1  # what would happen without positives
 
 
 def test_siglip_is_the_mean_over_images_of_its_pairwise_questions():
