@@ -22,9 +22,9 @@ from colipri.experiment_planning.image_fingerprint import (
     ImageTask,
     fingerprint_image,
 )
-from colipri.experiment_planning.report_reading import read_reports
 from colipri.paths import preprocessed_folder
 from colipri.raw_dataset.dataset import Case, RawDataset, load_raw_dataset
+from colipri.raw_dataset.structured_reports import load_structured_reports
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +64,14 @@ def extract_fingerprint(
         raise ColipriError(f"{dataset.name} has test cases only; there is nothing to plan for")
     processes = num_processes or default_num_processes()
     found, problems = _look_at_images(dataset, cases, folder / CACHE_FOLDER, processes)
-    reports, broken_reports = read_reports(cases, processes)
+    reports, broken_reports = load_structured_reports(cases, processes)
     problems |= {name: text for name, text in broken_reports.items() if name not in problems}
     _report_problems(problems, len(cases), keep_going)
     readable = [case for case in cases if case.identifier not in problems]
     if not readable:
         raise ColipriError(f"no case of {dataset.name} could be read, see the lines above")
     if broken_reports or len(readable) < len(cases):  # what is left out must not count
-        reports, _ = read_reports(readable, processes)
+        reports, _ = load_structured_reports(readable, processes)
     images = [found[case.identifier] for case in readable]
     fingerprint = {
         "fingerprint_version": FINGERPRINT_VERSION,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import ColipriError
 from colipri.inference.volume import StoredVolume, Volume, prepare_files
+from colipri.raw_dataset.structured_reports import load_structured_report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -204,17 +205,10 @@ def _raw_case(predictor: ColipriPredictor, case: Case) -> LabelledCase:
         case.findings,
         case.report is not None,
         partial(_prepare, predictor, case.images, case.identifier),
-        partial(_read_report, case.report),
+        partial(load_structured_report, case),
     )
 
 
 def _prepare(predictor: ColipriPredictor, images: tuple[Path, ...], name: str) -> Volume:
     files: Any = images[0] if len(images) == 1 else images
     return prepare_files(files, name, predictor.plans, predictor.configuration)
-
-
-def _read_report(path: Path | None) -> StructuredReport | None:
-    from colipri.text.report import read_report
-    from colipri.text.structuring import structure_report
-
-    return None if path is None else structure_report(read_report(path))

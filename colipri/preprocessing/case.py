@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from colipri.common.atomic import atomic_write_bytes, atomic_write_json
 from colipri.common.errors import ColipriError
-from colipri.paths import raw_folder
 from colipri.preprocessing.blosc2_files import compress
 from colipri.preprocessing.digests import digest_of, plans_digest, source_digest
 from colipri.preprocessing.image import preprocess_image
 from colipri.preprocessing.store import MANIFEST
+from colipri.raw_dataset.structured_reports import (
+    load_structured_report,
+    structured_reports_file,
+)
 
 if TYPE_CHECKING:
     from colipri.experiment_planning.plans import Configuration, Plans
@@ -93,7 +96,8 @@ def _bring_up_to_date(task: CaseTask) -> str:
         with _writing():
             failure_file(folder, case.identifier).unlink(missing_ok=True)
         return "kept"
-    report = _structured_report(case)
+    structured = load_structured_report(case)
+    report = None if structured is None else structured.to_dict()
     _invalidate(folder, case.identifier)
     if same_image and record is not None:
         status, stored = "described", {key: record[key] for key in ("image", "files")}
@@ -126,11 +130,9 @@ def image_digest(task: CaseTask) -> str:
 
 def metadata_digest(case: Case) -> str:
     """What the rest of a case's JSON depends on: its row of cases.csv and its report file."""
-    from colipri.text.structured_lookup import STRUCTURED_REPORTS
-
     files = [case.report] if case.report else []
-    structured = raw_folder() / case.dataset / STRUCTURED_REPORTS
-    if files and structured.is_file():
+    structured = structured_reports_file(case)
+    if files and structured is not None:
         files.append(structured)
     return digest_of([_metadata(case), source_digest(files)])
 
@@ -193,25 +195,6 @@ def _make_arrays(task: CaseTask) -> dict[str, Any]:
     original = {key: value for key, value in image.properties.items() if key != "files"}
     properties["original"] = _plain(original)  # names of files are in the metadata, without paths
     return {"image": properties, "files": files}
-
-
-def _structured_report(case: Case) -> dict[str, Any] | None:
-    """The structured text, or None for an image-only case.
-
-    Raises:
-        ColipriError: the report cannot be read, or says nothing.
-    """
-    if case.report is None:
-        return None
-    from colipri.text.report import read_report
-    from colipri.text.structured_lookup import structured_or_by_rules
-
-    structured = structured_or_by_rules(read_report(case.report), raw_folder() / case.dataset)
-    if structured.is_empty:
-        raise ColipriError(
-            f"the report {case.report} is empty; remove it (the case is then image-only) or mend it"
-        )
-    return structured.to_dict()
 
 
 def _plain(value: Any) -> Any:

@@ -17,12 +17,13 @@ from typing import Any
 from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.raw_dataset.cases import Case
+from colipri.raw_dataset.structured_reports import structured_reports_file
 from colipri.raw_dataset.verification_codes import ERROR
 from colipri.raw_dataset.verification_findings import Finding
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when the checks change
+FORMAT = 2  # raise it when the checks change
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class CaseCache:
     def _key(self, case: Case) -> str:
         """Changes when a file of the case does."""
         parts: list[Any] = [FORMAT, self._settings, case.identifier]
-        for path in (*case.images, case.label, case.report):
+        for path in (*case.images, case.label, case.report, structured_reports_file(case)):
             parts.append(None if path is None else list(_states(path)))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

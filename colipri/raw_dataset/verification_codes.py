@@ -227,6 +227,11 @@ CODES: dict[str, Code] = {
     "report_empty": Code(
         ERROR, "the report holds no text", "remove it (the case is then image-only) or mend it"
     ),
+    "report_not_structured": Code(
+        ERROR,
+        "structured_reports.jsonl of the data set does not contain this report",
+        "run colipri_structure_reports again, or remove the file to use the rules",
+    ),
     "report_damaged": Code(ERROR, "characters of the report were lost", "export it again as UTF-8"),
     "report_encoding": Code(
         WARNING, "the report is not UTF-8", "check that its letters are right, or save it as UTF-8"

@@ -6,7 +6,10 @@ import hashlib
 
 from colipri.common.errors import ColipriError
 from colipri.raw_dataset.cases import Case
+from colipri.raw_dataset.structured_reports import load_structured_report, structured_reports_file
 from colipri.raw_dataset.verification_findings import Finding, make_finding
+from colipri.text.cleaning import fold_spaces
+from colipri.text.report import read_report
 
 # First bytes of what hospitals export instead of text.
 _DOCUMENTS = (
@@ -28,8 +31,6 @@ def check_report(case: Case) -> tuple[list[Finding], str]:
     """
     if case.report is None:
         return [], ""
-    from colipri.text.cleaning import fold_spaces
-    from colipri.text.report import read_report
 
     def found(code: str, what: str) -> Finding:
         return make_finding(code, case.identifier, case.report, what)
@@ -58,5 +59,10 @@ def check_report(case: Case) -> tuple[list[Finding], str]:
         findings.append(found("report_encoding", what))
     if len(text.split()) < FEWEST_WORDS:
         findings.append(found("report_short", f"it has {len(text.split())} words"))
+    if structured_reports_file(case) is not None:
+        try:
+            load_structured_report(case)
+        except ColipriError as error:
+            findings.append(found("report_not_structured", str(error)))
     folded = fold_spaces(text).casefold()
     return findings, hashlib.blake2b(folded.encode(), digest_size=16).hexdigest()

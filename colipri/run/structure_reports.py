@@ -250,7 +250,7 @@ def _print_usage(
 
 
 def _next_command(source: Path, output: Path) -> str:
-    from colipri.text.structured_lookup import STRUCTURED_REPORTS
+    from colipri.raw_dataset.structured_reports import STRUCTURED_REPORTS
 
     if not (source / "dataset.json").is_file():
         return "next: give -i a raw data set to train with structured reports (see --help)"

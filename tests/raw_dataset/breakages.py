@@ -7,6 +7,7 @@ case ("" for the data set) and the file.
 from __future__ import annotations
 
 import gzip
+import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Any
 
 import numpy as np
 from raw_dataset.small_raw_dataset import SmallRawDataset, scan, voxels, with_voxels
+
+from colipri.text.report import read_report
+from colipri.text.report_sources import digest_of_report
+from colipri.text.structuring import structure_report
 
 Place = tuple[str, Path]
 Breakage = Callable[[SmallRawDataset], Place]
@@ -334,6 +339,15 @@ def _pdf(data: SmallRawDataset) -> Place:
 @breaks("report_empty")
 def _empty(data: SmallRawDataset) -> Place:
     return "a", data.write_report("a", b" \r\n\t\n")
+
+
+@breaks("report_not_structured")
+def _changed_since_it_was_structured(data: SmallRawDataset) -> Place:
+    unchanged = read_report(data.report("b"))
+    line = {"case": "b", **structure_report(unchanged).to_dict()}
+    line["source"] = digest_of_report(unchanged)
+    (data.folder / "structured_reports.jsonl").write_text(json.dumps(line) + "\n")
+    return "a", data.report("a")
 
 
 @breaks("report_damaged")
