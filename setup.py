@@ -25,6 +25,14 @@ COMMANDS = {
     "colipri_quickstart": "quickstart",
 }
 
+# The folder dataset_conversion is installed as colipri.dataset_conversion. The symbolic link in
+# colipri/ is for mypy and for a checkout on Python's path; an installation does without it.
+LIBRARY = find_packages(include=["colipri", "colipri.*"], exclude=["colipri.dataset_conversion*"])
+CONVERTERS = [
+    f"colipri.{name}"
+    for name in find_packages(include=["dataset_conversion", "dataset_conversion.*"])
+]
+
 setup(
     name="colipri",
     # 0.1.x on PyPI is the inference package of the COLIPRI authors under the same import name;
@@ -35,9 +43,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(
-        include=["colipri", "colipri.*", "dataset_conversion", "dataset_conversion.*"]
-    ),
+    packages=[*LIBRARY, *CONVERTERS],
+    package_dir={"colipri.dataset_conversion": "dataset_conversion"},
     include_package_data=True,
     package_data={
         "colipri": [
@@ -48,7 +55,7 @@ setup(
             "text/*.json",
             "transfer/nnunet_trainers/*.py",  # a folder for nnU-Net, not a package
         ],
-        "dataset_conversion": [
+        "colipri.dataset_conversion": [
             "semi_synthetic_chest/scans/*",
             "semi_synthetic_chest/*.json",
             "*.json",

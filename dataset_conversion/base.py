@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-    from dataset_conversion.base_options import Target
+    from colipri.dataset_conversion.base_options import Target
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,6 @@ class Converter(ABC):
 
     def convert(self, target: Target) -> int:
         """Write the raw data set and return the exit code; seldom worth overriding."""
-        from dataset_conversion.base_run import convert_cases
+        from colipri.dataset_conversion.base_run import convert_cases
 
         return convert_cases(self, target)

@@ -10,9 +10,8 @@ from typing import Any
 
 from colipri.common.atomic import atomic_path
 from colipri.common.errors import ColipriError
-from colipri.raw_dataset.writing import CaseRow
-from dataset_conversion.base import SourceCase
-from dataset_conversion.base_images import (
+from colipri.dataset_conversion.base import SourceCase
+from colipri.dataset_conversion.base_images import (
     check_source,
     copy,
     ending_of,
@@ -20,7 +19,8 @@ from dataset_conversion.base_images import (
     link,
     place_image,
 )
-from dataset_conversion.base_volumes import note_of, write_image
+from colipri.dataset_conversion.base_volumes import note_of, write_image
+from colipri.raw_dataset.writing import CaseRow
 
 CANNOT_WRITE = "cannot write "  # begins the messages of colipri.common.atomic
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from colipri.common.atomic import atomic_write_json, read_json, remove_partial_files
 from colipri.common.errors import ColipriError
-from dataset_conversion.base_options import Target
+from colipri.dataset_conversion.base_options import Target
 
 MARKER = "conversion.json"
 _SUBFOLDERS = ("imagesTr", "imagesTs", "reportsTr", "reportsTs")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from colipri.common.atomic import TEMPORARY_MARK, atomic_path
 from colipri.common.errors import ColipriError
-from dataset_conversion.base_volumes import read_volume, write_image
+from colipri.dataset_conversion.base_volumes import read_volume, write_image
 
 _TIFF = (".tif", ".tiff")
 

@@ -11,16 +11,16 @@ from typing import Any
 
 from colipri.common.errors import EXIT_OK, ColipriError
 from colipri.common.parallel import stream_parallel
+from colipri.dataset_conversion.base import Converter, SourceCase
+from colipri.dataset_conversion.base_case import CaseTask, write_case
+from colipri.dataset_conversion.base_folder import claim_folder
+from colipri.dataset_conversion.base_names import CaseNames
+from colipri.dataset_conversion.base_options import Target
+from colipri.dataset_conversion.base_report import CONVERTED, PROBLEM, SKIPPED, ConversionReport
 from colipri.raw_dataset.cases import SPLITS
 from colipri.raw_dataset.writing import CaseRow, write_cases, write_dataset_json
-from dataset_conversion.base import Converter, SourceCase
-from dataset_conversion.base_case import CaseTask, write_case
-from dataset_conversion.base_folder import claim_folder
-from dataset_conversion.base_names import CaseNames
-from dataset_conversion.base_options import Target
-from dataset_conversion.base_report import CONVERTED, PROBLEM, SKIPPED, ConversionReport
 
-logger = logging.getLogger(f"colipri.{__name__}")  # below colipri, where commands listen
+logger = logging.getLogger(__name__)
 
 
 def convert_cases(converter: Converter, target: Target) -> int:

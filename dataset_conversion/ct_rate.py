@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from colipri.common.errors import ColipriError
-from dataset_conversion import ct_rate_tables as tables
-from dataset_conversion.base import Converter, SourceCase
-from dataset_conversion.ct_rate_files import SPLITS, CtRateFolder
-from dataset_conversion.ct_rate_subset import evaluation_subset
-from dataset_conversion.table_cells import label
+from colipri.dataset_conversion import ct_rate_tables as tables
+from colipri.dataset_conversion.base import Converter, SourceCase
+from colipri.dataset_conversion.ct_rate_files import SPLITS, CtRateFolder
+from colipri.dataset_conversion.ct_rate_subset import evaluation_subset
+from colipri.dataset_conversion.table_cells import label
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class CtRate(Converter):
             skipped = self.folder.reason_to_skip(row.volume, study, excluded)
             make = None
             if self.options.version == "v1" and not skipped:
-                from dataset_conversion.ct_rate_repair import parse_header, repaired
+                from colipri.dataset_conversion.ct_rate_repair import parse_header, repaired
 
                 make = partial(repaired, parse_header(metadata.get(row.volume, {})))
         except ColipriError as error:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from colipri.common.errors import ColipriError
-from dataset_conversion.ct_rate_tables import stem
+from colipri.dataset_conversion.ct_rate_tables import stem
 
 SPLITS = ("train", "valid")
 _NAME = re.compile(r"(train|valid)_(\d+)_([a-z]+)_(\d+)")

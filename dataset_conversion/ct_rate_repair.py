@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import ColipriError
-from dataset_conversion.ct_rate_tables import numbers
+from colipri.dataset_conversion.ct_rate_tables import numbers
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -75,7 +75,7 @@ def repaired(header: Header, files: Sequence[Path]) -> sitk.Image:
     """
     import SimpleITK as sitk
 
-    from dataset_conversion.base_volumes import read_volume
+    from colipri.dataset_conversion.base_volumes import read_volume
 
     image = read_volume(files[0])
     if image.GetDimension() != 3 or image.GetSize()[:2] != header.size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from dataset_conversion.ct_rate_tables import Volume, numbers
+from colipri.dataset_conversion.ct_rate_tables import Volume, numbers
 
 
 def evaluation_subset(

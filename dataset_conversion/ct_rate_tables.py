@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from colipri.common.errors import ColipriError
-from dataset_conversion.table_cells import text
-from dataset_conversion.table_files import TableFile
+from colipri.dataset_conversion.table_cells import text
+from colipri.dataset_conversion.table_files import TableFile
 
 FINDINGS = (
     "Medical material", "Arterial wall calcification", "Cardiomegaly", "Pericardial effusion",

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_conversion.base import Converter, SourceCase
-from dataset_conversion.base_options import Target
-from dataset_conversion.dicom_options import add_dicom_arguments
+from colipri.dataset_conversion.base import Converter, SourceCase
+from colipri.dataset_conversion.base_options import Target
+from colipri.dataset_conversion.dicom_options import add_dicom_arguments
 
 if TYPE_CHECKING:
+    from colipri.dataset_conversion.dicom_identifiers import Identifiers
+    from colipri.dataset_conversion.dicom_scan import Scan
+    from colipri.dataset_conversion.dicom_texts import StudyReports
     from colipri.imageio.dicom_series import Series
-    from dataset_conversion.dicom_identifiers import Identifiers
-    from dataset_conversion.dicom_scan import Scan
-    from dataset_conversion.dicom_texts import StudyReports
 
 
 class Dicom(Converter):
@@ -56,11 +56,11 @@ class Dicom(Converter):
 
     def cases(self) -> Iterator[SourceCase]:
         """Every series, and every file that became none."""
+        from colipri.dataset_conversion.dicom_images import case_of_left_out
+        from colipri.dataset_conversion.dicom_scan import scan_source
+        from colipri.dataset_conversion.dicom_texts import find_reports
         from colipri.imageio.dicom_reports import is_report
         from colipri.imageio.dicom_series import find_series
-        from dataset_conversion.dicom_images import case_of_left_out
-        from dataset_conversion.dicom_scan import scan_source
-        from dataset_conversion.dicom_texts import find_reports
 
         options = self.options
         processes = self._target.num_processes if self._target else 1
@@ -102,7 +102,7 @@ class Dicom(Converter):
         return f"{name}_{series.part}" if series.part else name
 
     def _make_identifiers(self) -> Identifiers:
-        from dataset_conversion.dicom_identifiers import Identifiers, private_folder
+        from colipri.dataset_conversion.dicom_identifiers import Identifiers, private_folder
 
         folder = self._target.folder if self._target else Path()
         options = self.options
@@ -111,7 +111,7 @@ class Dicom(Converter):
     def _cases_of(
         self, series: Sequence[Series], scan: Scan, identifiers: Identifiers
     ) -> Iterator[SourceCase]:
-        from dataset_conversion.dicom_images import in_place, volume_maker
+        from colipri.dataset_conversion.dicom_images import in_place, volume_maker
 
         notes = self._reports.notes if self._reports else {}
         for one in series:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colipri.common.errors import ColipriError
+from colipri.dataset_conversion.base import SourceCase
+from colipri.dataset_conversion.dicom_identifiers import Identifiers
 from colipri.imageio.dicom_files import LeftOut
 from colipri.imageio.dicom_headers import Instance
 from colipri.imageio.dicom_pixels import read_volume
 from colipri.imageio.dicom_series import Series
-from dataset_conversion.base import SourceCase
-from dataset_conversion.dicom_identifiers import Identifiers
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

@@ -11,11 +11,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from colipri.common.errors import ColipriError
-from dataset_conversion.base import Converter, SourceCase
-from dataset_conversion.base_names import split_name
-from dataset_conversion.base_paths import image_ending, image_stem
+from colipri.dataset_conversion.base import Converter, SourceCase
+from colipri.dataset_conversion.base_names import split_name
+from colipri.dataset_conversion.base_paths import image_ending, image_stem
 
-logger = logging.getLogger(f"colipri.{__name__}")
+logger = logging.getLogger(__name__)
 
 _REPORTS = (".txt", ".json")
 _NOT_HERE = (".dcm", ".npz")  # the converters dicom and rad_chestct read those

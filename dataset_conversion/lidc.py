@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import ColipriError
-from dataset_conversion.base import SourceCase
-from dataset_conversion.base_names import safe_name
-from dataset_conversion.dicom import Dicom
-from dataset_conversion.lidc_findings import FINDINGS, labels_of, nodules_of, sentences_of
-from dataset_conversion.lidc_readings import Reading, read_csv, read_xml
+from colipri.dataset_conversion.base import SourceCase
+from colipri.dataset_conversion.base_names import safe_name
+from colipri.dataset_conversion.dicom import Dicom
+from colipri.dataset_conversion.lidc_findings import FINDINGS, labels_of, nodules_of, sentences_of
+from colipri.dataset_conversion.lidc_readings import Reading, read_csv, read_xml
 
 if TYPE_CHECKING:
     from colipri.imageio.dicom_series import Series

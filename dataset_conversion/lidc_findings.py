@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from dataset_conversion.lidc_readings import RATINGS, Reading
+from colipri.dataset_conversion.lidc_readings import RATINGS, Reading
 
 NODULE = "Lung nodule"
 # Finding -> (rating, lowest, highest median), on the scales of the data set's documentation.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from colipri.common.errors import ColipriError
-from dataset_conversion.table_cells import identifier
-from dataset_conversion.table_files import TableFile
+from colipri.dataset_conversion.table_cells import identifier
+from colipri.dataset_conversion.table_files import TableFile
 
 # As the CSV calls them; the XML files write internalStructure and otherwise the same.
 RATINGS = ("subtlety", "internal_structure", "calcification", "sphericity", "margin",

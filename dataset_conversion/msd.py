@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import ColipriError
-from dataset_conversion.base import SourceCase
-from dataset_conversion.base_paths import image_stem, inside
-from dataset_conversion.nnunet import NnUnet
+from colipri.dataset_conversion.base import SourceCase
+from colipri.dataset_conversion.base_paths import image_stem, inside
+from colipri.dataset_conversion.nnunet import NnUnet
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -63,7 +63,7 @@ def split_channels(files: Sequence[Path], number: int) -> list[sitk.Image]:
     Raises:
         ColipriError: there are not ``number``.
     """
-    from dataset_conversion.base_volumes import read_volume
+    from colipri.dataset_conversion.base_volumes import read_volume
 
     image = read_volume(files[0])
     size = image.GetSize()

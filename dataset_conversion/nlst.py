@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from colipri.common.errors import ColipriError
-from dataset_conversion.base import Converter, SourceCase
-from dataset_conversion.nlst_reconstructions import Reconstruction, choose, read_reconstruction
+from colipri.dataset_conversion.base import Converter, SourceCase
+from colipri.dataset_conversion.nlst_reconstructions import (
+    Reconstruction,
+    choose,
+    read_reconstruction,
+)
 
 # The study dates are coded: the second of January of the year that stands for the screening round.
 _ROUNDS = {"19990102": "T0", "20000102": "T1", "20010102": "T2"}

@@ -10,8 +10,8 @@ from typing import Any
 
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
-from dataset_conversion.base import Converter, SourceCase
-from dataset_conversion.base_paths import inside
+from colipri.dataset_conversion.base import Converter, SourceCase
+from colipri.dataset_conversion.base_paths import inside
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
-from dataset_conversion.base import Converter, SourceCase
-from dataset_conversion.base_names import split_name
-from dataset_conversion.base_paths import image_stem, inside
+from colipri.dataset_conversion.base import Converter, SourceCase
+from colipri.dataset_conversion.base_names import split_name
+from colipri.dataset_conversion.base_paths import image_stem, inside
 
 FILE = "pretrain_data.json"
 OWN_KEY = "colipri"  # in the free "image_info": what nnssl's format has no place for

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from colipri.common.errors import ColipriError
-from dataset_conversion.base import Converter, SourceCase
-from dataset_conversion.rad_chestct_image import volume_of_npz
-from dataset_conversion.rad_chestct_labels import any_of, columns_of, load_mapping
-from dataset_conversion.table_cells import identifier
-from dataset_conversion.table_files import TableFile, TableRow
+from colipri.dataset_conversion.base import Converter, SourceCase
+from colipri.dataset_conversion.rad_chestct_image import volume_of_npz
+from colipri.dataset_conversion.rad_chestct_labels import any_of, columns_of, load_mapping
+from colipri.dataset_conversion.table_cells import identifier
+from colipri.dataset_conversion.table_files import TableFile, TableRow
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
-from dataset_conversion.table_cells import label
-from dataset_conversion.table_files import TableFile, TableRow
+from colipri.dataset_conversion.table_cells import label
+from colipri.dataset_conversion.table_files import TableFile, TableRow
 
 ORIGINAL = "original"
 _MAPPINGS = Path(__file__).with_name("rad_chestct_mappings.json")

@@ -10,7 +10,7 @@ from colipri.common.errors import ColipriError
 from colipri.common.registry import find_class
 
 if TYPE_CHECKING:
-    from dataset_conversion.base import Converter
+    from colipri.dataset_conversion.base import Converter
 
 
 @dataclass(frozen=True)
@@ -24,58 +24,58 @@ class Entry:
 # One line a data set; the module is imported when its name is asked for.
 CONVERTERS: dict[str, Entry] = {
     "table": Entry(
-        "dataset_conversion.table:Table",
+        "colipri.dataset_conversion.table:Table",
         "a table of your own (CSV, TSV, JSONL, Parquet, Excel), columns named by you",
     ),
     "dicom": Entry(
-        "dataset_conversion.dicom:Dicom",
+        "colipri.dataset_conversion.dicom:Dicom",
         "a folder or archive of DICOM series, with structured reports or text files",
     ),
     "ct_rate": Entry(
-        "dataset_conversion.ct_rate:CtRate",
+        "colipri.dataset_conversion.ct_rate:CtRate",
         "CT-RATE v1 or v2: chest CTs with reports and 18 labels",
     ),
     "folder": Entry(
-        "dataset_conversion.folder:Folder",
+        "colipri.dataset_conversion.folder:Folder",
         "a folder of images, with report files (.txt, .json) beside them if there are any",
     ),
     "nnunet": Entry(
-        "dataset_conversion.nnunet:NnUnet", "a raw data set of nnU-Net, for its images only"
+        "colipri.dataset_conversion.nnunet:NnUnet", "a raw data set of nnU-Net, for its images only"
     ),
     "msd": Entry(
-        "dataset_conversion.msd:Decathlon",
+        "colipri.dataset_conversion.msd:Decathlon",
         "a task of the Medical Segmentation Decathlon, for its images only",
     ),
     "openmind": Entry(
-        "dataset_conversion.openmind:OpenMind",
+        "colipri.dataset_conversion.openmind:OpenMind",
         "OpenMind and any other pretrain_data.json of nnssl (image-only)",
     ),
     "to_nnssl": Entry(
-        "dataset_conversion.to_nnssl:ToNnssl",
+        "colipri.dataset_conversion.to_nnssl:ToNnssl",
         "the other way: a pretrain_data.json for nnssl from a raw data set of colipri",
     ),
     "rad_chestct": Entry(
-        "dataset_conversion.rad_chestct:RadChestCT",
+        "colipri.dataset_conversion.rad_chestct:RadChestCT",
         "RAD-ChestCT: npz arrays, labels under a mapping that you name",
     ),
     "nlst": Entry(
-        "dataset_conversion.nlst:Nlst",
+        "colipri.dataset_conversion.nlst:Nlst",
         "NLST: screening CTs without reports, the best reconstructions of each exam",
     ),
     "merlin": Entry(
-        "dataset_conversion.merlin:Merlin",
+        "colipri.dataset_conversion.merlin:Merlin",
         "Merlin: abdominal CTs with reports, 30 labels and official splits",
     ),
     "inspect": Entry(
-        "dataset_conversion.inspect_ctpa:Inspect",
+        "colipri.dataset_conversion.inspect_ctpa:Inspect",
         "INSPECT: CT pulmonary angiograms with impressions and embolism labels",
     ),
     "lidc": Entry(
-        "dataset_conversion.lidc:Lidc",
+        "colipri.dataset_conversion.lidc:Lidc",
         "LIDC-IDRI: DICOM with the nodule readings of four radiologists as findings",
     ),
     "semi_synthetic_chest": Entry(
-        "dataset_conversion.semi_synthetic:SemiSyntheticChest",
+        "colipri.dataset_conversion.semi_synthetic:SemiSyntheticChest",
         "embedded real chest CTs with inserted findings and written reports (no download)",
     ),
 }
@@ -87,7 +87,7 @@ def find_converter(name: str) -> type[Converter]:
     Raises:
         ColipriError: there is none; near names are suggested.
     """
-    from dataset_conversion.base import Converter
+    from colipri.dataset_conversion.base import Converter
 
     targets = {known: entry.target for known, entry in CONVERTERS.items()}
     try:

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Iterator
 
 from colipri.common.errors import EXIT_OK
-from dataset_conversion.base import Converter, SourceCase
-from dataset_conversion.base_options import Target
+from colipri.dataset_conversion.base import Converter, SourceCase
+from colipri.dataset_conversion.base_options import Target
 
-logger = logging.getLogger(f"colipri.{__name__}")  # below colipri, where commands listen
+logger = logging.getLogger(__name__)
 
 
 class SemiSyntheticChest(Converter):
@@ -49,7 +49,7 @@ class SemiSyntheticChest(Converter):
 
     def convert(self, target: Target) -> int:
         """Make the studies that are missing."""
-        from dataset_conversion.semi_synthetic_chest.build import build_dataset
+        from colipri.dataset_conversion.semi_synthetic_chest.build import build_dataset
 
         options = self.options
         counts = build_dataset(

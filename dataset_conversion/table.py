@@ -7,12 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from colipri.common.errors import ColipriError
-from dataset_conversion.base import Converter, SourceCase
-from dataset_conversion.base_names import split_name
-from dataset_conversion.base_paths import image_stem, inside
-from dataset_conversion.table_cells import identifier, identifier_or_date, label, report_text
-from dataset_conversion.table_files import TableFile, TableRow
-from dataset_conversion.table_options import (
+from colipri.dataset_conversion.base import Converter, SourceCase
+from colipri.dataset_conversion.base_names import split_name
+from colipri.dataset_conversion.base_paths import image_stem, inside
+from colipri.dataset_conversion.table_cells import (
+    identifier,
+    identifier_or_date,
+    label,
+    report_text,
+)
+from colipri.dataset_conversion.table_files import TableFile, TableRow
+from colipri.dataset_conversion.table_options import (
     add_column_arguments,
     add_reading_arguments,
     parse_sections,

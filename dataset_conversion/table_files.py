@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from colipri.common.errors import ColipriError
-from dataset_conversion.table_formats import column_name, excel_lines, open_parquet, text_lines
+from colipri.dataset_conversion.table_formats import (
+    column_name,
+    excel_lines,
+    open_parquet,
+    text_lines,
+)
 
 _TEXT = (".csv", ".tsv", ".txt")
 _JSON = (".jsonl", ".ndjson")

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import EXIT_OK, ColipriError
-from dataset_conversion.base import Converter, SourceCase
-from dataset_conversion.base_options import Target
-from dataset_conversion.base_paths import image_ending
-from dataset_conversion.openmind import FILE, OWN_KEY
+from colipri.dataset_conversion.base import Converter, SourceCase
+from colipri.dataset_conversion.base_options import Target
+from colipri.dataset_conversion.base_paths import image_ending
+from colipri.dataset_conversion.openmind import FILE, OWN_KEY
 
 if TYPE_CHECKING:
     from colipri.raw_dataset.dataset import Case, RawDataset
 
-logger = logging.getLogger(f"colipri.{__name__}")
+logger = logging.getLogger(__name__)
 
 # What nnssl's readers take; it also wants one ending for the whole data set.
 _READABLE = (".nii.gz", ".nii", ".nrrd", ".mha")

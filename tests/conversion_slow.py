@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataset_conversion.base import Converter, SourceCase
+from colipri.dataset_conversion.base import Converter, SourceCase
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

@@ -31,7 +31,7 @@ Your own: package.module:Class (see documentation/write_a_converter.md).
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser that lists the converters; each has its own arguments."""
-    from dataset_conversion.registry import list_converters
+    from colipri.dataset_conversion.registry import list_converters
 
     parser = make_parser(COMMAND, DESCRIPTION.format(converters=list_converters()))
     parser.add_argument("name", metavar="NAME", help="one of the converters above")
@@ -45,8 +45,8 @@ def build_converter_parser(name: str) -> argparse.ArgumentParser:
     Raises:
         ColipriError: no such converter.
     """
-    from dataset_conversion.base_options import add_common_arguments
-    from dataset_conversion.registry import find_converter
+    from colipri.dataset_conversion.base_options import add_common_arguments
+    from colipri.dataset_conversion.registry import find_converter
 
     converter = find_converter(name)
     parser = make_parser(f"{COMMAND} {name}", inspect.getdoc(converter) or "")
@@ -61,7 +61,7 @@ def convert(options: argparse.Namespace) -> int:
     """Run the converter and say what comes next."""
     import logging
 
-    from dataset_conversion.base_options import target_of
+    from colipri.dataset_conversion.base_options import target_of
 
     if options.converter.exports:
         exported: int = options.converter(options).convert(None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_conversion.semi_synthetic_chest.chest import Chest
+from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest
 
 MINIMUM_HU, MAXIMUM_HU = -1024, 3071
 

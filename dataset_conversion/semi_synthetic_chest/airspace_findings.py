@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset_conversion.semi_synthetic_chest.brushes import (
+from colipri.dataset_conversion.semi_synthetic_chest.brushes import (
     blob,
     random_side,
     random_sides,
@@ -14,9 +14,9 @@ from dataset_conversion.semi_synthetic_chest.brushes import (
     size_word,
     soft_step,
 )
-from dataset_conversion.semi_synthetic_chest.chest import Chest
-from dataset_conversion.semi_synthetic_chest.lobes import LOBES, lobe_at, lobe_mask
-from dataset_conversion.semi_synthetic_chest.sources import Array
+from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest
+from colipri.dataset_conversion.semi_synthetic_chest.lobes import LOBES, lobe_at, lobe_mask
+from colipri.dataset_conversion.semi_synthetic_chest.sources import Array
 
 Details = dict[str, Any]
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from dataset_conversion.semi_synthetic_chest.brushes import (
+from colipri.dataset_conversion.semi_synthetic_chest.brushes import (
     edge_width,
     random_side,
     size_word,
     soft_step,
 )
-from dataset_conversion.semi_synthetic_chest.chest import Chest
-from dataset_conversion.semi_synthetic_chest.shapes import Shape
-from dataset_conversion.semi_synthetic_chest.sources import Array
+from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest
+from colipri.dataset_conversion.semi_synthetic_chest.shapes import Shape
+from colipri.dataset_conversion.semi_synthetic_chest.sources import Array
 
 Details = dict[str, Any]
 

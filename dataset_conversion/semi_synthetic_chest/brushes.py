@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_conversion.semi_synthetic_chest.chest import SIDES, Chest
-from dataset_conversion.semi_synthetic_chest.fields import Box
-from dataset_conversion.semi_synthetic_chest.sources import Array
+from colipri.dataset_conversion.semi_synthetic_chest.chest import SIDES, Chest
+from colipri.dataset_conversion.semi_synthetic_chest.fields import Box
+from colipri.dataset_conversion.semi_synthetic_chest.sources import Array
 
 
 def soft_step(distance_mm: NDArray[np.floating[Any]], width_mm: float) -> Array:

@@ -13,10 +13,10 @@ import numpy as np
 from colipri.common.atomic import atomic_write_json, atomic_write_text, read_json
 from colipri.common.errors import ColipriError
 from colipri.common.parallel import run_parallel
-from dataset_conversion.semi_synthetic_chest.findings import FINDING_NAMES
-from dataset_conversion.semi_synthetic_chest.sources import source_names
-from dataset_conversion.semi_synthetic_chest.study import StudyPlan
-from dataset_conversion.semi_synthetic_chest.study_files import BuildTask, write_study
+from colipri.dataset_conversion.semi_synthetic_chest.findings import FINDING_NAMES
+from colipri.dataset_conversion.semi_synthetic_chest.sources import source_names
+from colipri.dataset_conversion.semi_synthetic_chest.study import StudyPlan
+from colipri.dataset_conversion.semi_synthetic_chest.study_files import BuildTask, write_study
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_conversion.semi_synthetic_chest.fields import EVERYTHING, Box, index_of, only, upsample
-from dataset_conversion.semi_synthetic_chest.sources import Array, Source
+from colipri.dataset_conversion.semi_synthetic_chest.fields import (
+    EVERYTHING,
+    Box,
+    index_of,
+    only,
+    upsample,
+)
+from colipri.dataset_conversion.semi_synthetic_chest.sources import Array, Source
 
 SIDES = ("right", "left")
 

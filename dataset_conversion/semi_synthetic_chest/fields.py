@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_conversion.semi_synthetic_chest.sources import Array
+from colipri.dataset_conversion.semi_synthetic_chest.sources import Array
 
 Box = tuple[slice, slice, slice]
 EVERYTHING: Box = (slice(None), slice(None), slice(None))

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from dataset_conversion.semi_synthetic_chest import (
+from colipri.dataset_conversion.semi_synthetic_chest import (
     airspace_findings,
     atelectasis,
     mediastinal_findings,
     pleural_findings,
 )
-from dataset_conversion.semi_synthetic_chest.chest import Chest
-from dataset_conversion.semi_synthetic_chest.shapes import Shape
+from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest
+from colipri.dataset_conversion.semi_synthetic_chest.shapes import Shape
 
 Details = dict[str, Any]
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_conversion.semi_synthetic_chest.shapes import Point, Shape, View
-from dataset_conversion.semi_synthetic_chest.sources import LEFT_LUNG, RIGHT_LUNG, Source
-from dataset_conversion.semi_synthetic_chest.warps import (
+from colipri.dataset_conversion.semi_synthetic_chest.shapes import Point, Shape, View
+from colipri.dataset_conversion.semi_synthetic_chest.sources import LEFT_LUNG, RIGHT_LUNG, Source
+from colipri.dataset_conversion.semi_synthetic_chest.warps import (
     elastic,
     inner_movements,
     rotation,

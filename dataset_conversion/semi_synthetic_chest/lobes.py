@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_conversion.semi_synthetic_chest.chest import Chest
-from dataset_conversion.semi_synthetic_chest.sources import Array
+from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest
+from colipri.dataset_conversion.semi_synthetic_chest.sources import Array
 
 LOBES = {
     "right": ("right upper lobe", "right middle lobe", "right lower lobe"),

@@ -1,6 +1,6 @@
 """Make the small scans of this package from the originals (run by hand, results are committed).
 
-    python -m dataset_conversion.semi_synthetic_chest.make_scans FOLDER_WITH_ORIGINALS
+    python -m colipri.dataset_conversion.semi_synthetic_chest.make_scans FOLDER_WITH_ORIGINALS
 
 Each scan is turned to LPS, resampled to voxels of at least 3 mm, cropped to the body, segmented,
 freed of marked lesions and of wall calcification, and written as int16 with a label map beside it
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from colipri.common.atomic import atomic_path
-from dataset_conversion.semi_synthetic_chest import repair, segmentation
-from dataset_conversion.semi_synthetic_chest.sources import (
+from colipri.dataset_conversion.semi_synthetic_chest import repair, segmentation
+from colipri.dataset_conversion.semi_synthetic_chest.sources import (
     BODY,
     CAVITY,
     SCANS_FOLDER,

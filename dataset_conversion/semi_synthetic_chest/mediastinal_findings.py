@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from dataset_conversion.semi_synthetic_chest.brushes import blob, edge_width, size_word, soft_step
-from dataset_conversion.semi_synthetic_chest.chest import Chest
-from dataset_conversion.semi_synthetic_chest.shapes import Shape
+from colipri.dataset_conversion.semi_synthetic_chest.brushes import (
+    blob,
+    edge_width,
+    size_word,
+    soft_step,
+)
+from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest
+from colipri.dataset_conversion.semi_synthetic_chest.shapes import Shape
 
 Details = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """One picture of the set: every finding in real anatomy, as it looks and where it was inserted.
 
-python -m dataset_conversion.semi_synthetic_chest.montage DATASET_FOLDER PICTURE.png
+python -m colipri.dataset_conversion.semi_synthetic_chest.montage DATASET_FOLDER PICTURE.png
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from colipri.common.atomic import atomic_path
 from colipri.common.errors import ColipriError
-from dataset_conversion.semi_synthetic_chest.findings import FINDING_NAMES
+from colipri.dataset_conversion.semi_synthetic_chest.findings import FINDING_NAMES
 
 WINDOW_HU = (-1000, 400)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset_conversion.semi_synthetic_chest.brushes import (
+from colipri.dataset_conversion.semi_synthetic_chest.brushes import (
     edge_width,
     random_side,
     random_sides,
@@ -14,7 +14,7 @@ from dataset_conversion.semi_synthetic_chest.brushes import (
     size_word,
     soft_step,
 )
-from dataset_conversion.semi_synthetic_chest.chest import Chest
+from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest
 
 Details = dict[str, Any]
 

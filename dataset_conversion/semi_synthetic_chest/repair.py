@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from dataset_conversion.semi_synthetic_chest.segmentation import (
+from colipri.dataset_conversion.semi_synthetic_chest.segmentation import (
     LEFT_LUNG,
     RIGHT_LUNG,
     Mask,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from dataset_conversion.semi_synthetic_chest.chest import Chest
-from dataset_conversion.semi_synthetic_chest.fields import upsample
-from dataset_conversion.semi_synthetic_chest.geometry import source_coordinates
-from dataset_conversion.semi_synthetic_chest.shapes import Shape, View
-from dataset_conversion.semi_synthetic_chest.sources import LEFT_LUNG, RIGHT_LUNG, Array, Source
+from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest
+from colipri.dataset_conversion.semi_synthetic_chest.fields import upsample
+from colipri.dataset_conversion.semi_synthetic_chest.geometry import source_coordinates
+from colipri.dataset_conversion.semi_synthetic_chest.shapes import Shape, View
+from colipri.dataset_conversion.semi_synthetic_chest.sources import (
+    LEFT_LUNG,
+    RIGHT_LUNG,
+    Array,
+    Source,
+)
 
 
 def make_chest(source: Source, shape: Shape, view: View, rng: np.random.Generator) -> Chest:

@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_conversion.semi_synthetic_chest.acquisition import acquire, draw_acquisition
-from dataset_conversion.semi_synthetic_chest.findings import FINDINGS
-from dataset_conversion.semi_synthetic_chest.reports import Mention, report_as_text, write_report
-from dataset_conversion.semi_synthetic_chest.sampling import make_chest
-from dataset_conversion.semi_synthetic_chest.shapes import draw_shape, draw_view
-from dataset_conversion.semi_synthetic_chest.sources import load_source
+from colipri.dataset_conversion.semi_synthetic_chest.acquisition import acquire, draw_acquisition
+from colipri.dataset_conversion.semi_synthetic_chest.findings import FINDINGS
+from colipri.dataset_conversion.semi_synthetic_chest.reports import (
+    Mention,
+    report_as_text,
+    write_report,
+)
+from colipri.dataset_conversion.semi_synthetic_chest.sampling import make_chest
+from colipri.dataset_conversion.semi_synthetic_chest.shapes import draw_shape, draw_view
+from colipri.dataset_conversion.semi_synthetic_chest.sources import load_source
 
 SPACING_MM = 5.0
 NORMAL = 0.08  # share of studies without any finding

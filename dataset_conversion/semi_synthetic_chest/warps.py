@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dataset_conversion.semi_synthetic_chest.shapes import Point, Shape
-from dataset_conversion.semi_synthetic_chest.sources import LEFT_LUNG, RIGHT_LUNG, Source
+from colipri.dataset_conversion.semi_synthetic_chest.shapes import Point, Shape
+from colipri.dataset_conversion.semi_synthetic_chest.sources import LEFT_LUNG, RIGHT_LUNG, Source
 
 _HEART_REACH = 2.3  # in heart radii: beyond this the surroundings stay where they are
 

@@ -8,9 +8,9 @@ import pytest
 from commands import run
 from conftest import Workspace
 
+from colipri.dataset_conversion.registry import CONVERTERS
 from colipri.raw_dataset.dataset import load_raw_dataset
 from colipri.run.convert_dataset import build_converter_parser, main
-from dataset_conversion.registry import CONVERTERS
 
 
 @pytest.mark.parametrize("name", CONVERTERS)

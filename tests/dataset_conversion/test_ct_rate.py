@@ -16,11 +16,11 @@ import SimpleITK as sitk
 from conftest import Workspace
 from conversion import SCANS, report_rows, summary
 
+from colipri.dataset_conversion.ct_rate_tables import FINDINGS, METADATA
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.verification import verify_dataset
 from colipri.run.convert_dataset import main
 from colipri.text.report import read_report
-from dataset_conversion.ct_rate_tables import FINDINGS, METADATA
 
 REPORTS = ("VolumeName", "ClinicalInformation_EN", "Technique_EN", "Findings_EN", "Impressions_EN")
 SPACING = (4.0, 4.0, 3.5)

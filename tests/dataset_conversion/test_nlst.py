@@ -9,11 +9,11 @@ import SimpleITK as sitk
 from conftest import Workspace
 from conversion import SCANS, report_rows, summary
 
+from colipri.dataset_conversion.nlst import study_date
+from colipri.dataset_conversion.nlst_reconstructions import kernel_of
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.verification import verify_dataset
 from colipri.run.convert_dataset import main
-from dataset_conversion.nlst import study_date
-from dataset_conversion.nlst_reconstructions import kernel_of
 
 
 def _convert(source: Path, *more: str, code: int = 0) -> RawDataset:

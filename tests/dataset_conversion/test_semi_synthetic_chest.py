@@ -12,12 +12,12 @@ import SimpleITK as sitk
 from commands import run, run_until
 
 from colipri.common.errors import ColipriError
+from colipri.dataset_conversion.semi_synthetic_chest.build import build_dataset, plan_studies
+from colipri.dataset_conversion.semi_synthetic_chest.findings import FINDING_NAMES
+from colipri.dataset_conversion.semi_synthetic_chest.montage import save_montage
+from colipri.dataset_conversion.semi_synthetic_chest.sources import load_source, source_names
 from colipri.text.report import read_report
 from colipri.text.structuring import structure_report
-from dataset_conversion.semi_synthetic_chest.build import build_dataset, plan_studies
-from dataset_conversion.semi_synthetic_chest.findings import FINDING_NAMES
-from dataset_conversion.semi_synthetic_chest.montage import save_montage
-from dataset_conversion.semi_synthetic_chest.sources import load_source, source_names
 
 NAME = "Dataset901_SemiSyntheticChest"
 

@@ -16,11 +16,11 @@ from conftest import Workspace
 from conversion import real_scans, report_rows, summary
 
 from colipri.common.errors import ColipriError
+from colipri.dataset_conversion.table_files import TableFile
 from colipri.imageio.reading import read_header, read_image
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.run.convert_dataset import main
 from colipri.text.report import read_report
-from dataset_conversion.table_files import TableFile
 
 COLUMNS = ["file", "text", "patient", "accession", "set", "Nodule", "Effusion"]
 NASTY = 'FINDINGS: A 4,5 mm "ground glass" nodule;\nno effusion.\n\nIMPRESSION: Größe stabil.'

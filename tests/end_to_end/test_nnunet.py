@@ -40,7 +40,7 @@ class Prepared:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """Pre-train for a few steps, then one command."""
-    from dataset_conversion.semi_synthetic_chest.build import build_dataset
+    from colipri.dataset_conversion.semi_synthetic_chest.build import build_dataset
 
     root = tmp_path_factory.mktemp("nnunet")
     checkpoint = pretrain(root)

@@ -15,10 +15,10 @@ from conftest import Workspace
 from preprocessing.small_dataset import NAME, phantom, write_image, write_raw_dataset
 
 from colipri.common.errors import ColipriError
+from colipri.dataset_conversion.semi_synthetic_chest.build import build_dataset
 from colipri.experiment_planning.fingerprint import extract_fingerprint
 from colipri.experiment_planning.fingerprint_summary import summarize_fingerprint
 from colipri.experiment_planning.image_fingerprint import type_name
-from dataset_conversion.semi_synthetic_chest.build import build_dataset
 
 CHEST = "Dataset902_Chest"
 

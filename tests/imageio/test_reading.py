@@ -12,7 +12,7 @@ import pytest
 import SimpleITK
 from preprocessing.small_dataset import phantom, write_image
 
-import dataset_conversion.semi_synthetic_chest as shipped
+import colipri.dataset_conversion.semi_synthetic_chest as shipped
 from colipri.common.errors import ColipriError
 from colipri.imageio.orientation import orientation_of
 from colipri.imageio.reading import read_header, read_image

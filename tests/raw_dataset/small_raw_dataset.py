@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-import dataset_conversion.semi_synthetic_chest as shipped
+import colipri.dataset_conversion.semi_synthetic_chest as shipped
 
 SCANS = Path(shipped.__file__).parent / "scans"
 NAME = "Dataset401_Broken"

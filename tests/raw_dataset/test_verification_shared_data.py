@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import Workspace
 
+from colipri.dataset_conversion.semi_synthetic_chest.build import build_dataset
 from colipri.raw_dataset.verification import verify_dataset
 from colipri.raw_dataset.writing import CaseRow, write_cases, write_dataset_json
-from dataset_conversion.semi_synthetic_chest.build import build_dataset
 
 CTS = (
     "lidc_idri_0314/ct_1.56x1.56x2mm.nii.gz",
