@@ -120,7 +120,7 @@ def _client(scheduler: str) -> Iterator[Any]:
         from distributed import Client
     except ImportError as error:
         raise ColipriError(
-            "dask is not installed here: pip install 'colipri[cluster]' (and on the workers)"
+            "dask is not installed here and on the workers: pip install 'dask[distributed]'"
         ) from error
     address = scheduler if "://" in scheduler else _address_in(Path(scheduler))
     try:

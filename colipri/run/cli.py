@@ -39,8 +39,8 @@ def run_command(
 ) -> int:
     """Parse, run ``action`` and turn every way it can end into a line and an exit code.
 
-    Used by each command's ``main(arguments=None) -> int``; the entry points in setup.py pass the
-    returned code to sys.exit.
+    Used by each command's ``main(arguments=None) -> int``; the entry points in pyproject.toml
+    pass the returned code to sys.exit.
     """
     options = parser.parse_args(arguments)
     configure_logging(options.verbose)

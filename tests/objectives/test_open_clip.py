@@ -13,7 +13,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "open_clip_equality.py"
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
-    """The benchmark as a module; it needs open-clip-torch (pip install colipri[test])."""
+    """The benchmark as a module; it needs open-clip-torch (pip install '.[test]')."""
     pytest.importorskip("open_clip", reason="needs open-clip-torch, of the extra 'test'")
     spec = importlib.util.spec_from_file_location("open_clip_equality", BENCHMARK)
     assert spec is not None and spec.loader is not None
