@@ -3,7 +3,7 @@
 Scans of one patient (reconstructions, follow-ups) are not independent; resampling scans would make
 every interval too narrow. A resample draws as many patients as there are, with replacement, and
 takes all scans of a patient as often as the patient was drawn. A resample is therefore a vector of
-whole-numbered weights, one a scan, which lets all resamples be evaluated together.
+integer weights, one per scan, so that all resamples are evaluated together.
 
 Percentile bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
 """
@@ -11,12 +11,11 @@ Percentile bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap, 19
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from colipri.common.errors import ColipriError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 NUM_RESAMPLES = 2000
 LEVEL = 0.95
@@ -37,8 +36,6 @@ def patient_weights(
         (R, n) uint16; all scans of a patient have the same entry, and the entries of the distinct
         patients sum to the number of patients.
     """
-    import numpy as np
-
     distinct, patient_of_scan = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     count = len(distinct)
     if count == 0:
@@ -65,8 +62,6 @@ def percentile_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float
         (low, high), or None where the metric was undefined in half of the resamples or more: an
         interval from the rest would be a statement about lucky draws.
     """
-    import numpy as np
-
     defined = values[np.isfinite(values)]
     if len(defined) == 0 or 2 * len(defined) <= len(values):
         return None
@@ -94,8 +89,6 @@ def paired_difference(
         ``{"value", "low", "high", "p_value"}``. The p-value is two-sided: twice the smaller share
         of resamples on either side of no difference (ties count on both sides), never below 1/R.
     """
-    import numpy as np
-
     if first is None or second is None:
         return {"value": None, "low": None, "high": None, "p_value": None}
     differences = resampled_second - resampled_first
@@ -105,4 +98,96 @@ def paired_difference(
         return {**result, "p_value": None}
     smaller_side = min(float(np.mean(defined <= 0)), float(np.mean(defined >= 0)))
     result["p_value"] = min(1.0, max(2 * smaller_side, 1 / len(defined)))
+    return result
+
+
+# ---------------------------------------------------------------- metrics of many resamples
+# Each takes weights (R, n), one row per resample, and returns (R,): the number that scikit-learn
+# gives with ``sample_weight=weights[r]`` (tested), without a Python loop over resamples. NaN where
+# a resample holds one class only.
+
+
+def resampled_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties half.
+
+    Args:
+        labels: (n,) of 0 and 1.
+        scores: (n,), higher means more likely positive.
+        weights: (R, n), not negative.
+    """
+    positives, negatives = _weights_by_score(labels, scores, weights)
+    negatives_below = np.cumsum(negatives, axis=1) - negatives
+    wins = (positives * (negatives_below + negatives / 2)).sum(axis=1)
+    return _ratio(wins, positives.sum(axis=1) * negatives.sum(axis=1))
+
+
+def resampled_auprc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Average precision: precision at every threshold, weighted by the recall gained there."""
+    positives, negatives = _weights_by_score(labels, scores, weights)
+    true_positives = np.cumsum(positives[:, ::-1], axis=1)
+    false_positives = np.cumsum(negatives[:, ::-1], axis=1)
+    precision = _ratio(true_positives, true_positives + false_positives, otherwise=0.0)
+    total = positives.sum(axis=1)
+    average = _ratio((precision * positives[:, ::-1]).sum(axis=1), total)
+    average[negatives.sum(axis=1) == 0] = np.nan
+    return average
+
+
+def resampled_decisions(
+    labels: np.ndarray, decisions: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The metrics that depend on a threshold.
+
+    Args:
+        labels: (n,) of 0 and 1.
+        decisions: (n,) True where the score reached the threshold.
+        weights: (R, n).
+
+    Returns:
+        ``f1`` (of the positive class), ``weighted_f1`` (mean of both classes' F1, weighted by how
+        many cases each has), ``balanced_accuracy``, ``sensitivity``, ``specificity``.
+    """
+    labels = labels.astype(bool)
+    true_positives = weights @ (labels & decisions)
+    false_negatives = weights @ (labels & ~decisions)
+    false_positives = weights @ (~labels & decisions)
+    true_negatives = weights @ (~labels & ~decisions)
+    positives = true_positives + false_negatives
+    negatives = true_negatives + false_positives
+    errors = false_positives + false_negatives
+    f1 = _ratio(2 * true_positives, 2 * true_positives + errors, otherwise=0.0)
+    f1_negative = _ratio(2 * true_negatives, 2 * true_negatives + errors, otherwise=0.0)
+    sensitivity = _ratio(true_positives, positives)
+    specificity = _ratio(true_negatives, negatives)
+    result = {
+        "f1": f1,
+        "weighted_f1": _ratio(positives * f1 + negatives * f1_negative, positives + negatives),
+        "balanced_accuracy": (sensitivity + specificity) / 2,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+    }
+    one_class = (positives == 0) | (negatives == 0)
+    for values in result.values():
+        values[one_class] = np.nan
+    return result
+
+
+def _weights_by_score(
+    labels: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of positives and of negatives per distinct score, ascending: two (R, distinct)."""
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    weights = weights[:, order]
+    positive = labels[order].astype(bool)
+    positives = np.add.reduceat(weights * positive, starts, axis=1)
+    negatives = np.add.reduceat(weights * ~positive, starts, axis=1)
+    return positives, negatives
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray, otherwise: float = np.nan) -> np.ndarray:
+    """Quotient with ``otherwise`` where the denominator is zero."""
+    result = np.full(np.shape(denominator), otherwise, dtype=float)
+    np.divide(numerator, denominator, out=result, where=denominator != 0)
     return result

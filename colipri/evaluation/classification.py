@@ -1,14 +1,17 @@
 """Metrics of multi-label scores, per finding and macro, with intervals over patients.
 
 Point estimates are scikit-learn's. Macro is the mean over the findings for which the metric is
-defined; how many those are is always said beside it.
+defined; their number is always given beside it.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from sklearn import metrics
 
 from colipri.common.errors import ColipriError
 from colipri.evaluation.bootstrap import (
@@ -16,11 +19,11 @@ from colipri.evaluation.bootstrap import (
     estimate,
     paired_difference,
     patient_weights,
+    resampled_auprc,
+    resampled_auroc,
+    resampled_decisions,
     weight_chunks,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
 
 RANKING_METRICS = ("auroc", "auprc")
 DECISION_METRICS = ("f1", "weighted_f1", "balanced_accuracy", "sensitivity", "specificity")
@@ -43,7 +46,7 @@ def classification_metrics(
         scores: (n, F), higher means more likely present.
         labels: (n, F) of 0, 1 and NaN for unknown; unknown ones are left out per finding.
         finding_names: F names.
-        patients: The patient of every row; default: every row a patient of its own.
+        patients: The patient of every row; default: each row is its own patient.
         thresholds: Per finding, from another split; without them the metrics that need a decision
             are null. They are never derived from the labels given here.
         num_resamples: 0 for no intervals.
@@ -57,8 +60,6 @@ def classification_metrics(
     Raises:
         ColipriError: shapes disagree, a score is not finite, a label is neither 0, 1 nor unknown.
     """
-    import numpy as np
-
     scores, labels = _checked(scores, labels, finding_names)
     names = list(finding_names)
     patients = [str(row) for row in range(len(scores))] if patients is None else list(patients)
@@ -139,8 +140,6 @@ def _point_estimates(
     thresholds: Mapping[str, float | None] | None,
 ) -> dict[str, np.ndarray]:
     """Metric -> (F,) with NaN for undefined."""
-    import numpy as np
-
     values = {metric: np.full(len(names), np.nan) for metric in METRICS}
     for index, name in enumerate(names):
         known = np.isfinite(labels[:, index])
@@ -156,8 +155,6 @@ def _point_estimates(
 def _sklearn_metrics(
     truth: np.ndarray, score: np.ndarray, threshold: float | None
 ) -> dict[str, float]:
-    from sklearn import metrics
-
     values = {
         "auroc": metrics.roc_auc_score(truth, score),
         "auprc": metrics.average_precision_score(truth, score),
@@ -184,10 +181,6 @@ def _resampled(
     seed: int,
 ) -> dict[str, np.ndarray] | None:
     """Metric -> (R, F) with NaN for undefined; None without resamples."""
-    import numpy as np
-
-    from colipri.evaluation import resampled_metrics as fast
-
     if num_resamples == 0:
         return None
     result = {metric: np.full((num_resamples, len(names)), np.nan) for metric in METRICS}
@@ -200,12 +193,12 @@ def _resampled(
             if not known.any():
                 continue
             truth, score, weights = labels[known, index], scores[known, index], chunk[:, known]
-            result["auroc"][rows, index] = fast.resampled_auroc(truth, score, weights)
-            result["auprc"][rows, index] = fast.resampled_auprc(truth, score, weights)
+            result["auroc"][rows, index] = resampled_auroc(truth, score, weights)
+            result["auprc"][rows, index] = resampled_auprc(truth, score, weights)
             threshold = (thresholds or {}).get(name)
             if threshold is None:
                 continue
-            decided = fast.resampled_decisions(truth, score >= threshold, weights)
+            decided = resampled_decisions(truth, score >= threshold, weights)
             for metric, values in decided.items():
                 result[metric][rows, index] = values
     return result
@@ -219,8 +212,6 @@ def _finding_entry(
     resampled: dict[str, np.ndarray] | None,
     thresholds: Mapping[str, float | None] | None,
 ) -> dict[str, Any]:
-    import numpy as np
-
     column = labels[:, index]
     entry: dict[str, Any] = {
         "positives": int((column == 1).sum()),
@@ -235,16 +226,12 @@ def _finding_entry(
 
 
 def _macro(values: np.ndarray, draws: np.ndarray | None) -> dict[str, Any]:
-    import numpy as np
-
     mean = _none_if_nan(_mean_of_defined(values[None])[0])
     return {**estimate(mean, draws), "findings": int(np.isfinite(values).sum())}
 
 
 def _mean_of_defined(values: np.ndarray) -> np.ndarray:
     """(R, F) -> (R,): mean over findings without the undefined ones, NaN where all are."""
-    import numpy as np
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN rows are meant to stay NaN
         return np.nanmean(values, axis=1)
@@ -257,13 +244,11 @@ def _none_if_nan(value: float) -> float | None:
 def _checked(
     scores: np.ndarray, labels: np.ndarray, finding_names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    import numpy as np
-
     scores, labels = np.asarray(scores, dtype=float), np.asarray(labels, dtype=float)
     if scores.ndim != 2 or scores.shape != labels.shape or scores.shape[1] != len(finding_names):
         raise ColipriError(
             f"scores {scores.shape}, labels {labels.shape} and {len(finding_names)} finding names "
-            "do not belong together; expected (cases, findings) twice"
+            "do not match; expected (cases, findings) for both"
         )
     if not np.isfinite(scores).all():
         raise ColipriError("some scores are not finite; the model's embeddings are broken")

@@ -123,7 +123,7 @@ def roc_section(result: Result, *, order: int = 55) -> Section | None:
     """One ROC curve a finding, with its band; None without the scores of the cases."""
     import numpy as np
 
-    from colipri.evaluation.roc import roc_with_band
+    from colipri.evaluation.thresholds import roc_with_band
 
     cases = result.get("case_scores") or []
     if not cases:

@@ -1,20 +1,22 @@
 """Retrieval between images and reports: Recall@k, median rank, mean reciprocal rank.
 
-Word-for-word equal texts are one text (``text_groups``): they are one candidate when images look
-for reports, and as queries they share one rank, that of the best image which carries the text.
-Without that, a data set with many equal normal reports punishes a model for being right.
+Texts that are equal word for word count as one (``text_groups``): one candidate when images look
+for reports, and one rank as queries, that of the best image with this text. Otherwise a data set
+with many identical normal reports would punish a model for being right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import comb
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from colipri.common.errors import ColipriError
 from colipri.evaluation.bootstrap import estimate, patient_weights, weight_chunks
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 RECALL_AT = (1, 5, 10, 50, 100)
@@ -30,7 +32,7 @@ def retrieval_metrics(
     num_resamples: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Both directions over n pairs, every pair a query, every image and distinct text a candidate.
+    """Both directions over n pairs: each pair is a query, each image and distinct text a candidate.
 
     Args:
         image_embeddings: (n, E), L2-normalised.
@@ -39,11 +41,12 @@ def retrieval_metrics(
         patients: n; intervals resample the queries by patient (the pool of candidates stays, since
             a smaller pool would be an easier task).
         num_resamples: 0 for no intervals.
+        seed: Of the resamples.
 
     Returns:
         For each direction ``recall_at_<k>``, ``median_rank``, ``mean_reciprocal_rank``: {value,
         low, high}, ``candidates``, ``queries``, and ``chance_recall_at_<k>``: the expected recall
-        of a random order (1 where k reaches the number of candidates: then recall says nothing).
+        in random order (1 where k reaches the number of candidates: recall then says nothing).
 
     Raises:
         ColipriError: shapes disagree, fewer than two pairs, or embeddings that are not finite.
@@ -71,15 +74,13 @@ def retrieval_ranks(
     are taken in random order, and the rank is the expected one: a model that maps everything to one
     point gets a chance result and not a perfect one.
     """
-    import numpy as np
-
     _, representative, group = np.unique(
         np.asarray(groups, dtype=str), return_index=True, return_inverse=True
     )
     similarity = images @ texts[representative].T  # (n images, G distinct texts)
     right = group[:, None] == np.arange(len(representative))[None]
     to_text = first_right_rank(similarity, right)
-    to_image = first_right_rank(similarity.T, right.T)  # one a distinct text
+    to_image = first_right_rank(similarity.T, right.T)  # one per distinct text
     images_of_text = right.sum(axis=0)
     ones = np.ones(len(images), dtype=int)
     return {
@@ -93,10 +94,8 @@ def first_right_rank(similarity: np.ndarray, right: np.ndarray) -> np.ndarray:
 
     Args:
         similarity: (queries, candidates).
-        right: (queries, candidates) bool, at least one True a row.
+        right: (queries, candidates) bool, at least one True per row.
     """
-    import numpy as np
-
     best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
     above = (~right & (similarity > best)).sum(axis=1)
     tied_wrong = (~right & (similarity == best)).sum(axis=1)
@@ -112,8 +111,6 @@ def _summary(
     num_resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    import numpy as np
-
     columns = {f"recall_at_{k}": (ranks <= k).astype(float) for k in RECALL_AT}
     columns["mean_reciprocal_rank"] = 1 / ranks
     draws: dict[str, np.ndarray] = {}
@@ -136,33 +133,25 @@ def _summary(
 
 def _chance(k: int, right: int, candidates: int) -> float:
     """Probability that k random candidates of ``candidates`` hold one of ``right`` right ones."""
-    from math import comb
-
     if k >= candidates:
         return 1.0
     return 1 - comb(candidates - right, k) / comb(candidates, k)
 
 
 def _weighted_median(values: np.ndarray, counts: np.ndarray) -> float:
-    import numpy as np
-
     return float(np.median(np.repeat(values, counts)))
 
 
 def _as_array(embeddings: np.ndarray | torch.Tensor) -> np.ndarray:
-    import numpy as np
-
     if hasattr(embeddings, "detach"):
         embeddings = embeddings.detach().float().cpu().numpy()
     return np.asarray(embeddings, dtype=np.float64)
 
 
 def _check(images: np.ndarray, texts: np.ndarray, groups: Sequence[str]) -> None:
-    import numpy as np
-
     if images.ndim != 2 or images.shape != texts.shape or len(groups) != len(images):
         raise ColipriError(
-            f"retrieval needs one text an image: images {images.shape}, texts {texts.shape}, "
+            f"retrieval needs one text per image: images {images.shape}, texts {texts.shape}, "
             f"{len(groups)} text keys"
         )
     if len(images) < 2:

@@ -1,16 +1,21 @@
-"""Decision thresholds: chosen on the validation split, applied elsewhere, never chosen on the test.
+"""Decision thresholds: the choice of one, and ROC curves over all of them.
 
-This module sees one set of scores and labels: that of the split it is given. Evaluation takes the
-result as plain numbers and cannot reach back.
+A threshold is chosen on the validation split and applied elsewhere, never chosen on the test split:
+:func:`choose_thresholds` sees the scores and labels of one split, and evaluation takes its result
+as plain numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from colipri.evaluation.bootstrap import patient_weights
+
+_GRID_POINTS = 101
 
 
 def choose_thresholds(
@@ -27,8 +32,6 @@ def choose_thresholds(
         Threshold per finding (positive means score >= threshold), None where only one class is
         known, because no threshold can be judged there.
     """
-    import numpy as np
-
     chosen: dict[str, float | None] = {}
     for index, name in enumerate(finding_names):
         known = np.isfinite(labels[:, index])
@@ -42,9 +45,6 @@ def _maximum_f1(scores: np.ndarray, labels: np.ndarray) -> float | None:
     The middle of the gap gives the same decisions here and is the less arbitrary cut for new
     cases; the highest optimum raises the fewest alarms.
     """
-    import numpy as np
-    from sklearn.metrics import precision_recall_curve
-
     if len(set(labels.tolist())) < 2:
         return None
     precision, recall, thresholds = precision_recall_curve(labels, scores)
@@ -54,3 +54,72 @@ def _maximum_f1(scores: np.ndarray, labels: np.ndarray) -> float | None:
     best = float(thresholds[np.flatnonzero(f1 >= f1.max() - 1e-12)[-1]])
     below = scores[scores < best]
     return float((best + below.max()) / 2) if len(below) else best
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """Corners of the curve, and the band of sensitivities at every false positive rate.
+
+    Attributes:
+        false_positive_rate, sensitivity: Corners, from (0, 0) to (1, 1).
+        grid: False positive rates of the band, 101 of them.
+        low, high: 2.5 and 97.5 percentiles of the sensitivity there (empty: one patient only).
+    """
+
+    false_positive_rate: np.ndarray
+    sensitivity: np.ndarray
+    grid: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def roc_with_band(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    patients: Sequence[str],
+    *,
+    num_resamples: int = 500,
+    seed: int = 0,
+) -> RocCurve | None:
+    """The ROC curve of one finding.
+
+    Args:
+        labels: (n,) of 0, 1 and NaN (left out).
+        scores: (n,).
+        patients: n.
+        num_resamples: Fewer than for numbers are enough for a drawing; 0 for no band.
+        seed: Of the resamples.
+
+    Returns:
+        None where only one class is known.
+    """
+    known = np.isfinite(labels)
+    truth, score = labels[known].astype(int), scores[known]
+    if len(set(truth.tolist())) < 2:
+        return None
+    false_positive_rate, sensitivity, _ = roc_curve(truth, score, drop_intermediate=True)
+    grid = np.linspace(0, 1, _GRID_POINTS)
+    people = [patient for patient, keep in zip(patients, known, strict=True) if keep]
+    curves = [] if len(set(people)) < 2 else _resampled(truth, score, people, num_resamples, seed)
+    low = high = np.empty(0)
+    if len(curves) > num_resamples / 2:
+        low, high = np.quantile(np.array(curves), [0.025, 0.975], axis=0)
+    return RocCurve(false_positive_rate, sensitivity, grid, low, high)
+
+
+def _resampled(
+    truth: np.ndarray, score: np.ndarray, patients: list[str], num_resamples: int, seed: int
+) -> list[np.ndarray]:
+    """Sensitivities on the grid, one array per resample that holds both classes."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.r_[np.flatnonzero(np.diff(score[order])), len(order) - 1]
+    weights = patient_weights(patients, num_resamples, seed)[:, order].astype(float)
+    positive = truth[order].astype(bool)
+    hits = np.cumsum(weights * positive, axis=1)[:, ends]
+    alarms = np.cumsum(weights * ~positive, axis=1)[:, ends]
+    grid = np.linspace(0, 1, _GRID_POINTS)
+    return [
+        np.interp(grid, np.r_[0, alarm / alarm[-1]], np.r_[0, hit / hit[-1]])
+        for hit, alarm in zip(hits, alarms, strict=True)
+        if hit[-1] > 0 and alarm[-1] > 0
+    ]

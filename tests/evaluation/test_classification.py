@@ -140,7 +140,7 @@ def test_paired_comparison_is_tighter_than_two_intervals() -> None:
 @pytest.mark.parametrize(
     ("scores", "labels", "message"),
     [
-        (np.zeros((3, 2)), np.zeros((3, 1)), "do not belong together"),
+        (np.zeros((3, 2)), np.zeros((3, 1)), "do not match; expected"),
         (np.full((3, 1), np.nan), np.zeros((3, 1)), "not finite"),
         (np.zeros((3, 1)), np.full((3, 1), 2.0), "must be 0, 1 or unknown"),
     ],

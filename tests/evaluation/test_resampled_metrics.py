@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from colipri.evaluation.bootstrap import patient_weights
-from colipri.evaluation.classification import classification_metrics
-from colipri.evaluation.resampled_metrics import (
+from colipri.evaluation.bootstrap import (
+    patient_weights,
     resampled_auprc,
     resampled_auroc,
     resampled_decisions,
 )
+from colipri.evaluation.classification import classification_metrics
 
 
 @pytest.mark.parametrize("decimals", [1, 8], ids=["many ties", "no ties"])

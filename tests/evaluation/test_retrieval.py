@@ -81,7 +81,7 @@ def test_intervals_and_tensors() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ColipriError, match="one text an image"):
+    with pytest.raises(ColipriError, match="one text per image"):
         retrieval_metrics(np.eye(3), np.eye(3)[:2])
     with pytest.raises(ColipriError, match="at least two"):
         retrieval_metrics(np.eye(3)[:1], np.eye(3)[:1])

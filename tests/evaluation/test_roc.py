@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from colipri.evaluation.roc import roc_with_band
+from colipri.evaluation.thresholds import roc_with_band
 
 
 def _example(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -1,0 +1,188 @@
+"""What the folder of a run holds for its page: plan, fingerprint, history and results."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colipri.common.atomic import read_json
+from colipri.common.errors import ColipriError
+from colipri.evaluation.classification import compare_models
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = ("checkpoint_best.pth", "checkpoint_final.pth", "checkpoint_latest.pth")
+UNTRAINED = "untrained"
+_CONTROL = f"_{UNTRAINED}"  # zero_shot_untrained.json is the control of zero_shot_*.json
+_NUM_RESAMPLES = 1000  # of the difference to the control, where the commands did not write it
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """The contents of a run folder; what is not there is empty.
+
+    Attributes:
+        folder: Of the fold.
+        plans, fingerprint, debug, dataset_json: Contents of the files of these names.
+        history: One entry per epoch, of metrics.jsonl.
+        zero_shot, retrieval: File stem -> result; controls are within their results.
+    """
+
+    folder: Path
+    plans: dict[str, Any] = field(default_factory=dict)
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+    debug: dict[str, Any] = field(default_factory=dict)
+    dataset_json: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    zero_shot: dict[str, dict[str, Any]] = field(default_factory=dict)
+    retrieval: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def dataset_name(self) -> str:
+        """The data set that was trained on, or the folder's name where no file says it."""
+        return str(self.plans.get("dataset_name") or self.folder.resolve().name)
+
+    @property
+    def configuration(self) -> str:
+        """Which configuration was trained: debug.json says, the folder's name otherwise."""
+        return str(
+            self.debug.get("configuration") or self.folder.resolve().parent.name.split("__")[-1]
+        )
+
+    @property
+    def objectives(self) -> dict[str, Any]:
+        """What was trained, name -> settings; empty where debug.json does not say."""
+        return dict(self.debug.get("settings", {}).get("objectives", {}))
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The best checkpoint, or the one that is there."""
+        paths = (self.folder / name for name in CHECKPOINTS)
+        return next((path for path in paths if path.is_file()), None)
+
+    def is_empty(self) -> bool:
+        """True if there is nothing to report."""
+        return not (
+            self.plans or self.fingerprint or self.history or self.zero_shot or self.retrieval
+        )
+
+
+def read_run_results(folder: Path) -> RunResults:
+    """Read what is there.
+
+    Read: plans.json, dataset_fingerprint.json, debug.json, dataset.json, metrics.jsonl,
+    zero_shot*.json and retriev*.json (what colipri_zero_shot and colipri_retrieve write with -o;
+    those whose names end in _untrained are the controls of the others). validation/summary.json
+    stands in while there is no test result.
+
+    Raises:
+        ColipriError: a file cannot be read.
+    """
+    contents = {
+        key: read_json(folder / name) if (folder / name).is_file() else {}
+        for key, name in (
+            ("plans", "plans.json"),
+            ("fingerprint", "dataset_fingerprint.json"),
+            ("debug", "debug.json"),
+            ("dataset_json", "dataset.json"),
+        )
+    }
+    metrics = folder / "metrics.jsonl"
+    zero_shot = _with_controls(_results(folder, "zero_shot*.json", "macro_auroc"))
+    retrieval = _with_controls(_results(folder, "retriev*.json", "text_to_image"))
+    summary = folder / "validation" / "summary.json"
+    if not zero_shot and summary.is_file():
+        found = read_json(summary)
+        if isinstance(found.get("zero_shot"), dict):
+            zero_shot = {"validation": {**found["zero_shot"], "split": "val"}}
+        if not retrieval and isinstance(found.get("retrieval"), dict):
+            retrieval = {"validation": {**found["retrieval"], "split": "val"}}
+    return RunResults(
+        folder,
+        **contents,
+        history=read_metrics(metrics) if metrics.is_file() else [],
+        zero_shot=zero_shot,
+        retrieval=retrieval,
+    )
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The epochs of a metrics.jsonl.
+
+    Raises:
+        ColipriError: a line is not a JSON object; the message says which.
+    """
+    entries = []
+    for count, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ColipriError(f"{path}, line {count}, is not JSON: {error.msg}") from error
+        if not isinstance(entry, dict) or "epoch" not in entry:
+            raise ColipriError(f"{path}, line {count}, is not the record of an epoch")
+        entries.append(entry)
+    return entries
+
+
+def difference_to_control(result: Mapping[str, Any], control: str = UNTRAINED) -> dict[str, Any]:
+    """Result minus control in macro AUROC, paired: {"value", "low", "high", "p_value"}.
+
+    Taken from the result where it has been written; otherwise from the scores of the cases, if
+    both have the same ones. Empty if neither is there.
+    """
+    written = result.get("differences", {}).get(control, {}).get("macro_auroc")
+    if written:
+        return dict(written)
+    other = result.get("controls", {}).get(control, {})
+    cases, same = result.get("case_scores") or [], other.get("case_scores") or []
+    names = list(result.get("per_finding", {}))
+    if [case["case"] for case in cases] != [case["case"] for case in same] or not cases:
+        return {}
+    patients = [str(case["subject"]) for case in cases]
+    if len(set(patients)) < 2 or list(other.get("per_finding", {})) != names:
+        return {}
+    compared = compare_models(
+        values_of(same, "scores", names),
+        values_of(cases, "scores", names),
+        values_of(cases, "labels", names),
+        names,
+        patients=patients,
+        num_resamples=_NUM_RESAMPLES,
+    )
+    return dict(compared["macro_auroc"])
+
+
+def values_of(cases: list[dict[str, Any]], key: str, names: list[str]) -> np.ndarray:
+    """(n, F) of the ``scores`` or ``labels`` in a result's ``case_scores``; NaN for unknown."""
+    return np.array([[case[key].get(name) for name in names] for case in cases], dtype=float)
+
+
+def _results(folder: Path, pattern: str, required: str) -> dict[str, dict[str, Any]]:
+    """Result files by their stem; those of single images hold no metrics and are skipped."""
+    found = {}
+    for path in sorted(folder.glob(pattern)):
+        content = read_json(path)
+        if isinstance(content, dict) and isinstance(content.get(required), dict):
+            found[path.stem] = content
+        else:
+            logger.info("%s holds no metrics of a split and is not shown", path)
+    return found
+
+
+def _with_controls(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Results named ..._untrained become the control of the others instead of standing alone."""
+    controls = [name for name in found if name.endswith(_CONTROL)]
+    results = {name: result for name, result in found.items() if name not in controls}
+    if not controls or not results:
+        return found
+    for result in results.values():
+        result.setdefault("controls", {}).setdefault(UNTRAINED, found[controls[0]])
+    return results
