@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from dynamic_network_architectures.architectures.primus import Primus
 from torch import Tensor, nn
 
-from colipri.architectures.key_maps import encoder_from_dna
 from colipri.architectures.pooling import AttentionPool
 from colipri.architectures.primus import PRESETS, PrimusEncoder
-from colipri.architectures.state_dicts import load_state_dict_reported
 from colipri.architectures.tokens import select_tokens
+from colipri.checkpoints.checkpoint_file import load_state_dict_reported
+from colipri.checkpoints.weight_conversion import encoder_from_dna
 from colipri.imageio.body import body_mask
 from colipri.imageio.reading import read_image
 from colipri.preprocessing.cells import (

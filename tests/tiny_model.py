@@ -25,8 +25,8 @@ def write_checkpoint(target: Path, **changes: Any) -> Path:
     import torch
 
     from colipri.architectures.model import ColipriModel
+    from colipri.checkpoints.checkpoint_file import save_checkpoint
     from colipri.text.tokenizer import tokenizer_to_string, train_wordpiece
-    from colipri.training.checkpoint import save_checkpoint
 
     plans = json.loads(PLANS.read_text())
     tokenizer = train_wordpiece(TEXTS * 3, 300)

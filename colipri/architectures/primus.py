@@ -36,7 +36,7 @@ class PrimusEncoder(nn.Module):
     """3D vision transformer that computes only with the tokens it is given.
 
     Parameter names are those of dynamic-network-architectures' Primus without its decoder
-    (``down_projection``, ``eva``, ``register_tokens``); see colipri.architectures.key_maps.
+    (``down_projection``, ``eva``, ``register_tokens``); see colipri.checkpoints.weight_conversion.
 
     Args:
         input_channels: C.

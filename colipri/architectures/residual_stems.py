@@ -3,8 +3,8 @@
 Residual networks of the ResNet-D kind (arXiv 1812.01187: the shortcut pools before its 1 x 1 x 1
 convolution) that halve the resolution until one voxel is one token. Weights of
 dynamic-network-architectures' PatchEmbed_deeper and PatchEmbedDeeperControlled fit (there every
-convolution is listed a second time as ``all_modules``; colipri.architectures.key_maps drops and
-restores those).
+convolution is listed a second time as ``all_modules``; colipri.checkpoints.weight_conversion drops
+and restores those).
 """
 
 from __future__ import annotations

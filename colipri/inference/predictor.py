@@ -105,7 +105,7 @@ class ColipriPredictor:
             ColipriError: no such file, not a colipri checkpoint, another version, another
                 orientation of the axes, or no such device.
         """
-        from colipri.training.checkpoint import load_checkpoint
+        from colipri.checkpoints.checkpoint_file import load_checkpoint
 
         return cls(load_checkpoint(path), find_device(device), source=str(path), **options)
 

@@ -61,7 +61,7 @@ def export(options: argparse.Namespace) -> int:
         raise ColipriError("-d goes with --format primus, and is needed there")
     stock = _stock_target(options) if options.format == "primus" else None
 
-    from colipri.training.checkpoint import load_checkpoint
+    from colipri.checkpoints.checkpoint_file import load_checkpoint
     from colipri.transfer.export import export_model, export_nnssl, export_primus
 
     content = load_checkpoint(options.m)

@@ -81,10 +81,11 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
     """Find everything by name, then train or validate; one process of several ``writes``."""
     import logging
 
+    from colipri.checkpoints.checkpoint_file import load_checkpoint
     from colipri.common.registry import find_class
     from colipri.experiment_planning.plans import load_plans
+    from colipri.imageio.orientation import DEFAULT_ORIENTATION
     from colipri.paths import find_dataset_name
-    from colipri.training.checkpoint import ORIENTATION, load_checkpoint
     from colipri.training.options import RunOptions
     from colipri.training.run_folder import (
         BEST,
@@ -104,10 +105,10 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
     name = find_dataset_name(options.dataset)
     plans = load_plans(name, options.p)
     plans.configuration(options.configuration)  # an unknown configuration is named here
-    if plans.orientation != ORIENTATION:
+    if plans.orientation != DEFAULT_ORIENTATION:
         raise ColipriError(
             f"{plans.source} prepares images with axes {plans.orientation} for an encoder trained "
-            f"elsewhere (--like); training here needs {ORIENTATION}"
+            f"elsewhere (--like); training here needs {DEFAULT_ORIENTATION}"
         )
     trainer_class = find_class("trainers", options.tr, BUILTIN_TRAINERS, ColipriTrainer)
     folder = run_folder(name, options.tr, options.p, options.configuration, fold)

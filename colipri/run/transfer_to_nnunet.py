@@ -102,7 +102,7 @@ def transfer_to_nnunet(options: argparse.Namespace) -> int:
     check_trainer_variable()
     dataset = find_segmentation_dataset(options.d)
 
-    from colipri.transfer.pretrained_encoder import load_pretrained_encoder
+    from colipri.checkpoints.pretrained_encoder import load_pretrained_encoder
     from colipri.transfer.segmentation_planner import PlanOptions
     from colipri.transfer.transfer import transfer_encoder
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from colipri.architectures.model import ColipriModel
+from colipri.checkpoints.checkpoint_file import load_checkpoint, save_checkpoint
 from colipri.common.seeds import derive_seed
-from colipri.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def save_untrained(trained: Path, target: Path, seed: int = 0) -> None:

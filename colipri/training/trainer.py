@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from colipri.architectures.model import ColipriModel
+from colipri.checkpoints.checkpoint_file import package_versions, save_checkpoint
+from colipri.checkpoints.warm_start import WarmStart, start_of_run, warm_start
 from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
@@ -21,7 +23,6 @@ from colipri.experiment_planning.objective_flops import training_flops
 from colipri.experiment_planning.plans import Plans
 from colipri.objectives.registry import build_objectives, with_defaults
 from colipri.training.averaging import averaged_weights
-from colipri.training.checkpoint import package_versions, save_checkpoint
 from colipri.training.compilation import compile_blocks
 from colipri.training.data import TrainingData
 from colipri.training.fresh_model import start_fresh_model
@@ -41,7 +42,6 @@ from colipri.training.throughput import ModelFlops, measured_peak_flops
 from colipri.training.trained_parts import freeze_unreached
 from colipri.training.trainer_state import restore_trainer, trainer_state
 from colipri.training.validation import ValidationResult, validate
-from colipri.training.warm_start import WarmStart, start_of_run, warm_start
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colipri.checkpoints.adaptation_plan import checkpoint_entry
+from colipri.checkpoints.checkpoint_file import load_checkpoint
 from colipri.common.errors import ColipriError
-from colipri.training.checkpoint import ORIENTATION, load_checkpoint
+from colipri.imageio.orientation import DEFAULT_ORIENTATION
 from colipri.training.random_state import RandomState
 from colipri.training.sharding import whole_optimizer_state, whole_state
-from colipri.transfer.adaptation_plan import checkpoint_entry
 
 if TYPE_CHECKING:
     from colipri.training.trainer import ColipriTrainer
@@ -51,7 +52,7 @@ def trainer_state(trainer: ColipriTrainer) -> dict[str, Any]:
         "configuration": trainer.configuration_name,
         "plans": trainer.plans.raw,
         "dataset_json": trainer.data.dataset_json,
-        "orientation": ORIENTATION,
+        "orientation": DEFAULT_ORIENTATION,
         **checkpoint_entry(trainer.plans.raw, trainer.configuration_name),
         "tokenizer": tokenizer_to_string(trainer.tokenizer),
     }

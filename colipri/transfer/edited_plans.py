@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import Any
 
+from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
 from colipri.common.errors import ColipriError
 from colipri.transfer.nnunet_dataset import SegmentationDataset
-from colipri.transfer.pretrained_encoder import PretrainedEncoder
 from colipri.transfer.segmentation_network import NETWORK_CLASS
 
 CONFIGURATION = "3d_fullres"

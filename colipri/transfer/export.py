@@ -8,10 +8,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colipri.architectures.weight_source import ENCODER, EXPORT_FORMAT
+from colipri.checkpoints.adaptation_plan import nnssl_adaptation_plan, primus_preset
+from colipri.checkpoints.checkpoint_file import save_tensors
+from colipri.checkpoints.weight_conversion import encoder_to_dna
+from colipri.checkpoints.weight_file import ENCODER, EXPORT_FORMAT
 from colipri.common.atomic import atomic_path, atomic_write_json, atomic_write_text
 from colipri.common.errors import ColipriError
-from colipri.transfer.adaptation_plan import nnssl_adaptation_plan, primus_preset
 from colipri.transfer.model_card import model_card
 
 if TYPE_CHECKING:
@@ -83,12 +85,11 @@ def export_nnssl(content: Mapping[str, Any], target: Path) -> None:
     Raises:
         ColipriError: the encoder is none of the stock Primus, or the file cannot be written.
     """
-    from colipri.architectures.key_maps import encoder_to_dna
-
     configuration = content["plans"]["configurations"][content["configuration"]]
     _require_preset(configuration["architecture"]["arch_kwargs"], "nnssl's readers")
     rows = prod(size // 8 for size in configuration["patch_size"])
-    _save(
+    save_tensors(
+        target,
         {
             "network_weights": encoder_to_dna(_encoder(content["network_weights"]), rows),
             "nnssl_adaptation_plan": nnssl_adaptation_plan(
@@ -98,7 +99,6 @@ def export_nnssl(content: Mapping[str, Any], target: Path) -> None:
             "written_by": "colipri",  # tokens lie as the network downstream expects them
             "trainer_name": content.get("trainer_name"),
         },
-        target,
     )
 
 
@@ -118,8 +118,6 @@ def export_primus(content: Mapping[str, Any], stock: StockTarget, target: Path) 
     import torch
     from nnunetv2.training.nnUNetTrainer.primus import primus_trainers
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from colipri.architectures.key_maps import encoder_to_dna
 
     arch = content["plans"]["configurations"][content["configuration"]]["architecture"]
     preset = _require_preset(arch["arch_kwargs"], "nnU-Net's Primus trainers")
@@ -148,7 +146,7 @@ def export_primus(content: Mapping[str, Any], stock: StockTarget, target: Path) 
     wrong = [k for k in ours if k not in state or state[k].shape != ours[k].shape]
     if wrong:
         raise ColipriError(f"the encoder does not fit {name}: {', '.join(wrong[:3])}")
-    _save({"network_weights": {**state, **ours}}, target)
+    save_tensors(target, {"network_weights": {**state, **ours}})
     return name
 
 
@@ -169,15 +167,3 @@ def _encoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in weights.items()
         if name.startswith(ENCODER)
     }
-
-
-def _save(content: dict[str, Any], target: Path) -> None:
-    import torch
-
-    with atomic_path(target) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch's zip writer hides the OSError of a full disk
-            raise ColipriError(
-                f"cannot write {target}: {str(error).splitlines()[0]}; check free disk space"
-            ) from error

@@ -39,7 +39,7 @@ all of this.
 
     colipri_transfer_to_nnunet -d DATASET -m {folder}     segmentation with stock nnU-Net
 
-In Python: `colipri.transfer.pretrained_encoder.load_pretrained_encoder({folder!r})`.
+In Python: `colipri.checkpoints.pretrained_encoder.load_pretrained_encoder({folder!r})`.
 
 ## Limits
 

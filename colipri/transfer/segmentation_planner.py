@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from colipri.architectures.weight_source import CT_SCHEME, OUR_ORIENTATION, REORIENTING_READER
+from colipri.checkpoints.encoder_fitting import FIRST_CONVOLUTION
+from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
+from colipri.checkpoints.weight_file import CT_SCHEME, REORIENTING_READER
 from colipri.common.errors import ColipriError
 from colipri.common.sizes import show_sizes
+from colipri.imageio.orientation import DEFAULT_ORIENTATION
 from colipri.transfer.fine_tuning import FINE_TUNING
 from colipri.transfer.nnunet_dataset import SegmentationDataset
 from colipri.transfer.oriented_headers import (
@@ -18,12 +21,11 @@ from colipri.transfer.oriented_headers import (
     oriented_axes,
     reorder,
 )
-from colipri.transfer.pretrained_encoder import PretrainedEncoder
 from colipri.transfer.segmentation_patch import PatchPlanner
 
 CONFIGURATION = "3d_fullres"
 COARSE = 1.5  # beyond this factor, spacing of the encoder over that of the data, we warn
-_ORIENTATIONS = (OUR_ORIENTATION, None)  # what the reader gives: turned, or as stored
+_ORIENTATIONS = (DEFAULT_ORIENTATION, None)  # what the reader gives: turned, or as stored
 _TRANSPOSE = [0, 1, 2]  # none: weights were turned to the reader's axes when they were read
 
 
@@ -70,7 +72,7 @@ class SegmentationPlanner:
         if encoder.orientation not in _ORIENTATIONS:
             raise ColipriError(
                 f"the encoder was trained on images with axes {encoder.orientation}; nnU-Net gives "
-                f"{OUR_ORIENTATION}, so its features would be mirrored"
+                f"{DEFAULT_ORIENTATION}, so its features would be mirrored"
             )
         self.dataset = dataset
         self.fingerprint = fingerprint
@@ -213,13 +215,11 @@ class SegmentationPlanner:
 
     def window(self, channel: int) -> dict[str, float]:
         """CTNormalization's numbers: the encoder's, moved so that air is 0 where that is exact."""
-        from colipri.transfer.encoder_weights import can_shift
-
         wanted = ("mean", "std", "percentile_00_5", "percentile_99_5")
         numbers = {key: float(self.encoder.intensities[channel][key]) for key in wanted}
         air = self.encoder.air_value(channel)
         if air:
-            if can_shift(self.encoder):
+            if self.encoder.stem in FIRST_CONVOLUTION:
                 numbers["mean"] += air * numbers["std"]
             else:
                 self.warnings.append(

@@ -10,19 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colipri.architectures.weight_source import CT_SCHEME
+from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
 from colipri.common.atomic import atomic_write_json, read_json
 from colipri.common.errors import ColipriError
 from colipri.transfer.edited_plans import check_plans, describe_edits, plan_digest
-from colipri.transfer.encoder_weights import (
-    repeat_channels,
-    resize_positions,
-    save_encoder,
-    shift_input,
-)
+from colipri.transfer.encoder_weights import repeat_channels, save_encoder, weights_for_plan
 from colipri.transfer.load_check import load_like_nnunet, quiet
 from colipri.transfer.nnunet_dataset import SegmentationDataset
-from colipri.transfer.pretrained_encoder import PretrainedEncoder
 from colipri.transfer.segmentation_planner import CONFIGURATION, PlanOptions, SegmentationPlanner
 
 logger = logging.getLogger(__name__)
@@ -73,7 +67,9 @@ def transfer_encoder(
     encoder_file = dataset.preprocessed / f"{options.plans_name}_encoder.pth"
     atomic_write_json(dataset.preprocessed / "dataset.json", dataset.dataset_json)
     atomic_write_json(plans_file, plans)
-    weights = weights_for_plan(encoder, plans, dataset)
+    weights = weights_for_plan(
+        encoder, plans, plans["configurations"][CONFIGURATION], len(dataset.channel_names)
+    )
     save_encoder(encoder_file, weights, {"source": encoder.source, "plans": plans["plans_name"]})
     _, num_loaded = load_like_nnunet(
         encoder_file,
@@ -142,31 +138,6 @@ def _merge_with_existing(
     others = {k: v for k, v in existing["configurations"].items() if k != CONFIGURATION}
     planned["configurations"].update(others)
     return planned, False
-
-
-def weights_for_plan(
-    encoder: PretrainedEncoder, plans: dict[str, Any], dataset: SegmentationDataset
-) -> dict[str, Any]:
-    """The encoder's weights for the plan's channels, normalisation and patch."""
-    configuration = plans["configurations"][CONFIGURATION]
-    channels = len(dataset.channel_names)
-    weights = repeat_channels(encoder, channels)
-    shifts = []
-    for number in range(channels):
-        trained = number if len(encoder.channel_names) > number else 0
-        both_ct = (
-            configuration["normalization_schemes"][number] == CT_SCHEME
-            and encoder.normalization_schemes[trained] == CT_SCHEME
-        )
-        numbers = plans["foreground_intensity_properties_per_channel"][str(number)]
-        ours = encoder.intensities[trained]
-        shifts.append((ours["mean"] - numbers["mean"]) / ours["std"] if both_ct else 0.0)
-    weights = shift_input(encoder, weights, shifts)
-    grid = encoder.arch_kwargs.get("position_grid")
-    if grid is not None:
-        arch = configuration["architecture"]["arch_kwargs"]["encoder"]
-        weights = resize_positions(weights, grid, arch["position_grid"])
-    return weights
 
 
 def ensure_preprocessed(

@@ -39,10 +39,10 @@ def verify_transfer(
     import torch
 
     from colipri.architectures.primus import PrimusEncoder
-    from colipri.architectures.weight_files import file_of_model
+    from colipri.checkpoints.pretrained_encoder import encoder_of_file
+    from colipri.checkpoints.weight_file import file_of_model
     from colipri.transfer.load_check import load_like_nnunet
     from colipri.transfer.nnunet_dataset import require_nnunet
-    from colipri.transfer.pretrained_encoder import encoder_of_file
     from colipri.transfer.segmentation_network import (
         NETWORK_CLASS,
         PrimusSegmentation,

@@ -8,8 +8,8 @@ import torch
 from architectures.tiny_encoder import randomise, striped_volume
 
 from colipri.architectures.model import ColipriModel
-from colipri.architectures.state_dicts import load_state_dict_reported
 from colipri.architectures.tokens import select_tokens
+from colipri.checkpoints.checkpoint_file import load_state_dict_reported
 from colipri.common.errors import ColipriError
 
 PLANS = Path(__file__).parents[1] / "experiment_planning" / "example_plans.json"

@@ -13,6 +13,7 @@ from tiny_model import DATASET
 from training.test_family import trainer_of
 
 from colipri.architectures.training_heads import without_training_heads
+from colipri.checkpoints.checkpoint_file import load_checkpoint
 from colipri.inference.labelled_cases import cases_of_split, collect_cases
 from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.reconstruction import Reconstructor
@@ -23,7 +24,6 @@ from colipri.inference.reconstruction_pictures import (
     reconstruction_pictures,
 )
 from colipri.run.report import main as report
-from colipri.training.checkpoint import load_checkpoint
 
 
 def _run(folder: Path, letters: str, **options: Any) -> Path:

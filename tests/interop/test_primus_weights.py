@@ -11,9 +11,9 @@ from dynamic_network_architectures.architectures.primus import Primus, PrimusV2,
 from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
-from colipri.architectures.key_maps import encoder_from_dna, encoder_to_dna
 from colipri.architectures.primus import PRESETS, PrimusEncoder
-from colipri.architectures.state_dicts import load_state_dict_reported
+from colipri.checkpoints.checkpoint_file import load_state_dict_reported
+from colipri.checkpoints.weight_conversion import encoder_from_dna, encoder_to_dna
 from colipri.common.errors import ColipriError
 
 SHAPE = (32, 48, 40)  # 4 x 6 x 5 tokens: no two axes alike

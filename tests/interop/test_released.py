@@ -12,12 +12,12 @@ from architectures.tiny_encoder import striped_volume
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from colipri.architectures.key_maps import model_from_released
 from colipri.architectures.model import ColipriModel
 from colipri.architectures.primus import PRESETS, PrimusEncoder
-from colipri.architectures.state_dicts import load_state_dict_reported
 from colipri.architectures.text_encoder import CXR_BERT, TextEncoder
-from colipri.training.warm_start import warm_start
+from colipri.checkpoints.checkpoint_file import load_state_dict_reported
+from colipri.checkpoints.warm_start import warm_start
+from colipri.checkpoints.weight_conversion import model_from_released
 
 pytestmark = pytest.mark.slow
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from colipri.architectures.model import ColipriModel
 from colipri.architectures.primus import PrimusEncoder
-from colipri.architectures.weight_files import read_weight_file
+from colipri.checkpoints.warm_start import WarmStart, warm_start
+from colipri.checkpoints.weight_reader import read_weight_file
 from colipri.common.errors import ColipriError
-from colipri.training.warm_start import WarmStart, warm_start
 
 CUBE = (24, 24, 24)
 WIDE = {"embed_dim": 396, "depth": 2, "num_heads": 6}  # Primus-S, but two blocks deep

@@ -12,10 +12,10 @@ import torch
 from tiny_model import write_checkpoint
 from training.test_family import trainer_of
 
+from colipri.checkpoints.checkpoint_file import load_checkpoint, save_checkpoint
 from colipri.common.errors import ColipriError
 from colipri.experiment_planning.plans import Plans
 from colipri.run.train import main
-from colipri.training.checkpoint import load_checkpoint, save_checkpoint
 from colipri.training.run_folder import prepare_run_folder
 from colipri.training.trainer import TrainingStopped
 

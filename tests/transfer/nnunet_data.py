@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from colipri.architectures.primus import PrimusEncoder
-from colipri.transfer.pretrained_encoder import PretrainedEncoder
+from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
 
 STEMS: dict[str, dict[str, Any]] = {
     "linear": {},

@@ -5,20 +5,16 @@ import torch
 from transfer.nnunet_data import features, make_encoder
 
 from colipri.architectures.primus import PrimusEncoder
+from colipri.checkpoints.encoder_fitting import rescale_input, resize_positions
 from colipri.common.errors import ColipriError
-from colipri.transfer.encoder_weights import (
-    repeat_channels,
-    resize_positions,
-    save_encoder,
-    shift_input,
-)
+from colipri.transfer.encoder_weights import repeat_channels, save_encoder
 
 
 @pytest.mark.parametrize("stem", ["linear", "light"])
 def test_a_shifted_image_gives_the_same_features_with_shifted_weights(stem):
     encoder = make_encoder(stem)
     image = torch.randn(1, 1, 16, 24, 32)
-    moved = shift_input(encoder, dict(encoder.weights), [1.5])
+    moved = rescale_input(encoder.weights, stem, [1.0], [-1.5])
     expected = features(encoder, encoder.weights, image)
     assert torch.allclose(features(encoder, moved, image + 1.5), expected, atol=1e-4)
     if stem == "linear":  # the instance norm of the other one removes constants by itself
@@ -30,7 +26,7 @@ def test_shifts_are_per_channel():
     encoder = make_encoder("linear")
     weights = repeat_channels(encoder, 2)
     image = torch.randn(1, 2, 16, 16, 16)
-    moved = shift_input(encoder, weights, [1.0, -2.0])
+    moved = rescale_input(weights, "linear", [1.0, 1.0], [-1.0, 2.0])
     offset = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1, 1)
     expected = features(encoder, weights, image)
     assert torch.allclose(features(encoder, moved, image + offset), expected, atol=1e-4)

@@ -13,8 +13,8 @@ from transfer.nnunet_data import features, fingerprint_of, write_nnunet_dataset
 
 from colipri.architectures.model import ColipriModel
 from colipri.architectures.primus import PRESETS
+from colipri.checkpoints.pretrained_encoder import load_pretrained_encoder
 from colipri.run.export import main
-from colipri.transfer.pretrained_encoder import load_pretrained_encoder
 
 PATCH = [16, 24, 16]
 

@@ -12,11 +12,11 @@ from tiny_model import write_checkpoint
 from torch import nn
 from transfer.nnunet_data import features, fingerprint_of, write_nnunet_dataset
 
+from colipri.checkpoints.encoder_fitting import resize_positions
+from colipri.checkpoints.pretrained_encoder import load_pretrained_encoder
 from colipri.common.errors import ColipriError
-from colipri.transfer.encoder_weights import resize_positions
 from colipri.transfer.load_check import load_like_nnunet
 from colipri.transfer.nnunet_dataset import find_segmentation_dataset
-from colipri.transfer.pretrained_encoder import load_pretrained_encoder
 from colipri.transfer.segmentation_planner import PlanOptions
 from colipri.transfer.transfer import transfer_encoder
 

@@ -240,7 +240,7 @@ def test_checkpoints_that_cannot_be_used(nnunet_folders, tmp_path, capsys):
     missing = error_of(capsys, "-d", "411", "-m", str(tmp_path / "no.pth"))
     assert "there is no file of weights" in missing
     (tmp_path / "text.pth").write_text("hello")
-    assert "is no file of weights" in error_of(
+    assert "is not a file of weights" in error_of(
         capsys, "-d", "411", "-m", str(tmp_path / "text.pth")
     )
     turned = write_checkpoint(tmp_path / "turned.pth", orientation="LPS")
@@ -254,7 +254,7 @@ def test_a_full_disk_leaves_no_half_file(nnunet_folders, checkpoint, capsys, mon
         path.write_bytes(b"half")
         raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed")
 
-    monkeypatch.setattr("colipri.transfer.encoder_weights.torch.save", full)
+    monkeypatch.setattr("colipri.checkpoints.checkpoint_file.torch.save", full)
     message = error_of(capsys, "-d", "411", "-m", str(checkpoint), "--no_pp")
     assert "cannot write" in message and "check free disk space" in message
     assert not [f.name for f in target.iterdir() if "encoder" in f.name]

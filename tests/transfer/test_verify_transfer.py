@@ -9,14 +9,14 @@ from transfer.nnunet_data import STEMS
 
 from colipri.architectures.model import ColipriModel
 from colipri.architectures.primus import PRESETS
-from colipri.common.errors import ColipriError
-from colipri.transfer.adaptation_plan import (
+from colipri.checkpoints.adaptation_plan import (
     OWN_CLASS,
     checkpoint_entry,
     input_layers,
     nnssl_adaptation_plan,
     primus_preset,
 )
+from colipri.common.errors import ColipriError
 from colipri.transfer.verify_transfer import verify_transfer
 
 

@@ -1,13 +1,16 @@
-"""Weights of other projects in our names, and back.
+"""Weights of other projects in our names and axes, and back.
 
-Nothing here guesses: a name that is not understood stays in the result, and
-colipri.architectures.state_dicts reports it when the weights are loaded.
+Names: nothing is guessed. A name that is not understood stays in the result, and
+``load_state_dict_reported`` reports it when the weights are loaded.
+
+Axes: other projects feed arrays whose axes come in another order than ours. Instead of permuting
+every image, the encoder is permuted once: its kernels, its rotary features and its position table.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +19,7 @@ from colipri.common.errors import ColipriError
 
 State = dict[str, Tensor]
 
-# Released colipri 0.1.3 -> ours, by the beginning of a name; the first that fits counts.
+# Released colipri 0.1.3 -> ours, by prefix; the first match counts.
 _RELEASED = (
     ("image_encoder.backbone.", "image_encoder."),
     ("image_encoder.projector.", "image_projector."),
@@ -133,3 +136,63 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> State:
     return {
         name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)
     }
+
+
+def permute_axes(
+    state: Mapping[str, Tensor],
+    order: Sequence[int],
+    num_heads: int,
+    grid: Sequence[int] | None = None,
+) -> State:
+    """Weights of an encoder for images whose axis i is the former axis ``order[i]``.
+
+    Args:
+        state: weights of a PrimusEncoder, by its names.
+        order: a permutation of 0, 1, 2.
+        num_heads: attention heads.
+        grid: tokens per axis of the absolute position embedding, if there is one.
+
+    Returns:
+        Weights with which ``encoder(image.permute(order))`` gives the features that the original
+        gave for ``image``, token by token.
+    """
+    kernel_order = (0, 1, *(2 + axis for axis in order))
+    permuted = {
+        name: tensor.permute(kernel_order).contiguous()
+        if name.startswith("down_projection.") and tensor.ndim == 5
+        else tensor
+        for name, tensor in state.items()
+    }
+    return permute_positions(permuted, order, num_heads, grid)
+
+
+def permute_positions(
+    state: Mapping[str, Tensor],
+    order: Sequence[int],
+    num_heads: int,
+    grid: Sequence[int] | None = None,
+) -> State:
+    """:func:`permute_axes` for the transformer alone: only its positions change their axes.
+
+    A third of each head's pairs rotates with each axis (colipri.architectures.rope), so queries and
+    keys exchange these thirds.
+
+    Args:
+        state, order, num_heads, grid: as for :func:`permute_axes`.
+
+    Raises:
+        ValueError: the position table does not have the rows of ``grid``.
+    """
+    result = dict(state)
+    for name, tensor in state.items():
+        if name.endswith((".q_proj.weight", ".q_proj.bias", ".k_proj.weight")):
+            thirds = tensor.unflatten(0, (num_heads, 3, -1))
+            result[name] = thirds[:, list(order)].flatten(0, 2)
+    table = state.get("eva.pos_embed")
+    if table is not None:
+        if grid is None or table.shape[1] < math.prod(grid):
+            raise ValueError(f"the position table has {table.shape[1]} rows, the grid is {grid}")
+        registers = table.shape[1] - math.prod(grid)
+        rows = table[0, registers:].unflatten(0, tuple(grid)).permute(*order, 3)
+        result["eva.pos_embed"] = torch.cat((table[:, :registers], rows.flatten(0, 2)[None]), dim=1)
+    return result

@@ -8,10 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from colipri.architectures.axes import permute_axes, permute_positions
-from colipri.architectures.key_maps import encoder_from_dna, model_from_released
 from colipri.architectures.primus import PRESETS
-from colipri.architectures.weight_source import (
+from colipri.architectures.text_encoder import CXR_BERT
+from colipri.checkpoints.weight_conversion import (
+    encoder_from_dna,
+    model_from_released,
+    permute_axes,
+    permute_positions,
+)
+from colipri.checkpoints.weight_file import (
     CT_SCHEME,
     ENCODER,
     Channel,
@@ -26,17 +31,15 @@ _RELEASED_HU = {"percentile_00_5": -1000.0, "percentile_99_5": 1000.0, "mean": 0
 
 
 def from_released(weights: Mapping[str, Tensor]) -> WeightFile:
-    """The released COLIPRI model's ``model.safetensors``, turned to our axes."""
-    from colipri.architectures.text_encoder import CXR_BERT
-
+    """The released COLIPRI model's ``model.safetensors``, permuted to our axes."""
     state = model_from_released(weights)
     encoder = {n[len(ENCODER) :]: t for n, t in state.items() if n.startswith(ENCODER)}
     heads = _preset_heads(encoder)
     # its arrays are (Right, Anterior, Superior), ours (Superior, Anterior, Right)
-    turned = permute_axes(encoder, (2, 1, 0), heads or 12)
+    permuted = permute_axes(encoder, (2, 1, 0), heads or 12)
     return WeightFile(
         "released COLIPRI model",
-        {**state, **{ENCODER + name: tensor for name, tensor in turned.items()}},
+        {**state, **{ENCODER + name: tensor for name, tensor in permuted.items()}},
         num_heads=heads,
         channels=(Channel("CT", CT_SCHEME, _RELEASED_HU),),
         spacing=(2.0, 2.0, 2.0),
@@ -50,7 +53,7 @@ def from_nnssl(content: Mapping[str, Any], weights: Mapping[str, Tensor], path: 
     """An nnssl checkpoint with its adaptation plan.
 
     Raises:
-        ColipriError: no Primus, an incomplete plan, or a token order that cannot be mended.
+        ColipriError: no Primus, an incomplete plan, or a token order that cannot be corrected.
     """
     plan = content["nnssl_adaptation_plan"]
     try:
@@ -90,26 +93,28 @@ def from_nnssl(content: Mapping[str, Any], weights: Mapping[str, Tensor], path: 
     if "eva.pos_embed" in encoder:
         file.position_grid = grid
     if _is_masked_autoencoder(content, weights):
-        encoder = _with_mended_order(encoder, grid, heads, path)
+        encoder = _with_corrected_order(encoder, grid, heads, path)
         file.notes.append(
             "token order corrected: nnssl's masked autoencoder counts positions of the first two "
             "axes the other way round"
         )
-    encoder = _turned_back(encoder, file, pretraining, "nnssl")
+    encoder = _transposed_back(encoder, file, pretraining, "nnssl")
     file.state = {ENCODER + key: tensor for key, tensor in encoder.items()}
     return file
 
 
-def _with_mended_order(
+def _with_corrected_order(
     encoder: dict[str, Tensor], grid: tuple[int, ...] | None, heads: int | None, path: Path
 ) -> dict[str, Tensor]:
-    """nnssl's EvaMAE flattens (axis 1, axis 0, axis 2) and turns positions as (0, 1, 2)."""
+    """nnssl's EvaMAE flattens as (axis 1, axis 0, axis 2) and rotates positions as (0, 1, 2)."""
     if heads is None:
-        raise ColipriError(f"{path}: its number of heads is unknown, so its axes cannot be mended")
+        raise ColipriError(
+            f"{path}: its number of heads is unknown, so its axes cannot be corrected"
+        )
     if grid is not None and grid[0] != grid[1]:
         raise ColipriError(
             f"{path}: nnssl trained it on {'x'.join(map(str, grid))} tokens; where the first two "
-            "axes differ, its token order mixes them, and no order of the weights can mend that"
+            "axes differ, its token order mixes them, and no permutation can undo that"
         )
     return permute_positions(encoder, (1, 0, 2), heads, grid)
 
@@ -139,25 +144,25 @@ def from_primus(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> We
         file.orientation = orientation_of_reader(plans.get("image_reader_writer"))
         grid = _grid_of(encoder, configuration["patch_size"])
         file.position_grid = grid if "eva.pos_embed" in encoder else None
-        encoder = _turned_back(encoder, file, plans, "nnU-Net")
+        encoder = _transposed_back(encoder, file, plans, "nnU-Net")
     file.state = {ENCODER + name: tensor for name, tensor in encoder.items()}
     return file
 
 
-def _turned_back(
+def _transposed_back(
     encoder: dict[str, Tensor], file: WeightFile, plans: Mapping[str, Any], project: str
 ) -> dict[str, Tensor]:
     """Undo the transposition of a plan: weights, spacing, patch and grid in the reader's axes."""
     back = tuple(plans.get("transpose_backward") or (0, 1, 2))
     if back == (0, 1, 2) or file.spacing is None or file.patch_size is None:
         return encoder
-    turned = permute_axes(encoder, back, file.num_heads or 1, file.position_grid)
+    permuted = permute_axes(encoder, back, file.num_heads or 1, file.position_grid)
     file.spacing = tuple(file.spacing[axis] for axis in back)
     file.patch_size = tuple(file.patch_size[axis] for axis in back)
     if file.position_grid is not None:
         file.position_grid = tuple(file.position_grid[axis] for axis in back)
     file.notes.append(f"axes turned back from {project}'s order {plans.get('transpose_forward')}")
-    return turned
+    return permuted
 
 
 def _below(weights: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:

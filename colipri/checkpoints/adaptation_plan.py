@@ -12,6 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from colipri.architectures.primus import PRESETS
+from colipri.architectures.stems import build_stem
+
 OWN_CLASS = "colipri.architectures.primus.PrimusEncoder"
 # What nnU-Net's Primus presets fix, beside their sizes.
 _PRESET_OPTIONS = {
@@ -80,8 +85,6 @@ def checkpoint_entry(plans: Mapping[str, Any], configuration_name: str) -> dict[
 
 def primus_preset(arch_kwargs: Mapping[str, Any]) -> str | None:
     """S, B, M or L where the encoder is that stock Primus, None otherwise."""
-    from colipri.architectures.primus import PRESETS
-
     if list(arch_kwargs.get("patch_embed_size", (8, 8, 8))) != [8, 8, 8]:
         return None
     for name, wanted in _PRESET_OPTIONS.items():
@@ -93,10 +96,6 @@ def primus_preset(arch_kwargs: Mapping[str, Any]) -> str | None:
 
 def input_layers(arch_kwargs: Mapping[str, Any]) -> list[str]:
     """Layers of the stem whose weights depend on the number of input channels."""
-    import torch
-
-    from colipri.architectures.stems import build_stem
-
     shapes = []
     for channels in (1, 2):
         with torch.device("meta"):

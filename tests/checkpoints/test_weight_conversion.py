@@ -4,8 +4,8 @@ import pytest
 import torch
 from architectures.tiny_encoder import SMALL_STEMS, striped_volume, tiny_encoder
 
-from colipri.architectures.axes import permute_axes, permute_positions
 from colipri.architectures.rope import grid_positions
+from colipri.checkpoints.weight_conversion import permute_axes, permute_positions
 
 GRID = (2, 3, 5)
 

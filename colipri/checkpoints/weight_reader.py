@@ -1,29 +1,29 @@
-"""Weights from files of several projects, recognised by their content, in our names and axes.
+"""One reader for files of weights: recognized by content, returned in our names and axes.
 
-Known are checkpoints and exports of colipri, the released COLIPRI model, checkpoints of nnssl, and
+It knows checkpoints and exports of colipri, the released COLIPRI model, checkpoints of nnssl, and
 dynamic-network-architectures' Primus, PrimusV2 and V3 from nnU-Net's checkpoints or alone.
 """
 
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from colipri.architectures.foreign_weights import from_nnssl, from_primus, from_released
-from colipri.architectures.weight_source import (
-    EXPORT_FORMAT,
-    OUR_ORIENTATION,
-    WeightFile,
-    channels_of_plan,
-)
+from colipri.checkpoints.checkpoint_file import require_orientation, require_version
+from colipri.checkpoints.foreign_weights import from_nnssl, from_primus, from_released
+from colipri.checkpoints.weight_file import EXPORT_FORMAT, WeightFile, file_of_model
 from colipri.common.errors import ColipriError
+from colipri.imageio.orientation import DEFAULT_ORIENTATION
 
-_CHECKPOINT_VERSION = 1  # colipri.training.checkpoint, which lies above this layer
 _WRAPPERS = ("module.", "_orig_mod.")  # of distributed training and of torch.compile
 
 
@@ -31,7 +31,7 @@ def read_weight_file(path: Path) -> WeightFile:
     """Read a file of weights.
 
     Raises:
-        ColipriError: missing, damaged, or nothing that holds an image encoder of ours.
+        ColipriError: missing, damaged, or without an image encoder that is known here.
     """
     if path.is_dir():
         path = path / "model.safetensors"
@@ -57,11 +57,6 @@ def read_weight_file(path: Path) -> WeightFile:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import pickle
-
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -73,7 +68,7 @@ def _read(path: Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ColipriError(f"{path} cannot be read as weights (damaged?): {reason}") from error
     except (ValueError, KeyError, AttributeError) as error:
-        raise ColipriError(f"{path} is no file of weights: {type(error).__name__}") from error
+        raise ColipriError(f"{path} is not a file of weights: {type(error).__name__}") from error
     if not isinstance(content, Mapping):
         raise ColipriError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
     return dict(content)
@@ -81,8 +76,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _numpy_scalars() -> list[Any]:
     """nnU-Net logs numpy numbers into its checkpoints; they are data and cannot run code."""
-    import numpy as np
-
     scalar = np.float64(0).__reduce__()[0]
     kinds = (np.float64, np.float32, np.int64, np.int32, np.bool_)
     return [scalar, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
@@ -100,11 +93,7 @@ def _plain(weights: Any) -> dict[str, Tensor]:
 
 
 def _from_our_checkpoint(content: Mapping[str, Any], path: Path) -> WeightFile:
-    found = content["colipri_checkpoint_version"]
-    if found != _CHECKPOINT_VERSION:
-        raise ColipriError(
-            f"{path} has checkpoint version {found}, this colipri reads {_CHECKPOINT_VERSION}"
-        )
+    require_version(content, path)
     missing = [key for key in ("network_weights", "plans", "configuration") if key not in content]
     if missing:
         raise ColipriError(f"{path} is an incomplete checkpoint: no {', '.join(missing)}")
@@ -133,31 +122,6 @@ def _from_our_export(weights: dict[str, Tensor], path: Path) -> WeightFile:
 
 
 def _of_plan(content: Mapping[str, Any], path: Path) -> WeightFile:
-    orientation = content.get("orientation", OUR_ORIENTATION)
-    if orientation != OUR_ORIENTATION:
-        raise ColipriError(
-            f"{path} was trained on images with axes {orientation}, this colipri feeds "
-            f"{OUR_ORIENTATION}; its features would be wrong"
-        )
+    require_orientation(content.get("orientation", DEFAULT_ORIENTATION), path)
     weights = _plain(content["network_weights"])
     return file_of_model(weights, content["plans"], content["configuration"])
-
-
-def file_of_model(
-    weights: Mapping[str, Tensor], plans: Mapping[str, Any], configuration_name: str
-) -> WeightFile:
-    """A model's weights with what its plan says about them, as if read from a checkpoint."""
-    configuration = plans["configurations"][configuration_name]
-    arch = configuration["architecture"]["arch_kwargs"]
-    grid = arch.get("position_grid")
-    return WeightFile(
-        "colipri model",
-        dict(weights),
-        num_heads=arch["num_heads"],
-        arch_kwargs={name: value for name, value in arch.items() if name != "input_channels"},
-        channels=channels_of_plan(plans, configuration, plans.get("channel_names", {})),
-        spacing=tuple(float(step) for step in configuration["spacing"]),
-        patch_size=tuple(int(size) for size in configuration["patch_size"]),
-        position_grid=None if grid is None else tuple(grid),
-        text_encoder=configuration["text_encoder"].get("name_or_path"),
-    )

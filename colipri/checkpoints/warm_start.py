@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from colipri.architectures.encoder_fitting import fit_encoder
 from colipri.architectures.model import ColipriModel
-from colipri.architectures.state_dicts import load_state_dict_reported
-from colipri.architectures.weight_files import read_weight_file
+from colipri.checkpoints.checkpoint_file import load_state_dict_reported
+from colipri.checkpoints.encoder_fitting import fit_encoder
+from colipri.checkpoints.weight_reader import read_weight_file
 from colipri.common.errors import ColipriError
 from colipri.common.sizes import show_sizes
+from colipri.text.tokenizer import tokenizer_to_string
 
 _TEXT_PARTS = ("text_encoder", "report_decoder")  # weights of one vocabulary
 _TEMPERATURE = ("logit_scale", "logit_bias")
@@ -63,7 +64,7 @@ def warm_start(
 
     Args:
         model: changed in place, or not at all if the image encoder does not fit.
-        path: see colipri.architectures.weight_files.
+        path: see colipri.checkpoints.weight_reader.
         intensities: mean and standard deviation in HU that this run normalises its CT with.
         spacing: mm of this run.
         tokenizer: of this run, as checkpoints store it.
@@ -136,13 +137,10 @@ def _mm(spacing: tuple[float, ...]) -> str:
 
 def start_of_run(plans: Any, configuration: Any, tokenizer: Any) -> dict[str, Any]:
     """What :func:`warm_start` needs to know of a run, from its plan and tokenizer."""
-    from colipri.preprocessing.intensities import stores_hounsfield
-    from colipri.text.tokenizer import tokenizer_to_string
-
     numbers = plans.raw["foreground_intensity_properties_per_channel"].get("0", {})
     return {
         "intensities": (float(numbers["mean"]), max(float(numbers["std"]), 1e-8))
-        if stores_hounsfield(configuration)
+        if configuration.raw["storage_dtype"] == "int16"  # stored in HU
         else None,
         "spacing": tuple(configuration.raw["spacing"]),
         "tokenizer": tokenizer_to_string(tokenizer),
