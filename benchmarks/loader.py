@@ -29,8 +29,8 @@ from colipri.preprocessing.blosc2_files import compress
 from colipri.preprocessing.cells import cells_of_mask
 from colipri.preprocessing.reports_file import write_reports
 from colipri.preprocessing.store import CaseStore
-from colipri.text.report import Report
-from colipri.text.structuring import structure_report
+from colipri.text.reports.report import Report
+from colipri.text.structured_report import structure_report
 
 REPORT = (
     "Small left pleural effusion. No pneumothorax. The heart is enlarged. Nodule of 6 mm in the "

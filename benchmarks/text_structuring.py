@@ -22,10 +22,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from colipri.text.polarity import POLARITIES, tag_sentence
-from colipri.text.report import report_from_text
-from colipri.text.sentences import split_sentences
-from colipri.text.structuring import structure_report
+from colipri.text.polarity.tagging import POLARITIES, tag_sentence
+from colipri.text.reports.report import report_from_text
+from colipri.text.reports.sentences import split_sentences
+from colipri.text.structured_report import structure_report
 
 ROOT = Path(__file__).resolve().parents[1]
 SENTENCES = ROOT / "tests" / "text" / "polarity_sentences.tsv"

@@ -12,7 +12,7 @@ from colipri.common.errors import ColipriError
 from colipri.imageio.dicom_files import LeftOut, TextFile
 from colipri.imageio.dicom_headers import Instance
 from colipri.imageio.dicom_reports import StructuredReport, merge_reports, read_structured_report
-from colipri.text.report import read_report, report_from_sections
+from colipri.text.reports.report import read_report, report_from_sections
 
 
 @dataclass

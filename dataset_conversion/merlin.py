@@ -13,7 +13,7 @@ from colipri.dataset_conversion.base import Converter, SourceCase
 from colipri.dataset_conversion.base_names import split_name
 from colipri.dataset_conversion.table_cells import identifier, label, report_text
 from colipri.dataset_conversion.table_files import TableFile, TableRow
-from colipri.text.report import split_sections
+from colipri.text.reports.report import split_sections
 
 _REPORTS = ("reports_final.xlsx", "reports_final_updated.xlsx", "reports_final.csv")
 _LABELS = "zero_shot_findings_disease_cls.csv"

@@ -15,12 +15,12 @@ from colipri.common.seeds import derive_seed
 from colipri.dataloading.sampler import SampleKey
 from colipri.preprocessing.cells import centre_start
 from colipri.preprocessing.store import CaseStore
-from colipri.text.augmentation import CaptionAugmentation, Mirroring
+from colipri.text.prompts.augmentation import CaptionAugmentation, Mirroring
 
 if TYPE_CHECKING:
     from colipri.dataloading.opposites import OppositePair, OppositeSampler
     from colipri.experiment_planning.plans import Configuration
-    from colipri.text.structuring import StructuredReport
+    from colipri.text.structured_report import StructuredReport
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from colipri.text.short_prompts import short_prompts
-from colipri.text.statements import as_statement
+from colipri.text.prompts.short_prompts import short_prompts
+from colipri.text.reports.sentences import as_statement
 
 if TYPE_CHECKING:
-    from colipri.text.structuring import StructuredReport
+    from colipri.text.structured_report import StructuredReport
 
 MINIMUM_REPORTS = 3  # a name that fewer deny and fewer assert is a turn of phrase
 MAXIMUM_NAMES = 1000  # the most frequent ones; more would only slow the search
@@ -74,7 +74,7 @@ class FindingNames:
         return self._pattern.findall(text) if self._pattern else []
 
 
-def prompts_of(name: str) -> tuple[str, str]:
+def name_prompts(name: str) -> tuple[str, str]:
     """The two prompts that a bare name makes: "Pneumothorax." and "No pneumothorax."."""
     return as_statement(name), as_statement(f"{_NO}{name}")
 

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from colipri.common.errors import ColipriError
-from colipri.dataloading.finding_names import FindingNames, prompts_of
-from colipri.text.opposites import affirm, negate
-from colipri.text.organs import OTHER, by_organ
-from colipri.text.statements import as_statement
+from colipri.dataloading.finding_names import FindingNames, name_prompts
+from colipri.text.anatomy import OTHER, by_organ
+from colipri.text.polarity.affirm import affirm
+from colipri.text.polarity.negate import negate
+from colipri.text.reports.sentences import as_statement
 
 if TYPE_CHECKING:
-    from colipri.text.structuring import StructuredReport
+    from colipri.text.structured_report import StructuredReport
 
 
 class OppositePair(NamedTuple):
@@ -141,7 +142,7 @@ class OppositeSampler:
         """Names alone: at most half of ``count`` asserted by the report, and half denied."""
         return [
             OppositePair(
-                *prompts_of(names[i]),
+                *name_prompts(names[i]),
                 side == 0,
                 self.pool.names.weights[names[i]][side],
             )

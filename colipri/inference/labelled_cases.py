@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from colipri.inference.predictor import ColipriPredictor
     from colipri.preprocessing.store import CaseStore
     from colipri.raw_dataset.dataset import Case
-    from colipri.text.structuring import StructuredReport
+    from colipri.text.structured_report import StructuredReport
 
 logger = logging.getLogger(__name__)
 

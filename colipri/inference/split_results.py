@@ -150,7 +150,7 @@ def retrieval_result(
         ColipriError: fewer than two cases have one.
     """
     from colipri.dataloading.dataset import text_hash
-    from colipri.text.captions import full_caption
+    from colipri.text.prompts.captions import full_caption
 
     reports = [case.report() if case.has_report else None for case in split.cases]
     rows = [row for row, report in enumerate(reports) if report is not None]

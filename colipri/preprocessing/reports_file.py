@@ -11,7 +11,7 @@ from colipri.common.atomic import atomic_write_text
 from colipri.common.errors import ColipriError
 
 if TYPE_CHECKING:
-    from colipri.text.structuring import StructuredReport
+    from colipri.text.structured_report import StructuredReport
 
 
 class ReportsFile:
@@ -36,7 +36,7 @@ class ReportsFile:
 
     def get(self, case: str) -> StructuredReport | None:
         """The report of ``case``, or None if it has none."""
-        from colipri.text.structuring import StructuredReport
+        from colipri.text.structured_report import StructuredReport
 
         if case not in self.offsets:
             return None

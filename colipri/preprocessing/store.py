@@ -25,7 +25,7 @@ from colipri.preprocessing.digests import sha256_of_file
 from colipri.preprocessing.reports_file import ReportsFile
 
 if TYPE_CHECKING:
-    from colipri.text.structuring import StructuredReport
+    from colipri.text.structured_report import StructuredReport
 
 MANIFEST = "manifest.json"
 REPORTS = "reports.jsonl"

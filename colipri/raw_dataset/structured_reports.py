@@ -18,9 +18,8 @@ from colipri.common.errors import ColipriError
 from colipri.common.parallel import run_parallel
 from colipri.paths import raw_folder
 from colipri.raw_dataset.cases import Case
-from colipri.text.report import read_report
-from colipri.text.report_sources import digest_of_report
-from colipri.text.structuring import StructuredReport, structure_report
+from colipri.text.reports.report import read_report
+from colipri.text.structured_report import StructuredReport, structure_report
 
 STRUCTURED_REPORTS = "structured_reports.jsonl"
 # Starting worker processes takes longer than structuring fewer reports than this.
@@ -43,9 +42,7 @@ def load_structured_report(case: Case) -> StructuredReport | None:
         structured = structure_report(report)
     else:
         status = path.stat()
-        position = _positions(path, status.st_size, status.st_mtime_ns).get(
-            digest_of_report(report)
-        )
+        position = _positions(path, status.st_size, status.st_mtime_ns).get(report.digest)
         if position is None:
             raise ColipriError(
                 f"the report {case.report} is not in {path} (did it change?); run "

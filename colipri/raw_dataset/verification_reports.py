@@ -8,8 +8,8 @@ from colipri.common.errors import ColipriError
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.structured_reports import load_structured_report, structured_reports_file
 from colipri.raw_dataset.verification_findings import Finding, make_finding
-from colipri.text.cleaning import fold_spaces
-from colipri.text.report import read_report
+from colipri.text.reports.cleaning import fold_spaces
+from colipri.text.reports.report import read_report
 
 # First bytes of what hospitals export instead of text.
 _DOCUMENTS = (

@@ -1,8 +1,13 @@
-"""colipri_structure_reports: reports to sections, sentences and their polarity."""
+"""colipri_structure_reports: split reports into sections and sentences with a polarity."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import logging
+import os
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +16,14 @@ from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
 from colipri.run.cli import make_parser, run_command
 
 if TYPE_CHECKING:
-    from colipri.text.endpoint import EndpointStructurer, Usage
-    from colipri.text.endpoint_client import Endpoint
-    from colipri.text.report_sources import ReportSource
+    from colipri.text.llm.client import Endpoint
+    from colipri.text.llm.structurer import EndpointStructurer, Usage
+    from colipri.text.reports.report import ReportSource
     from colipri.text.structured_file import StructuredFile
 
 DESCRIPTION = """\
-Sort the sentences of reports by section and by what they say: positive, negative, uncertain or
-neutral. By rules, on this machine; or by a language model, if you name an endpoint.
+Sort the sentences of reports by section and polarity: positive, negative, uncertain or neutral. By
+rules on this machine, or by a language model if you name an endpoint.
 
     colipri_structure_reports -i REPORTS_FOLDER -o structured.jsonl
     colipri_structure_reports -i reports.csv --case_column VolumeName -o structured.jsonl
@@ -26,19 +31,19 @@ neutral. By rules, on this machine; or by a language model, if you name an endpo
         --base_url http://127.0.0.1:8000/v1 --model NAME
 
     colipri_structure_reports -i $colipri_raw/Dataset101_Chest \\
-        -o $colipri_raw/Dataset101_Chest/structured_reports.jsonl   (colipri_preprocess takes it)
+        -o $colipri_raw/Dataset101_Chest/structured_reports.jsonl   (colipri_preprocess uses it)
 
-The input is a folder of .txt and .json reports, a raw data set, a .csv or .tsv with a report a row,
-or one report. The output has one JSON object a line:
+The input is a folder of .txt and .json reports, a raw data set, a .csv or .tsv file with one report
+per row, or a single report. The output has one JSON object per line:
     {"case": "p1", "sections": {"findings": {"positive": ["Small left effusion."],
      "negative": [...], "uncertain": [...], "neutral": [...]}}, ...}
 
-Nothing leaves this machine unless you name an endpoint elsewhere with --base_url. Only sections
-that describe the image are sent; what comes back must be in the report word for word, or is
-rejected. The key is read from an environment variable. Run the command again after an
-interruption: it goes on where it was, and no answer is paid for twice.
+Nothing leaves this machine unless --base_url names an endpoint elsewhere. Only sections that
+describe the image are sent, and sentences that come back are rejected unless they are in the report
+word for word. The key is read from an environment variable. After an interruption run the command
+again: it continues where it stopped, and no answer is paid for twice.
 
-Exit code 1 if a report is missing in the output; each is named.
+The exit code is 1 if a report is missing in the output; each is named.
 """
 _NAMED_PROBLEMS = 20
 
@@ -49,51 +54,58 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-i", required=True, metavar="INPUT", help="folder or file of reports")
     parser.add_argument("-o", required=True, metavar="FILE.jsonl", help="where to write")
     parser.add_argument(
-        "--case_column", metavar="NAME", help="of a table: the column that names the case"
+        "--case_column", metavar="NAME", help="column of a table that names the case"
     )
     parser.add_argument(
-        "-np", type=int, metavar="N", help="processes of the rules (default: cores, at most 8)"
+        "-np",
+        type=int,
+        metavar="N",
+        help="worker processes for the rules (default: number of cores, at most 8)",
     )
     group = parser.add_argument_group("language model (any OpenAI-compatible endpoint)")
     group.add_argument("--base_url", metavar="URL", help="e.g. http://127.0.0.1:8000/v1")
-    group.add_argument("--model", metavar="NAME", help="name of the model there")
+    group.add_argument("--model", metavar="NAME", help="name of the model on the endpoint")
     group.add_argument(
         "--key_variable",
         default="OPENAI_API_KEY",
         metavar="NAME",
-        help="environment variable that holds the key, if one is needed (default: %(default)s)",
+        help="environment variable with the key, if one is needed (default: %(default)s)",
     )
     group.add_argument(
-        "--concurrency", type=int, default=8, metavar="N", help="requests at a time (default: 8)"
+        "--concurrency", type=int, default=8, metavar="N", help="simultaneous requests (default: 8)"
     )
     group.add_argument(
-        "--timeout", type=float, default=120, metavar="S", help="of a request (default: 120)"
+        "--timeout", type=float, default=120, metavar="S", help="seconds per request (default: 120)"
     )
     group.add_argument(
-        "--retries", type=int, default=5, metavar="N", help="of a failed request (default: 5)"
+        "--retries",
+        type=int,
+        default=5,
+        metavar="N",
+        help="retries of a failed request (default: 5)",
     )
     group.add_argument(
         "--fallback",
         choices=("none", "rules"),
         default="none",
-        help="for a report without a valid answer: leave it out (default), or use the rules",
+        help="for a report without a valid answer: leave it out (default) or use the rules",
     )
     group.add_argument(
         "--response_format",
         choices=("json_schema", "json_object", "none"),
         default="json_schema",
-        help="how the endpoint is told to answer in JSON (default: %(default)s)",
+        help="how to request JSON from the endpoint (default: %(default)s)",
     )
     group.add_argument(
         "--extra_body",
         metavar="JSON",
-        help="""more fields of the request, e.g. '{"seed": 1, "temperature": null}' """
-        "(null leaves a field out)",
+        help="""additional fields of the request, e.g. '{"seed": 1, "temperature": null}' """
+        "(null removes a field)",
     )
     group.add_argument(
         "--cache",
         metavar="FOLDER",
-        help="answers are kept there (default: FILE.jsonl.answers; it holds text of reports)",
+        help="folder for answers (default: FILE.jsonl.answers; it contains text of reports)",
     )
     for kind in ("input", "output"):
         group.add_argument(
@@ -101,14 +113,14 @@ def build_parser() -> argparse.ArgumentParser:
             type=float,
             default=0.0,
             metavar="P",
-            help=f"of a million {kind} tokens, to show the cost",
+            help=f"price per million {kind} tokens, to show the cost",
         )
     return parser
 
 
 def structure_reports(options: argparse.Namespace) -> int:
-    """Find the reports, structure them, write the file."""
-    from colipri.text.report_sources import find_reports
+    """Find the reports, structure them and write the file."""
+    from colipri.raw_dataset.report_sources import find_reports
     from colipri.text.structured_file import StructuredFile
 
     _check(options)
@@ -131,7 +143,9 @@ def _check(options: argparse.Namespace) -> None:
     if Path(options.o).suffix.lower() != ".jsonl":
         raise ColipriError(f"-o must end in .jsonl, not '{options.o}'")
     if (options.base_url is None) != (options.model is None):
-        raise ColipriError("--base_url and --model belong together: give both, or none for rules")
+        raise ColipriError(
+            "--base_url and --model belong together: give both, or neither to use the rules"
+        )
     for name, lowest in (("np", 1), ("concurrency", 1), ("retries", 0)):
         value = getattr(options, name)
         if value is not None and value < lowest:
@@ -144,7 +158,7 @@ def _with_rules(
     options: argparse.Namespace, sources: Sequence[ReportSource], file: StructuredFile
 ) -> Mapping[str, str]:
     from colipri.common.parallel import default_num_processes
-    from colipri.text.structure_many import structure_by_rules
+    from colipri.text.structured_file import structure_by_rules
 
     return structure_by_rules(sources, file, options.np or default_num_processes())
 
@@ -152,12 +166,9 @@ def _with_rules(
 def _with_endpoint(
     options: argparse.Namespace, sources: Sequence[ReportSource], file: StructuredFile
 ) -> Mapping[str, str]:
-    import time
-
-    from colipri.text.endpoint import EndpointStructurer
-    from colipri.text.endpoint_cache import AnswerCache
-    from colipri.text.endpoint_client import EndpointClient
-    from colipri.text.structure_many import structure_by_endpoint
+    from colipri.text.llm.client import EndpointClient
+    from colipri.text.llm.many import structure_by_endpoint
+    from colipri.text.llm.structurer import AnswerCache, EndpointStructurer
 
     endpoint = _endpoint(options)
     cache = Path(options.cache) if options.cache else Path(options.o + ".answers")
@@ -182,15 +193,12 @@ def _with_endpoint(
             _print_usage(structurer, options, time.monotonic() - started)
     if replaced:
         shown = ", ".join(replaced[:_NAMED_PROBLEMS])
-        print(f"without a valid answer, structured by rules: {len(replaced)} ({shown})")
+        print(f"no valid answer, structured by rules: {len(replaced)} ({shown})")
     return problems
 
 
 def _endpoint(options: argparse.Namespace) -> Endpoint:
-    import logging
-    import os
-
-    from colipri.text.endpoint_client import Endpoint
+    from colipri.text.llm.client import Endpoint
 
     endpoint = Endpoint(
         options.base_url,
@@ -202,8 +210,8 @@ def _endpoint(options: argparse.Namespace) -> Endpoint:
     if not endpoint.is_local:
         secrecy = "" if endpoint.is_encrypted else ", UNENCRYPTED (http)"
         logging.getLogger("colipri").warning(
-            "The text of your reports leaves this machine: it is sent to %s%s, as you asked with "
-            "--base_url. Make sure that you may send it there.",
+            "The text of your reports leaves this machine: it is sent to %s%s, as requested with "
+            "--base_url. Make sure that you are allowed to send it there.",
             endpoint.host,
             secrecy,
         )
@@ -211,14 +219,12 @@ def _endpoint(options: argparse.Namespace) -> Endpoint:
 
 
 def _extra_body(text: str | None) -> dict[str, object]:
-    import json
-
     if text is None:
         return {}
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ColipriError(f"--extra_body is no valid JSON: {error.msg}") from error
+        raise ColipriError(f"--extra_body is not valid JSON: {error.msg}") from error
     if not isinstance(content, dict) or {"messages", "model", "stream"} & content.keys():
         raise ColipriError("--extra_body must be an object without messages, model and stream")
     return content
@@ -237,15 +243,19 @@ def _print_usage(
     usage, answers = structurer.usage, structurer.usage.answers
     rate = usage.output_tokens / seconds if seconds > 0 else 0.0
     print(
-        f"requests: {usage.requests} ({structurer.client.retries_made} repeated, {usage.malformed} "
+        f"requests: {usage.requests} ({structurer.client.retries_made} retried, {usage.malformed} "
         f"malformed answers), {usage.from_cache} answers from the cache"
     )
     print(f"usage: {_tokens(usage, options)}; {seconds:.1f} s, {rate:.0f} output tokens/s")
-    share = f" ({answers.agreeing / answers.accepted:.0%} as the rules)" if answers.accepted else ""
+    agreement = (
+        f" ({answers.agreeing / answers.accepted:.0%} agree with the rules)"
+        if answers.accepted
+        else ""
+    )
     print(
         f"findings: {answers.returned} returned, {answers.unsupported} rejected as not in the "
         f"report, {answers.contradictory} as contradictory; {answers.accepted} statements "
-        f"accepted{share}, {answers.omitted} not mentioned (kept as neutral)"
+        f"accepted{agreement}, {answers.omitted} not mentioned (stored as neutral)"
     )
 
 
@@ -253,16 +263,14 @@ def _next_command(source: Path, output: Path) -> str:
     from colipri.raw_dataset.structured_reports import STRUCTURED_REPORTS
 
     if not (source / "dataset.json").is_file():
-        return "next: give -i a raw data set to train with structured reports (see --help)"
+        return "next: to train with structured reports, give a raw data set as -i (see --help)"
     place = source / STRUCTURED_REPORTS
     if output.resolve() != place.resolve():
-        return f"colipri_preprocess takes it from {place}: write it there with -o"
+        return f"colipri_preprocess expects the file at {place}: write it there with -o"
     return f"next: colipri_preprocess -d {source.resolve().name}"
 
 
 def _print_problems(problems: Mapping[str, str], verbose: bool) -> None:
-    import sys
-
     shown = list(problems.items())
     for case, problem in shown if verbose else shown[:_NAMED_PROBLEMS]:
         print(f"colipri_structure_reports: error: case {case}: {problem}", file=sys.stderr)

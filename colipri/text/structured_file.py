@@ -1,42 +1,62 @@
-"""FILE.jsonl of structured reports: written as reports get done, whole at the end, resumable.
+"""Files of structured reports: FILE.jsonl, written while reports are structured, and resumable.
 
-While a run lasts, finished reports are appended to FILE.jsonl.unfinished, one line each; a killed
-run loses at most the line that it was writing. At the end all lines are written in the order of the
-cases to FILE.jsonl, in one step. A report whose text and method have not changed since is taken
-from either file instead of being made again.
+During a run, finished reports are appended to FILE.jsonl.unfinished, one line each; a killed run
+loses at most the line that it was writing. At the end all lines are written to FILE.jsonl in the
+order of the cases, atomically. A report whose text and method have not changed is reused from
+either file. :func:`structure_by_rules` fills such a file by the rules, colipri.text.llm.many by a
+language model.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from colipri.common.atomic import atomic_path
 from colipri.common.errors import ColipriError
-from colipri.text.structuring import StructuredReport
+from colipri.common.parallel import run_parallel
+from colipri.text.reports.report import ReportSource
+from colipri.text.structured_report import StructuredReport, structure_report
+from colipri.text.word_lists import word_lists_digest
+
+logger = logging.getLogger(__name__)
+
+# Increase this when the code of the rules changes their results.
+_RULES_VERSION = 1
+_SLICE = 50_000  # reports per pass; bounds the memory of the queue
 
 
 class _Line(NamedTuple):
-    """Where the line of a case stands, and what it was made of and by."""
+    """Position of the line of a case, and what it was made from."""
 
     path: Path
     position: int
     made_of: tuple[str, str]  # digest of the report, method
 
 
+class StructuringResult(NamedTuple):
+    """A structured report; ``structured`` is None if it has not changed since the last run."""
+
+    structured: StructuredReport | None
+    digest: str
+    method: str
+
+
 class StructuredFile:
     """The lines of one output file; a context manager.
 
     Args:
-        output: the file to be; may exist from an earlier run.
+        output: the file to write; may exist from an earlier run.
 
     Raises:
-        ColipriError: ``output`` exists and is something else, or cannot be written.
+        ColipriError: ``output`` exists but is another kind of file, or cannot be written.
     """
 
     def __init__(self, output: Path) -> None:
@@ -69,16 +89,21 @@ class StructuredFile:
             self.unfinished.unlink()
 
     def digest_of(self, case: str, method: str) -> str:
-        """Digest of the report that the line of ``case`` was made of by ``method``; "" if none."""
+        """Digest of the report from which ``method`` made the line of ``case``; "" if none."""
         line = self._lines.get(case)
         return line.made_of[0] if line is not None and line.made_of[1] == method else ""
 
-    def add(self, case: str, structured: StructuredReport, digest: str, method: str) -> None:
-        """Append a finished report; it survives the death of this process.
+    def add(self, case: str, result: StructuringResult) -> None:
+        """Append a finished report, which then survives a crash; skip an unchanged one.
 
         Raises:
-            ColipriError: the disk is full or the like.
+            ColipriError: the file cannot be written, for example because the disk is full.
         """
+        structured, digest, method = result
+        if structured is None:
+            return
+        if structured.is_empty:
+            logger.warning("case %s: the report holds no text", case)
         record = {"case": case, **structured.to_dict(), "source": digest, "method": method}
         content = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8")
         try:
@@ -90,7 +115,7 @@ class StructuredFile:
         self._lines[case] = _Line(self.unfinished, position, (digest, method))
 
     def finish(self, cases: Iterable[str]) -> int:
-        """Write the output with the lines of ``cases`` that there are; returns how many."""
+        """Write the output with the available lines of ``cases``; returns their number."""
         self._file.close()
         found = [self._lines[case] for case in cases if case in self._lines]
         with (
@@ -110,7 +135,7 @@ class StructuredFile:
         return len(found)
 
     def _read(self, path: Path, whole: bool) -> None:
-        """Note where the lines are; of an unfinished file the torn last line is left out."""
+        """Index the lines; the incomplete last line of an unfinished file is ignored."""
         try:
             with path.open("rb") as file:
                 position = 0
@@ -118,7 +143,7 @@ class StructuredFile:
                     record = _record(line)
                     if record is None and whole:
                         raise ColipriError(
-                            f"{path}, line {number}, is no structured report: the file was not "
+                            f"{path}, line {number}, is not a structured report: the file was not "
                             "written by this command; give another name with -o"
                         )
                     if record is not None:
@@ -129,10 +154,11 @@ class StructuredFile:
             raise ColipriError(f"{path} cannot be read: {error.strerror}") from error
 
     def _end_of_last_line(self) -> int:
+        """Size of the unfinished file without an incomplete last line, in bytes."""
         size = self.unfinished.stat().st_size
         with self.unfinished.open("rb") as file:
             end = size
-            while end > 0:  # backwards in pieces: the torn line may be long
+            while end > 0:  # backwards in chunks: the incomplete line may be long
                 start = max(0, end - (1 << 16))
                 file.seek(start)
                 found = file.read(end - start).rfind(b"\n")
@@ -149,6 +175,7 @@ class StructuredFile:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
+    """Parse a line; None if it is incomplete or not a structured report."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -157,3 +184,53 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
     known = isinstance(record, dict) and isinstance(record.get("case"), str)
     return record if known and isinstance(record.get("sections"), dict) else None
+
+
+def rules_method() -> str:
+    """Name of the rules with a digest of their word lists: edited lists are another method."""
+    return f"rules {_RULES_VERSION} ({word_lists_digest()})"
+
+
+def structure_by_rules(
+    sources: Sequence[ReportSource], file: StructuredFile, num_processes: int
+) -> dict[str, str]:
+    """Structure the reports that ``file`` does not have yet, by the rules.
+
+    Args:
+        sources: where the reports are stored.
+        file: gets the results.
+        num_processes: number of worker processes.
+
+    Returns:
+        Case -> problem, for the reports that could not be read; the others are in ``file``.
+
+    Raises:
+        ColipriError: a worker process died, or the disk is full.
+    """
+    problems: dict[str, str] = {}
+    method = rules_method()
+    work = partial(structure_source, method=method)
+    for start in range(0, len(sources), _SLICE):
+        part = sources[start : start + _SLICE]
+        items = [(source, file.digest_of(source.case, method)) for source in part]
+        for outcome in run_parallel(work, items, num_processes, "Structuring reports"):
+            case = outcome.item[0].case
+            if outcome.result is None:
+                problems[case] = outcome.problem or "unknown problem"
+                logger.debug("%s", outcome.details)
+            else:
+                file.add(case, outcome.result)
+    return problems
+
+
+def structure_source(item: tuple[ReportSource, str], method: str) -> StructuringResult:
+    """Read and structure one report by the rules.
+
+    Args:
+        item: the report, and the digest for which a result exists already ("" for none).
+        method: name of the method to record.
+    """
+    source, known = item
+    report = source.load()
+    structured = None if report.digest == known else structure_report(report)
+    return StructuringResult(structured, report.digest, method)

@@ -1,6 +1,6 @@
 """Statistics of a data set's reports, for the fingerprint and for the choice of text length.
 
-Reports are read one at a time; what is kept is one number a report and a count a distinct word.
+Reports are read one at a time. Memory holds a few numbers per report and a count per distinct word.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from colipri.text.cleaning import fold_spaces
-from colipri.text.laterality import names_a_side
-from colipri.text.polarity import POLARITIES
-from colipri.text.structuring import StructuredReport
+import numpy as np
+
+from colipri.text.anatomy import names_a_side
+from colipri.text.polarity.tagging import POLARITIES
+from colipri.text.reports.cleaning import fold_spaces
+from colipri.text.structured_report import StructuredReport
 
 PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
 COUNTED_BY = (
@@ -26,10 +28,10 @@ _WORD = re.compile(r"[^\W\d_][\w'-]*")
 
 
 def text_fingerprint(reports: Iterable[StructuredReport]) -> dict[str, Any]:
-    """Count what the planner and the user want to know about the reports.
+    """Count what the planner and the user need to know about the reports.
 
     Args:
-        reports: one per case that has a report; read once, so a generator will do.
+        reports: one per study with a report; read once, so a generator works.
 
     Returns:
         Plain data: num_reports, num_empty_reports, tokens_per_report and sentences_per_report
@@ -43,7 +45,7 @@ def text_fingerprint(reports: Iterable[StructuredReport]) -> dict[str, Any]:
 
 
 class _Counts:
-    """The running counts over reports."""
+    """Running counts over reports."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
@@ -102,8 +104,6 @@ class _Counts:
 
 def _distribution(values: Sequence[int]) -> dict[str, float | None]:
     """Percentiles ("percentile_05", ...) and mean; None where there is no value."""
-    import numpy as np
-
     names = [f"percentile_{percentile:02d}" for percentile in PERCENTILES]
     if not values:
         return {**dict.fromkeys(names), "mean": None}

@@ -1,7 +1,7 @@
-"""Tokenizers: a WordPiece vocabulary learned on the data set's reports, or a pretrained one.
+"""Tokenizers: a WordPiece vocabulary trained on the data set's reports, or a pretrained one.
 
-Checkpoints hold the tokenizer by content, so that a model can be used where its tokenizer's name
-leads nowhere.
+Checkpoints store the tokenizer's content, so a model works where its tokenizer's name or folder is
+unknown. This is the only module of the room that imports torch and transformers.
 """
 
 from __future__ import annotations
@@ -9,40 +9,45 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from colipri.common.errors import ColipriError
 
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # BERT's, in the order of their ids
-_MINIMUM_COUNT = 2  # what was written once is a typing error or a name
+_MINIMUM_COUNT = 2  # a word that occurs once is a typing error or a name
 _LARGEST_ALPHABET = 1000  # characters with a token of their own; BERT's own limit
-_ONE_SCRIPT = 64  # letters, digits and marks of one language
+_ONE_SCRIPT = 64  # letters, digits and punctuation of one language
 _WORDS_A_LINE = 1000
-_LONGEST_COUNT = 1 << 20  # of one word; above, its rank among the merges is settled anyway
+_LONGEST_COUNT = 1 << 20  # of one word; higher counts do not change its rank among the merges
 _FORMAT = "colipri tokenizer 1"
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Learn a BERT-like tokenizer (lower case, accents removed, WordPiece).
+    """Train a BERT-like tokenizer (lower case, accents removed, WordPiece).
 
-    The same texts give the same tokenizer, in any order of reading: the library numbers characters
-    in the order of a hash map, so the alphabet is counted and numbered here first.
+    The same texts in any order give the same tokenizer. The library numbers characters in the order
+    of a hash map, so the alphabet is counted and numbered here first.
 
     Args:
-        texts: reports; read once, so a generator will do.
-        vocab_size: at most so many tokens, special ones included; a small corpus gives fewer,
-            because only what occurs twice is merged.
+        texts: reports; read once, so a generator works.
+        vocab_size: maximum number of tokens, including special ones. A small corpus gives fewer,
+            because only pairs that occur twice are merged.
 
     Raises:
-        ColipriError: the texts hold no word, or vocab_size is too small.
+        ColipriError: the texts contain no word, or vocab_size is too small.
     """
-    from tokenizers import Tokenizer, models, trainers
-
     words = _count_words(texts)
     if not words:
         raise ColipriError("no words to learn a vocabulary from: all reports are empty")
@@ -67,13 +72,15 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 def load_pretrained_tokenizer(
     name_or_path: str, local_only: bool = False
 ) -> PreTrainedTokenizerBase:
-    """A tokenizer by name or folder; no code from a hub is ever run.
+    """Load a tokenizer by name or folder; code from a hub is never run.
+
+    Args:
+        name_or_path: name on the Hugging Face hub, or a folder.
+        local_only: use folders and the local cache, but never download.
 
     Raises:
-        ColipriError: it is neither a folder nor in the cache, and cannot be fetched.
+        ColipriError: it is neither a folder nor in the cache, and cannot be downloaded.
     """
-    from transformers import AutoTokenizer
-
     failures = []
     for local_files_only in (True,) if local_only else (True, False):  # the cache first, then a hub
         try:
@@ -88,10 +95,10 @@ def load_pretrained_tokenizer(
 
 
 def tokenizer_to_string(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A fast tokenizer as JSON text, for checkpoints.
+    """Write a fast tokenizer as JSON text, for checkpoints.
 
     Raises:
-        ColipriError: a slow (pure Python) tokenizer, which has no such form.
+        ColipriError: the tokenizer is a slow (pure Python) one, which has no JSON form.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -117,15 +124,12 @@ def tokenizer_from_string(text: str) -> PreTrainedTokenizerFast:
     """The inverse of :func:`tokenizer_to_string`.
 
     Raises:
-        ColipriError: the text is of another format.
+        ColipriError: the text has another format.
     """
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
-
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ColipriError(f"the stored tokenizer is no valid JSON: {error.msg}") from error
+        raise ColipriError(f"the stored tokenizer is not valid JSON: {error.msg}") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ColipriError("the stored tokenizer has another format; was it written by colipri?")
     return PreTrainedTokenizerFast(
@@ -143,11 +147,11 @@ def encode_batch(
 
     Args:
         tokenizer: any Hugging Face tokenizer.
-        texts: B texts; an empty one becomes its special tokens only.
-        max_tokens: longer texts are cut to so many tokens, special ones included.
+        texts: B texts; an empty one becomes special tokens only.
+        max_tokens: longer texts are truncated to this number of tokens, including special ones.
 
     Returns:
-        input_ids and attention_mask, both (B, T) int64 with T <= max_tokens; the mask is 0 on
+        input_ids and attention_mask, both (B, T) int64 with T <= max_tokens; the mask is 0 for
         padding.
     """
     encoded = tokenizer(
@@ -156,17 +160,7 @@ def encode_batch(
     return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
 
-def read_tokenizer_file(path: Path) -> PreTrainedTokenizerFast:
-    """A tokenizer written by :func:`tokenizer_to_string` into a file."""
-    try:
-        return tokenizer_from_string(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ColipriError(f"tokenizer {path} cannot be read: {error.strerror}") from error
-
-
 def _count_words(texts: Iterable[str]) -> Counter[str]:
-    from tokenizers import pre_tokenizers
-
     normalizer, splitter = _normalizer(), pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
     for text in texts:
@@ -175,10 +169,14 @@ def _count_words(texts: Iterable[str]) -> Counter[str]:
 
 
 def _alphabet(words: Counter[str], room: int) -> list[str]:
-    """The most frequent characters; each takes two tokens (first or later in a word).
+    """The most frequent characters, sorted; each takes two tokens (first or later in a word).
 
-    They may fill half of the vocabulary, so that reports in many scripts leave room for words; a
-    tiny vocabulary still gets one script.
+    Characters may fill half of the vocabulary, so that reports in many scripts leave room for
+    words. A tiny vocabulary still gets one script.
+
+    Args:
+        words: word -> count.
+        room: tokens left after the special ones.
     """
     limit = min(_LARGEST_ALPHABET, max(room // 4, min(_ONE_SCRIPT, room // 2)))
     counts: Counter[str] = Counter()
@@ -190,7 +188,7 @@ def _alphabet(words: Counter[str], room: int) -> list[str]:
 
 
 def _lines(words: Counter[str]) -> Iterator[str]:
-    """Every word as often as it occurs, in one fixed order."""
+    """Every word as often as it occurs, in a fixed order."""
     for word in sorted(words):
         count = min(words[word], _LONGEST_COUNT)
         for done in range(0, count, _WORDS_A_LINE):
@@ -198,9 +196,6 @@ def _lines(words: Counter[str]) -> Iterator[str]:
 
 
 def _bert_tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.normalizer = _normalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -221,19 +216,15 @@ def _bert_tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
 
 
 def _normalizer() -> Any:
-    from tokenizers import normalizers
-
     return normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=True, lowercase=True
     )
 
 
 def _whitespace_splitter() -> Any:
-    from tokenizers import pre_tokenizers
-
     return pre_tokenizers.WhitespaceSplit()
 
 
 def _without_run_settings(content: dict[str, Any]) -> dict[str, Any]:
-    """Padding and truncation of the last call are no part of the tokenizer."""
+    """Drop padding and truncation of the last call: they are not part of the tokenizer."""
     return {**content, "padding": None, "truncation": None}

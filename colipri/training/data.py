@@ -25,7 +25,7 @@ from colipri.preprocessing.manifest import check_preprocessed
 from colipri.training.options import RunOptions
 
 if TYPE_CHECKING:
-    from colipri.text.structuring import StructuredReport
+    from colipri.text.structured_report import StructuredReport
 
 _NO_REPORTS = "abcdefghijklmnopqrstuvwxyz " * 2
 

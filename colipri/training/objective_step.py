@@ -28,7 +28,7 @@ from torch import Tensor
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.sharing import Share
 from colipri.objectives.registry import COMPARING, NEED_REPORTS
-from colipri.text.captions import full_caption
+from colipri.text.prompts.captions import full_caption
 from colipri.training.exchange import SharedEmbeddings
 from colipri.training.gradient_cache import contrastive_backward
 from colipri.training.processes import Processes

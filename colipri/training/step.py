@@ -23,10 +23,10 @@ from colipri.experiment_planning.plans import Configuration, Plans
 from colipri.objectives.positives import positive_pairs
 from colipri.objectives.report_generation import ReportTokens
 from colipri.objectives.representations import Representations
-from colipri.text.cleaning import fold_spaces
-from colipri.text.laterality import names_a_side
-from colipri.text.sentences import split_sentences
-from colipri.text.short_prompts import prompts_of
+from colipri.text.anatomy import names_a_side
+from colipri.text.prompts.short_prompts import report_prompts
+from colipri.text.reports.cleaning import fold_spaces
+from colipri.text.reports.sentences import split_sentences
 from colipri.text.tokenizer import encode_batch
 
 
@@ -215,7 +215,7 @@ def pairs_of(batch: dict[str, Any]) -> Tensor:
     captions = [_statements(split_sentences(batch["caption"][row])) for row in rows]
     reports = [
         _statements(s.text for s in batch["report"][row].sentences())
-        | prompts_of(batch["report"][row])  # captions may be short prompts
+        | report_prompts(batch["report"][row])  # captions may be short prompts
         for row in rows
     ]
     return positive_pairs([batch["study"][row] for row in rows], captions, reports)

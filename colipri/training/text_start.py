@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from colipri.architectures.model import ColipriModel
 from colipri.common.progress import progress
-from colipri.dataloading.finding_names import FindingNames, denied_in, prompts_of
-from colipri.text.statements import as_statement
-from colipri.text.structuring import StructuredReport
+from colipri.dataloading.finding_names import FindingNames, denied_in, name_prompts
+from colipri.text.reports.sentences import as_statement
+from colipri.text.structured_report import StructuredReport
 from colipri.text.tokenizer import encode_batch
 
 ITERATIONS = 150  # half a minute on two cores; the loss is flat by then
@@ -88,7 +88,7 @@ class TextStart:
         texts = self._by_class[number]
         if texts and rng.random() < SENTENCES:
             return texts[int(rng.integers(len(texts)))]
-        return LabelledText(prompts_of(self.names[number // 2])[number % 2], (number,))
+        return LabelledText(name_prompts(self.names[number // 2])[number % 2], (number,))
 
     def _joined(self, rng: np.random.Generator) -> LabelledText:
         """Like a short report: some texts that do not contradict each other."""

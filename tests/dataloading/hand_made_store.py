@@ -12,8 +12,8 @@ from colipri.common.atomic import atomic_write_bytes, atomic_write_json
 from colipri.preprocessing.blosc2_files import compress
 from colipri.preprocessing.reports_file import write_reports
 from colipri.preprocessing.store import CaseStore
-from colipri.text.report import Report
-from colipri.text.structuring import structure_report
+from colipri.text.reports.report import Report
+from colipri.text.structured_report import structure_report
 
 
 def write_store(folder: Path, cases: Mapping[str, Mapping[str, Any]]) -> CaseStore:

@@ -5,8 +5,8 @@ import pytest
 
 from colipri.dataloading.finding_names import FindingNames
 from colipri.dataloading.opposites import FindingPool, OppositeSampler, OppositeSettings
-from colipri.text.report import report_from_text
-from colipri.text.structuring import structure_report
+from colipri.text.reports.report import report_from_text
+from colipri.text.structured_report import structure_report
 
 TEXTS = [
     "FINDINGS: No pleural effusion. There is a small right pneumothorax.",

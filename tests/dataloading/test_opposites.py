@@ -5,8 +5,8 @@ import pytest
 
 from colipri.common.errors import ColipriError
 from colipri.dataloading.opposites import FindingPool, OppositeSampler, OppositeSettings
-from colipri.text.report import report_from_text
-from colipri.text.structuring import structure_report
+from colipri.text.reports.report import report_from_text
+from colipri.text.structured_report import structure_report
 
 
 def report(text):

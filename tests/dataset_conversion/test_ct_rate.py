@@ -20,7 +20,7 @@ from colipri.dataset_conversion.ct_rate_tables import FINDINGS, METADATA
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.verification import verify_dataset
 from colipri.run.convert_dataset import main
-from colipri.text.report import read_report
+from colipri.text.reports.report import read_report
 
 REPORTS = ("VolumeName", "ClinicalInformation_EN", "Technique_EN", "Findings_EN", "Impressions_EN")
 SPACING = (4.0, 4.0, 3.5)

@@ -26,7 +26,7 @@ from dicom_writing import (
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.verification import verify_dataset
 from colipri.run.convert_dataset import main
-from colipri.text.report import read_report
+from colipri.text.reports.report import read_report
 
 
 def _convert(source: Path, *more: str, code: int = 0) -> RawDataset:

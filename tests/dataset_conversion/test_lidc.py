@@ -23,7 +23,7 @@ from colipri.dataset_conversion.lidc_readings import RATINGS, read_csv, read_xml
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.verification import verify_dataset
 from colipri.run.convert_dataset import main
-from colipri.text.report import read_report
+from colipri.text.reports.report import read_report
 
 # column, row, z (mm), diameter (mm), then the nine ratings, of the four readers.
 REAL = (

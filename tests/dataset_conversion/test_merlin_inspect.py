@@ -14,7 +14,7 @@ from conversion import real_scans, report_rows, summary
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.verification import verify_dataset
 from colipri.run.convert_dataset import main
-from colipri.text.report import read_report
+from colipri.text.reports.report import read_report
 
 FINDINGS = (
     'FINDINGS: Liver: 3.5 cm cyst, unchanged.\nNo ascites.\nIMPRESSION: 1. "Simple" cyst, benign.'

@@ -16,8 +16,8 @@ from colipri.dataset_conversion.semi_synthetic_chest.build import build_dataset,
 from colipri.dataset_conversion.semi_synthetic_chest.findings import FINDING_NAMES
 from colipri.dataset_conversion.semi_synthetic_chest.montage import save_montage
 from colipri.dataset_conversion.semi_synthetic_chest.sources import load_source, source_names
-from colipri.text.report import read_report
-from colipri.text.structuring import structure_report
+from colipri.text.reports.report import read_report
+from colipri.text.structured_report import structure_report
 
 NAME = "Dataset901_SemiSyntheticChest"
 

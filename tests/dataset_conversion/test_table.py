@@ -20,7 +20,7 @@ from colipri.dataset_conversion.table_files import TableFile
 from colipri.imageio.reading import read_header, read_image
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.run.convert_dataset import main
-from colipri.text.report import read_report
+from colipri.text.reports.report import read_report
 
 COLUMNS = ["file", "text", "patient", "accession", "set", "Nodule", "Effusion"]
 NASTY = 'FINDINGS: A 4,5 mm "ground glass" nodule;\nno effusion.\n\nIMPRESSION: Größe stabil.'

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from raw_dataset.small_raw_dataset import SmallRawDataset, scan, voxels, with_voxels
 
-from colipri.text.report import read_report
-from colipri.text.report_sources import digest_of_report
-from colipri.text.structuring import structure_report
+from colipri.text.reports.report import read_report
+from colipri.text.structured_report import structure_report
 
 Place = tuple[str, Path]
 Breakage = Callable[[SmallRawDataset], Place]
@@ -345,7 +344,7 @@ def _empty(data: SmallRawDataset) -> Place:
 def _changed_since_it_was_structured(data: SmallRawDataset) -> Place:
     unchanged = read_report(data.report("b"))
     line = {"case": "b", **structure_report(unchanged).to_dict()}
-    line["source"] = digest_of_report(unchanged)
+    line["source"] = unchanged.digest
     (data.folder / "structured_reports.jsonl").write_text(json.dumps(line) + "\n")
     return "a", data.report("a")
 

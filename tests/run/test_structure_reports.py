@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from commands import run, run_until
-from text.chat_server import KEY, Reply, completion, error, first, good, right_answer, serving
+from text.llm.chat_server import KEY, Reply, completion, error, first, good, right_answer, serving
 from tiny_dataset import write_tiny_dataset
 
 from colipri.run.structure_reports import main
-from colipri.text.report import read_report
-from colipri.text.structuring import StructuredReport, structure_report
+from colipri.text.reports.report import read_report
+from colipri.text.structured_report import StructuredReport, structure_report
 
 REPORTS = {
     "a": b"FINDINGS: Small left effusion, no pneumothorax.\r\nIMPRESSION: Possible mass.\r\n",
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colipri.text.endpoint_client._FIRST_WAIT", 0.02)
+    monkeypatch.setattr("colipri.text.llm.client._FIRST_WAIT", 0.02)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
@@ -95,7 +95,7 @@ def test_only_what_changed_is_made_again(
         made.append(report)
         return structure_report(report)
 
-    monkeypatch.setattr("colipri.text.structure_many.structure_report", counted)
+    monkeypatch.setattr("colipri.text.structured_file.structure_report", counted)
     before = output.read_bytes()
     assert main(arguments) == 0
     assert made == [] and output.read_bytes() == before
@@ -220,7 +220,7 @@ def test_an_endpoint(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert {c: StructuredReport.from_dict(r) for c, r in lines(output).items()} == by_rules(folder)
     captured = capsys.readouterr()
     assert "400 tokens in, 200 out, cost 0.0028" in captured.out
-    assert "(100% as the rules)" in captured.out
+    assert "(100% agree with the rules)" in captured.out
     assert "leaves this machine" not in captured.out + captured.err
     everything = captured.out + captured.err + output.read_text()
     assert KEY not in everything
@@ -426,7 +426,7 @@ def test_another_file_is_not_overwritten(
     output = tmp_path / "o.jsonl"
     output.write_text('{"important": 1}\n')
     assert main(["-i", str(folder), "-o", str(output)]) == 1
-    assert "line 1, is no structured report" in capsys.readouterr().err
+    assert "line 1, is not a structured report" in capsys.readouterr().err
     assert output.read_text() == '{"important": 1}\n'
 
 

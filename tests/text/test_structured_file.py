@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from colipri.common.errors import ColipriError
-from colipri.text.report import report_from_text
-from colipri.text.structured_file import StructuredFile
-from colipri.text.structuring import structure_report
+from colipri.text.reports.report import report_from_text
+from colipri.text.structured_file import StructuredFile, StructuringResult
+from colipri.text.structured_report import structure_report
 
 STRUCTURED = structure_report(report_from_text("No effusion."))
 
@@ -19,13 +19,13 @@ STRUCTURED = structure_report(report_from_text("No effusion."))
 def test_a_torn_line_costs_only_itself(tmp_path: Path, torn: bytes) -> None:
     output = tmp_path / "o.jsonl"
     with StructuredFile(output) as file:
-        file.add("a", STRUCTURED, "1", "m")
+        file.add("a", StructuringResult(STRUCTURED, "1", "m"))
     with file.unfinished.open("ab") as stream:
         stream.write(torn)
     with StructuredFile(output) as file:  # killed again after one more line
         assert file.digest_of("a", "m") == "1"
         assert file.digest_of("b", "m") == ""
-        file.add("b", STRUCTURED, "2", "m")
+        file.add("b", StructuringResult(STRUCTURED, "2", "m"))
     with StructuredFile(output) as file:
         assert [file.digest_of(case, "m") for case in "abc"] == ["1", "2", ""]
         assert file.digest_of("a", "other") == ""
@@ -37,8 +37,8 @@ def test_a_torn_line_costs_only_itself(tmp_path: Path, torn: bytes) -> None:
 def test_the_last_line_of_a_case_counts(tmp_path: Path) -> None:
     other = structure_report(report_from_text("Effusion."))
     with StructuredFile(tmp_path / "o.jsonl") as file:
-        file.add("a", STRUCTURED, "1", "m")
-        file.add("a", other, "2", "m")
+        file.add("a", StructuringResult(STRUCTURED, "1", "m"))
+        file.add("a", StructuringResult(other, "2", "m"))
         file.finish(["a"])
     with StructuredFile(tmp_path / "o.jsonl") as file:
         assert file.digest_of("a", "m") == "2"
@@ -49,7 +49,7 @@ def test_the_last_line_of_a_case_counts(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     output = tmp_path / "o.jsonl"
     output.write_text('{"case": "a", "sections": {}}\nnotes\n')
-    with pytest.raises(ColipriError, match="line 2, is no structured report"):
+    with pytest.raises(ColipriError, match="line 2, is not a structured report"):
         StructuredFile(output)
 
 

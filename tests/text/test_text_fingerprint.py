@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from colipri.text.report import Report, report_from_text
-from colipri.text.structuring import StructuredReport, structure_report
+from colipri.text.reports.report import Report, report_from_text
+from colipri.text.structured_report import StructuredReport, structure_report
 from colipri.text.text_fingerprint import text_fingerprint
 
 TEXTS = [

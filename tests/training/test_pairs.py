@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from colipri.text.report import report_from_text
-from colipri.text.structuring import structure_report
+from colipri.text.reports.report import report_from_text
+from colipri.text.structured_report import structure_report
 from colipri.training.step import pairs_of
 
 

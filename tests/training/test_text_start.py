@@ -6,8 +6,8 @@ import torch
 
 from colipri.architectures.model import ColipriModel
 from colipri.common.errors import ColipriError
-from colipri.text.report import report_from_text
-from colipri.text.structuring import structure_report
+from colipri.text.reports.report import report_from_text
+from colipri.text.structured_report import structure_report
 from colipri.text.tokenizer import encode_batch, train_wordpiece
 from colipri.training.options import RunOptions
 from colipri.training.text_start import TextStart, start_text_encoder
