@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from colipri.text.prompts.short_prompts import short_prompts
-from colipri.text.reports.sentences import as_statement
+from colipri.text.reports.sentences import as_sentence
 
 if TYPE_CHECKING:
     from colipri.text.structured_report import StructuredReport
@@ -76,7 +76,7 @@ class FindingNames:
 
 def name_prompts(name: str) -> tuple[str, str]:
     """The two prompts that a bare name makes: "Pneumothorax." and "No pneumothorax."."""
-    return as_statement(name), as_statement(f"{_NO}{name}")
+    return as_sentence(name), as_sentence(f"{_NO}{name}")
 
 
 def denied_names(report: StructuredReport) -> list[str]:

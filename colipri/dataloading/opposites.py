@@ -28,7 +28,7 @@ from colipri.dataloading.finding_names import FindingNames, name_prompts
 from colipri.text.anatomy import OTHER, by_organ
 from colipri.text.polarity.affirm import affirm
 from colipri.text.polarity.negate import negate
-from colipri.text.reports.sentences import as_statement
+from colipri.text.reports.sentences import as_sentence
 
 if TYPE_CHECKING:
     from colipri.text.structured_report import StructuredReport
@@ -91,7 +91,7 @@ class FindingPool:
             for organ, by_polarity in by_organ(report).items():
                 if organ != OTHER:  # a finding without a place cannot be said to be elsewhere
                     found = counts.setdefault(organ, Counter())
-                    found.update(as_statement(text) for text in by_polarity["positive"])
+                    found.update(as_sentence(text) for text in by_polarity["positive"])
         self.organs: dict[str, tuple[list[str], np.ndarray]] = {}
         for organ in sorted(counts):
             sentences = sorted(counts[organ])
@@ -173,7 +173,7 @@ class OppositeSampler:
 @lru_cache(maxsize=65536)
 def pair_of_finding(sentence: str, shown: bool) -> OppositePair | None:
     """A positive sentence and its negation; None where they come out equal."""
-    present = as_statement(sentence)
+    present = as_sentence(sentence)
     absent = negate(present)
     return OppositePair(present, absent, shown) if present != absent else None
 
@@ -181,7 +181,7 @@ def pair_of_finding(sentence: str, shown: bool) -> OppositePair | None:
 @lru_cache(maxsize=65536)
 def pair_of_denial(sentence: str) -> OppositePair | None:
     """A negative sentence and what it denies; None where they come out equal."""
-    absent = as_statement(sentence)
+    absent = as_sentence(sentence)
     present = affirm(absent)
     return OppositePair(present, absent, False) if present != absent else None
 
@@ -189,4 +189,4 @@ def pair_of_denial(sentence: str) -> OppositePair | None:
 def _distinct(organs: dict[str, dict[str, list[str]]], polarity: str) -> list[str]:
     """Different sentences of one polarity, in the order of writing."""
     found = (text for by_polarity in organs.values() for text in by_polarity[polarity])
-    return list(dict.fromkeys(as_statement(text) for text in found))
+    return list(dict.fromkeys(as_sentence(text) for text in found))

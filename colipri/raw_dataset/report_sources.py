@@ -11,10 +11,10 @@ import pandas as pd
 from colipri.common.atomic import TEMPORARY_MARK
 from colipri.common.errors import ColipriError
 from colipri.raw_dataset.dataset import load_raw_dataset
+from colipri.raw_dataset.folders import REPORT_ENDINGS
 from colipri.text.reports.cleaning import decode_report
 from colipri.text.reports.report import ReportSource, known_section
 
-REPORT_ENDINGS = (".txt", ".json")
 TABLE_ENDINGS = (".csv", ".tsv")
 # Columns that name the case in tables of public data sets; compared in lower case.
 _CASE_COLUMNS = ("case", "volumename", "accession", "accessionnumber", "accession number", "id")

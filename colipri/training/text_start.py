@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from colipri.architectures.model import ColipriModel
 from colipri.common.progress import progress
 from colipri.dataloading.finding_names import FindingNames, denied_in, name_prompts
-from colipri.text.reports.sentences import as_statement
+from colipri.text.reports.sentences import as_sentence
 from colipri.text.structured_report import StructuredReport
 from colipri.text.tokenizer import encode_batch
 
@@ -113,7 +113,7 @@ class TextStart:
         else:
             names, denied = denied_in(sentence), 1
         known = dict.fromkeys(self._number[name] for name in names if name in self._number)
-        return LabelledText(as_statement(sentence), tuple(2 * number + denied for number in known))
+        return LabelledText(as_sentence(sentence), tuple(2 * number + denied for number in known))
 
 
 def start_text_encoder(

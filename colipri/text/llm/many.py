@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +13,6 @@ from colipri.text.llm.client import EndpointError, EndpointUnusableError
 from colipri.text.llm.structurer import EndpointStructurer
 from colipri.text.reports.report import ReportSource
 from colipri.text.structured_file import StructuredFile, StructuringResult, structure_source
-
-logger = logging.getLogger(__name__)
 
 _FAILURES_IN_A_ROW = 8  # so many are not the fault of single reports
 

@@ -21,7 +21,7 @@ from colipri.text.polarity.phrases import (
     with_label,
 )
 from colipri.text.polarity.tagging import sentence_polarity, split_clauses
-from colipri.text.reports.sentences import as_statement
+from colipri.text.reports.sentences import as_sentence
 
 _NO_EVIDENCE = (
     r"(?:(?:(?:definite|convincing|clear|significant|radiological|radiographic|ct|imaging|further"
@@ -89,11 +89,11 @@ def affirm(sentence: str) -> str:
         >>> affirm("There is no left pleural effusion."), affirm("No nodules or masses.")
         ('There is a left pleural effusion.', 'Nodules and masses.')
     """
-    statement = as_statement(sentence)
+    statement = as_sentence(sentence)
     if sentence_polarity(statement) != "negative":
         return statement
     label, body = split_label(first_clause(statement, "negative"))
-    return as_statement(with_label(label, _affirm(_clearest_denial(body))))
+    return as_sentence(with_label(label, _affirm(_clearest_denial(body))))
 
 
 def _clearest_denial(body: str) -> str:
@@ -102,7 +102,7 @@ def _clearest_denial(body: str) -> str:
     for part in parts if len(parts) > 1 else []:
         lowered = part.lower()
         if cues("negation_before").search(lowered) and has_strong_finding(lowered):
-            return as_statement(part)
+            return as_sentence(part)
     return body
 
 

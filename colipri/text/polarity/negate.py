@@ -16,7 +16,7 @@ from colipri.text.polarity.phrases import (
     without_determiner,
 )
 from colipri.text.polarity.tagging import sentence_polarity
-from colipri.text.reports.sentences import as_statement
+from colipri.text.reports.sentences import as_sentence
 
 _PLACE_FIRST = re.compile(r"^(?P<place>(?:in|at|on|within|along) [^,]{3,80}, )(?P<rest>.+)$", re.I)
 _NO_CHANGE = re.compile(
@@ -87,11 +87,11 @@ def negate(sentence: str) -> str:
         >>> negate("There is a left pleural effusion."), negate("The heart is enlarged.")
         ('There is no left pleural effusion.', 'The heart is not enlarged.')
     """
-    statement = as_statement(sentence)
+    statement = as_sentence(sentence)
     if sentence_polarity(statement) == "negative":
         return statement
     label, body = split_label(first_clause(statement, "positive"))
-    return as_statement(with_label(label, _deny(body)))
+    return as_sentence(with_label(label, _deny(body)))
 
 
 def _deny(body: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from colipri.text.polarity.tagging import Polarity, tag_sentence
-from colipri.text.reports.sentences import as_statement
+from colipri.text.reports.sentences import as_sentence
 
 SEEN = (
     r"(?:seen|noted|present|observed|identified|visuali[sz]ed|demonstrated|detected|found|evident"
@@ -109,7 +109,7 @@ def first_clause(statement: str, polarity: Polarity) -> str:
     """The first clause of a polarity as a sentence of its own; the statement if there is none."""
     clauses = tag_sentence(statement)
     chosen = next((c.text for c in clauses if c.polarity == polarity), statement)
-    return as_statement(chosen)
+    return as_sentence(chosen)
 
 
 def _head(phrase: str) -> str:

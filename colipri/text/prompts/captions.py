@@ -15,7 +15,7 @@ import numpy as np
 from colipri.common.errors import ColipriError
 from colipri.text.prompts.short_prompts import short_prompts
 from colipri.text.reports.report import context_sections
-from colipri.text.reports.sentences import as_statement
+from colipri.text.reports.sentences import as_sentence
 from colipri.text.structured_report import Sentence, StructuredReport
 
 _IMPRESSION = "impression"
@@ -176,7 +176,7 @@ def _short_prompt(
             bare = short_prompts(chosen.text, chosen.polarity)
             if bare and rng.random() < settings.short_prompt_bare:
                 return bare[int(rng.integers(len(bare)))]
-            return as_statement(chosen.text)
+            return as_sentence(chosen.text)
     return ""
 
 
@@ -193,4 +193,4 @@ def _drop(
 
 
 def _join(sentences: list[Sentence]) -> str:
-    return " ".join(as_statement(sentence.text) for sentence in sentences)
+    return " ".join(as_sentence(sentence.text) for sentence in sentences)

@@ -19,7 +19,7 @@ from colipri.text.polarity.phrases import (
     without_determiner,
 )
 from colipri.text.polarity.tagging import Polarity, sentence_polarity
-from colipri.text.reports.sentences import as_statement
+from colipri.text.reports.sentences import as_sentence
 from colipri.text.structured_report import StructuredReport
 
 _LONGEST = 8  # words; longer text is a sentence, not a prompt
@@ -64,7 +64,7 @@ def short_prompts(sentence: str, polarity: Polarity) -> tuple[str, ...]:
         >>> short_prompts("No effusion, pneumothorax or mass.", "negative")
         ('no effusion', 'no pneumothorax', 'no mass')
     """
-    _, body = split_label(as_statement(sentence))
+    _, body = split_label(as_sentence(sentence))
     body = body.rstrip(" .!?\u2026")
     if polarity == "positive":
         found = _of_positive(body)

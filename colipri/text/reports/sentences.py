@@ -86,13 +86,13 @@ def strip_enumeration(sentence: str) -> str:
     return stripped[match.end() :] if match and match.end() < len(stripped) else stripped
 
 
-def as_statement(text: str) -> str:
+def as_sentence(text: str) -> str:
     """Turn a clause or list item into a sentence of its own; empty only if ``text`` is.
 
     Connecting words, numbering and trailing commas are removed, a capital and a full stop added.
 
     Example:
-        >>> as_statement("2. Small left effusion,"), as_statement("but no pneumothorax.")
+        >>> as_sentence("2. Small left effusion,"), as_sentence("but no pneumothorax.")
         ('Small left effusion.', 'No pneumothorax.')
     """
     stripped = strip_enumeration(text.strip())

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from colipri.text.reports.sentences import (
-    as_statement,
+    as_sentence,
     join_wrapped_lines,
     split_sentences,
     strip_enumeration,
@@ -155,4 +155,4 @@ def test_very_long_text_takes_linear_time(text: str) -> None:
     ],
 )
 def test_as_statement(text: str, statement: str) -> None:
-    assert as_statement(text) == statement
+    assert as_sentence(text) == statement
