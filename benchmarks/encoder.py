@@ -30,14 +30,14 @@ from colipri.checkpoints.checkpoint_file import load_state_dict_reported
 from colipri.checkpoints.weight_conversion import encoder_from_dna
 from colipri.imageio.body import body_mask
 from colipri.imageio.reading import read_image
-from colipri.preprocessing.cells import (
+from colipri.preprocessing.body_grid import (
+    body_grid_of_mask,
     cell_size_of,
-    cells_of_mask,
     centre_start,
     crop_padded,
     tokens_of_crop,
 )
-from colipri.preprocessing.resampling import resample_to_spacing
+from colipri.preprocessing.image import resample_to_spacing
 
 TOKEN_PATCH = (8, 8, 8)
 DROP_PATH = 0.2
@@ -191,10 +191,10 @@ def prepare_scan(scan: Path, spacing: float, box: tuple[int, ...]) -> tuple[Tens
         "resample_data_or_seg_to_shape",
         {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
     )
-    cells = cells_of_mask(mask, array.shape[1:], cell_size_of(TOKEN_PATCH))
+    body_grid = body_grid_of_mask(mask, array.shape[1:], cell_size_of(TOKEN_PATCH))
     start = centre_start(array.shape[1:], box)
     crop = torch.from_numpy(crop_padded(array, start, box, -1000.0))
-    body = tokens_of_crop(cells, cell_size_of(TOKEN_PATCH), start, box, TOKEN_PATCH)
+    body = tokens_of_crop(body_grid, cell_size_of(TOKEN_PATCH), start, box, TOKEN_PATCH)
     return (crop.clamp(-1000, 1000) / 1000)[None], torch.from_numpy(body).flatten()[None]
 
 

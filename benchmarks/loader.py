@@ -25,9 +25,8 @@ from colipri.dataloading.augmentation import augment_on_device
 from colipri.dataloading.dataset import ColipriDataset
 from colipri.dataloading.loader import make_loader
 from colipri.experiment_planning.plans import Configuration
-from colipri.preprocessing.blosc2_files import compress
-from colipri.preprocessing.cells import cells_of_mask
-from colipri.preprocessing.reports_file import write_reports
+from colipri.preprocessing.body_grid import body_grid_of_mask
+from colipri.preprocessing.files import compress, write_reports
 from colipri.preprocessing.store import CaseStore
 from colipri.text.reports.report import Report
 from colipri.text.structured_report import structure_report
@@ -57,9 +56,9 @@ def make_store(folder: Path, volumes: list[np.ndarray], patch: list[int]) -> Cas
     entries, reports = {}, {}
     for number, volume in enumerate(volumes):
         name = f"case{number}"
-        cells = cells_of_mask(volume[0] > -500, volume.shape[1:], (4, 4, 4))
+        body_grid = body_grid_of_mask(volume[0] > -500, volume.shape[1:], (4, 4, 4))
         atomic_write_bytes(folder / f"{name}.b2nd", compress(volume, patch))
-        atomic_write_bytes(folder / f"{name}_tokens.b2nd", compress(cells, None))
+        atomic_write_bytes(folder / f"{name}_tokens.b2nd", compress(body_grid, None))
         SimpleITK.WriteImage(
             SimpleITK.GetImageFromArray(volume[0]), str(folder / f"{name}.nii.gz"), True
         )

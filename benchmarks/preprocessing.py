@@ -22,7 +22,8 @@ import numpy as np
 
 from colipri.common.atomic import read_json
 from colipri.experiment_planning.plans import Plans
-from colipri.preprocessing.case import CaseTask, case_files, preprocess_case
+from colipri.preprocessing.case import preprocess_case
+from colipri.preprocessing.records import CaseTask, case_files
 from colipri.raw_dataset.cases import Case
 
 EXAMPLE_PLANS = Path(__file__).parents[1] / "tests" / "experiment_planning" / "example_plans.json"

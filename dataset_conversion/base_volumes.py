@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from colipri.common.atomic import atomic_path
 from colipri.common.errors import ColipriError
-from colipri.imageio.whole_files import require_whole
+from colipri.imageio.integrity import require_whole
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -25,7 +25,7 @@ def read_volume(source: Path) -> sitk.Image:
     import SimpleITK as sitk
 
     if source.is_dir():
-        from colipri.imageio.dicom import read_series
+        from colipri.imageio.dicom.pixels import read_series
 
         return read_series(source)
     try:

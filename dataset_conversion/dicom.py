@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from colipri.dataset_conversion.dicom_identifiers import Identifiers
     from colipri.dataset_conversion.dicom_scan import Scan
     from colipri.dataset_conversion.dicom_texts import StudyReports
-    from colipri.imageio.dicom_series import Series
+    from colipri.imageio.dicom.series import Series
 
 
 class Dicom(Converter):
@@ -59,8 +59,8 @@ class Dicom(Converter):
         from colipri.dataset_conversion.dicom_images import case_of_left_out
         from colipri.dataset_conversion.dicom_scan import scan_source
         from colipri.dataset_conversion.dicom_texts import find_reports
-        from colipri.imageio.dicom_reports import is_report
-        from colipri.imageio.dicom_series import find_series
+        from colipri.imageio.dicom.reports import is_report
+        from colipri.imageio.dicom.series import find_series
 
         options = self.options
         processes = self._target.num_processes if self._target else 1

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from colipri.common.errors import ColipriError
 from colipri.dataset_conversion.base import SourceCase
 from colipri.dataset_conversion.dicom_identifiers import Identifiers
-from colipri.imageio.dicom_files import LeftOut
-from colipri.imageio.dicom_headers import Instance
-from colipri.imageio.dicom_pixels import read_volume
-from colipri.imageio.dicom_series import Series
+from colipri.imageio.dicom.files import SkippedFile
+from colipri.imageio.dicom.headers import Instance
+from colipri.imageio.dicom.pixels import read_volume
+from colipri.imageio.dicom.series import Series
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -66,7 +66,7 @@ def _message(text: str, series: Series, with_paths: bool) -> str:
     return text
 
 
-def case_of_left_out(item: LeftOut, identifiers: Identifiers) -> SourceCase:
+def case_of_left_out(item: SkippedFile, identifiers: Identifiers) -> SourceCase:
     """A row of the report for something that became no case."""
     what = identifiers.name("file", item.what)
     row = f"{item.files} files, {what}" if item.files > 1 else what

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from colipri.common.parallel import run_parallel
-from colipri.imageio.dicom_files import LeftOut, TextFile, is_archive, read_file, walk_files
-from colipri.imageio.dicom_headers import Instance
+from colipri.imageio.dicom.files import SkippedFile, TextFile, is_archive, read_file, walk_files
+from colipri.imageio.dicom.headers import Instance
 
 TEXT_ENDINGS = (".txt", ".json")
 # Starting processes takes about a second, as long as reading this many headers.
@@ -21,7 +21,7 @@ class Scan:
     """What was found: headers, files that are no DICOM, and texts that may be reports."""
 
     instances: list[Instance] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[SkippedFile] = field(default_factory=list)
     texts: list[TextFile] = field(default_factory=list)
 
 
@@ -39,7 +39,7 @@ def scan_source(source: Path, num_processes: int, others: Sequence[str] = ()) ->
     scan = Scan()
     files: list[Path] = []
     for found in walk_files(source):
-        if isinstance(found, LeftOut):
+        if isinstance(found, SkippedFile):
             scan.left_out.append(found)
         elif not found.name.lower().endswith(tuple(others) or ("\0",)):
             files.append(found)
@@ -52,7 +52,7 @@ def scan_source(source: Path, num_processes: int, others: Sequence[str] = ()) ->
     ):
         if outcome.result is None:
             what = str(outcome.item[0])
-            scan.left_out.append(LeftOut(what, outcome.problem or "", len(outcome.item)))
+            scan.left_out.append(SkippedFile(what, outcome.problem or "", len(outcome.item)))
             continue
         for item in outcome.result:
             if isinstance(item, Instance):
@@ -68,5 +68,5 @@ def scan_source(source: Path, num_processes: int, others: Sequence[str] = ()) ->
     return scan
 
 
-def _read_files(files: Sequence[Path]) -> list[Instance | LeftOut | TextFile]:
+def _read_files(files: Sequence[Path]) -> list[Instance | SkippedFile | TextFile]:
     return [item for file in files for item in read_file(file, TEXT_ENDINGS)]

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from colipri.common.errors import ColipriError
-from colipri.imageio.dicom_files import LeftOut, TextFile
-from colipri.imageio.dicom_headers import Instance
-from colipri.imageio.dicom_reports import StructuredReport, merge_reports, read_structured_report
+from colipri.imageio.dicom.files import SkippedFile, TextFile
+from colipri.imageio.dicom.headers import Instance
+from colipri.imageio.dicom.reports import StructuredReport, merge_reports, read_structured_report
 from colipri.text.reports.report import read_report, report_from_sections
 
 
@@ -27,7 +27,7 @@ class StudyReports:
 
     sections: dict[str, dict[str, str]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[SkippedFile] = field(default_factory=list)
 
 
 def find_reports(
@@ -46,13 +46,13 @@ def find_reports(
     for instance in reports:
         if instance.study not in studies:
             reason = "a structured report of a study without images"
-            result.left_out.append(LeftOut(instance.where, reason, 1, instance.series))
+            result.left_out.append(SkippedFile(instance.where, reason, 1, instance.series))
             continue
         try:
             by_study[instance.study].append(read_structured_report(instance))
         except ColipriError as error:
             reason = str(error).removeprefix(f"{instance.where}: ")
-            result.left_out.append(LeftOut(instance.where, reason, 1, instance.series, True))
+            result.left_out.append(SkippedFile(instance.where, reason, 1, instance.series, True))
     for study, documents in by_study.items():
         result.sections[study] = named(report_from_sections(merge_reports(documents)).sections)
         if len(documents) > 1:
@@ -79,19 +79,19 @@ def _add_texts(
         path = text.path
         study = names.get(path.stem) or _study_of_place(path, folders)
         if study is None:
-            result.left_out.append(LeftOut(str(path), "a text that belongs to no study"))
+            result.left_out.append(SkippedFile(str(path), "a text that belongs to no study"))
             continue
         if study in result.sections:
-            result.left_out.append(LeftOut(str(path), "a second report of the study"))
+            result.left_out.append(SkippedFile(str(path), "a second report of the study"))
             continue
         try:
             sections = _sections(text)
         except ColipriError as error:
             reason = f"the report cannot be used: {error}".replace(str(path), "it")
-            result.left_out.append(LeftOut(str(path), reason, defect=True))
+            result.left_out.append(SkippedFile(str(path), reason, defect=True))
             continue
         if not sections:
-            result.left_out.append(LeftOut(str(path), "the text is empty"))
+            result.left_out.append(SkippedFile(str(path), "the text is empty"))
             continue
         result.sections[study] = named(sections)
 

@@ -15,7 +15,7 @@ from colipri.dataset_conversion.lidc_findings import FINDINGS, labels_of, nodule
 from colipri.dataset_conversion.lidc_readings import Reading, read_csv, read_xml
 
 if TYPE_CHECKING:
-    from colipri.imageio.dicom_series import Series
+    from colipri.imageio.dicom.series import Series
 
 
 class Lidc(Dicom):
@@ -118,7 +118,7 @@ class Lidc(Dicom):
         return None if readings is None else nodules_of(readings, (spacing[0], spacing[1]))
 
     def _read_xml_files(self) -> Iterator[SourceCase]:
-        from colipri.imageio.dicom_files import walk_files
+        from colipri.imageio.dicom.files import walk_files
 
         for path in walk_files(self.options.i):
             if not isinstance(path, Path) or path.suffix.lower() != ".xml":

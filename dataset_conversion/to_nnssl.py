@@ -17,7 +17,8 @@ from colipri.dataset_conversion.base_paths import image_ending
 from colipri.dataset_conversion.openmind import FILE, OWN_KEY
 
 if TYPE_CHECKING:
-    from colipri.raw_dataset.dataset import Case, RawDataset
+    from colipri.raw_dataset.cases import Case
+    from colipri.raw_dataset.dataset import RawDataset
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from colipri.common.atomic import atomic_path
 from colipri.common.errors import ColipriError
-from colipri.imageio.orientation import DEFAULT_ORIENTATION
+from colipri.imageio.image import DEFAULT_ORIENTATION
 
 CHECKPOINT_VERSION = 1
 # The model without the heads that objectives add: names of weights start with one of these.

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from colipri.imageio.orientation import DEFAULT_ORIENTATION
+from colipri.imageio.image import DEFAULT_ORIENTATION
 
 ENCODER = "image_encoder."  # prefix of the image encoder in a ColipriModel
 CT_SCHEME = "CTNormalization"

@@ -22,7 +22,7 @@ from colipri.checkpoints.checkpoint_file import require_orientation, require_ver
 from colipri.checkpoints.foreign_weights import from_nnssl, from_primus, from_released
 from colipri.checkpoints.weight_file import EXPORT_FORMAT, WeightFile, file_of_model
 from colipri.common.errors import ColipriError
-from colipri.imageio.orientation import DEFAULT_ORIENTATION
+from colipri.imageio.image import DEFAULT_ORIENTATION
 
 _WRAPPERS = ("module.", "_orig_mod.")  # of distributed training and of torch.compile
 

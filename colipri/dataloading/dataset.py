@@ -13,7 +13,7 @@ import numpy as np
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.sampler import SampleKey
-from colipri.preprocessing.cells import centre_start
+from colipri.preprocessing.body_grid import centre_start
 from colipri.preprocessing.store import CaseStore
 from colipri.text.prompts.augmentation import CaptionAugmentation, Mirroring
 

@@ -23,7 +23,8 @@ from colipri.experiment_planning.image_fingerprint import (
     fingerprint_image,
 )
 from colipri.paths import preprocessed_folder
-from colipri.raw_dataset.dataset import Case, RawDataset, load_raw_dataset
+from colipri.raw_dataset.cases import Case
+from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.structured_reports import load_structured_reports
 
 logger = logging.getLogger(__name__)

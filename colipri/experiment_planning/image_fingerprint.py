@@ -94,8 +94,7 @@ def _look_at(task: ImageTask) -> dict[str, Any]:
 
 
 def _hounsfield_remarks(volume: np.ndarray) -> list[str]:
-    from colipri.raw_dataset.verification_hu import hu_remarks
-    from colipri.raw_dataset.verification_values import value_statistics
+    from colipri.raw_dataset.verification.hounsfield import hu_remarks, value_statistics
 
     if volume.min() == volume.max():
         return ["image_constant"]

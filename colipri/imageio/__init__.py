@@ -1,1 +1,1 @@
-"""Reading images: nnU-Net's formats and DICOM series, brought to one orientation."""
+"""Reading images: nnU-Net's formats and DICOM series, in one orientation."""

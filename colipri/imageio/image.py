@@ -1,4 +1,4 @@
-"""An image in memory: values, and where each voxel lies in the patient."""
+"""An image in memory: its values, where each voxel lies in the patient, and its orientation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from nibabel.orientations import (
+    aff2axcodes,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
+
+# The released COLIPRI package changed from SAR to RAS between versions without recording it in the
+# checkpoint. Here plan, store and checkpoint all state the orientation, and it is checked.
+DEFAULT_ORIENTATION = "SAR"
+_AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 
 
 @dataclass(frozen=True)
@@ -17,8 +29,8 @@ class MedicalImage:
         spacing: mm per voxel along A0, A1, A2.
         orientation: where the array axes point, e.g. "SAR": superior, anterior, right.
         affine: 4 x 4, index (a0, a1, a2) -> RAS millimetres (x right, y anterior, z superior).
-        properties: what the file said: original_shape, original_spacing, original_orientation
-            (file axis order), dtype, files, reader.
+        properties: what the file states: original_shape, original_spacing, original_orientation
+            (file axis order), dtype, files.
     """
 
     array: np.ndarray
@@ -30,16 +42,16 @@ class MedicalImage:
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What is known of an image file without reading its voxels.
+    """What is known about an image file without reading its voxels.
 
     Attributes:
-        shape: voxels per axis in file order (x, y, z), as many as the file has dimensions.
+        shape: voxels per axis in file order (x, y, z), one per dimension of the file.
         spacing: mm, in the same order.
         orientation: where the file's axes point, e.g. "LPS"; "" if it is not three-dimensional.
         dtype: stored type, e.g. "int16".
         num_components: values per voxel (1 for a scalar image).
         affine: 4 x 4, file index (i, j, k) -> RAS mm; None if it is not three-dimensional.
-        has_orientation: False where the file says nothing about space (identity by default).
+        has_orientation: False if the file does not state its orientation (identity by default).
     """
 
     shape: tuple[int, ...]
@@ -54,3 +66,40 @@ class ImageHeader:
     def dimension(self) -> int:
         """Number of axes."""
         return len(self.shape)
+
+
+def orientation_of(affine: np.ndarray) -> str:
+    """Codes of the directions that the array axes are closest to.
+
+    Args:
+        affine: 4 x 4, array index -> RAS mm.
+    """
+    return "".join(code or "?" for code in aff2axcodes(affine))
+
+
+def reorient(
+    array: np.ndarray, affine: np.ndarray, target: str
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    """Flip and permute the three spatial axes until they point as ``target`` states.
+
+    Args:
+        array: (C, A0, A1, A2).
+        affine: 4 x 4, array index -> RAS mm.
+        target: three axis codes, e.g. "SAR".
+
+    Returns:
+        The array (a view where possible), its affine, and the spacing in mm.
+    """
+    if sorted(_AXIS[code] for code in target) != [0, 1, 2]:
+        raise ValueError(f"'{target}' does not name three different axes")
+    transform = ornt_transform(io_orientation(affine), axcodes2ornt(tuple(target)))
+    spatial_shape = array.shape[1:]
+    new_affine = affine @ inv_ornt_aff(transform, spatial_shape)
+    flipped = array
+    for axis, direction in enumerate(transform[:, 1]):
+        if direction < 0:
+            flipped = np.flip(flipped, axis=axis + 1)
+    source_of_new_axis = np.argsort(transform[:, 0])
+    reordered = flipped.transpose(0, *(int(axis) + 1 for axis in source_of_new_axis))
+    a, b, c = (float(np.linalg.norm(new_affine[:3, axis])) for axis in range(3))
+    return reordered, new_affine, (a, b, c)

@@ -6,15 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
+import SimpleITK as sitk
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from colipri.common.errors import ColipriError
-from colipri.imageio.image import ImageHeader, MedicalImage
-from colipri.imageio.orientation import DEFAULT_ORIENTATION, orientation_of, reorient
-from colipri.imageio.whole_files import require_whole
+from colipri.imageio.dicom.pixels import read_series
+from colipri.imageio.image import (
+    DEFAULT_ORIENTATION,
+    ImageHeader,
+    MedicalImage,
+    orientation_of,
+    reorient,
+)
+from colipri.imageio.integrity import require_whole
 
-# SimpleITK and NIfTI count x towards the left and y towards posterior ("LPS") resp. right and
-# anterior ("RAS"); everything here is RAS.
+# In SimpleITK x grows to the left and y to posterior ("LPS"), in NIfTI to the right and to anterior
+# ("RAS"); everything here is RAS.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _TIFF_ENDINGS = (".tif", ".tiff")
 _NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -25,12 +34,12 @@ def read_image(
 ) -> MedicalImage:
     """Read one image: a file, a folder with one DICOM series, or one file per channel.
 
-    All formats of nnU-Net's readers are understood (NIfTI, NRRD, MetaImage, GIPL, TIFF with its
-    spacing file) and whatever else SimpleITK reads.
+    Supports all formats of nnU-Net's readers (NIfTI, NRRD, MetaImage, GIPL, TIFF with its spacing
+    file) and everything else that SimpleITK reads.
 
     Args:
         files: one path, or one path per channel (equal geometry).
-        orientation: where the array axes shall point.
+        orientation: where the array axes should point.
 
     Raises:
         TruncatedImageError: a file that ends early (ITK would fill a NIfTI file with zeros).
@@ -38,7 +47,7 @@ def read_image(
     """
     paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(file) for file in files]
     if not paths:
-        raise ColipriError("no image file was named")
+        raise ColipriError("no image file was given")
     channels, affines, headers = [], [], []
     for path in paths:
         array, affine, header = _read_channel(path)
@@ -62,18 +71,14 @@ def read_image(
 
 
 def read_header(file: Path | str) -> ImageHeader:
-    """Shape, spacing, orientation and type of a file without its voxels (DICOM: of the series).
+    """Shape, spacing, orientation and type of a file, without its voxels (DICOM: of the series).
 
     Raises:
-        ColipriError: missing, or no image.
+        ColipriError: the file is missing or not an image.
     """
-    import SimpleITK as sitk
-
     path = Path(file)
     _require_existing(path)
     if path.is_dir():
-        from colipri.imageio.dicom import read_series
-
         return _header_of(read_series(path), path)
     if path.name.lower().endswith(_TIFF_ENDINGS):
         return _read_tiff(path)[2]
@@ -96,15 +101,11 @@ def read_header(file: Path | str) -> ImageHeader:
 
 def _read_channel(path: Path) -> tuple[np.ndarray, np.ndarray, ImageHeader]:
     """Array (i, j, k) in file axis order, affine index -> RAS mm, header."""
-    import SimpleITK as sitk
-
     _require_existing(path)
     require_whole([path])
     if path.name.lower().endswith(_TIFF_ENDINGS):
         return _read_tiff(path)
     if path.is_dir():
-        from colipri.imageio.dicom import read_series
-
         image = read_series(path)
     else:
         try:
@@ -118,7 +119,7 @@ def _read_channel(path: Path) -> tuple[np.ndarray, np.ndarray, ImageHeader]:
     if header.dimension != 3 or header.num_components != 1:
         raise ColipriError(
             f"{path} has {header.dimension} dimensions of size {header.shape} and "
-            f"{header.num_components} values a voxel; one 3D volume per channel file is needed"
+            f"{header.num_components} values per voxel; each channel file must hold one 3D volume"
         )
     assert header.affine is not None
     if path.name.lower().endswith(_NIFTI_ENDINGS) and "float" in header.dtype:
@@ -127,8 +128,7 @@ def _read_channel(path: Path) -> tuple[np.ndarray, np.ndarray, ImageHeader]:
 
 
 def _nifti_voxels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Float voxels (i, j, k) as they are stored: ITK replaces NaN and infinity by 0, silently."""
-    import nibabel
+    """Float voxels (i, j, k) as stored: ITK silently replaces NaN and infinity by 0."""
 
     image: Any = nibabel.load(path)
     voxels: np.ndarray = image.get_fdata(dtype=np.float32, caching="unchanged")
@@ -136,8 +136,7 @@ def _nifti_voxels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _read_tiff(path: Path) -> tuple[np.ndarray, np.ndarray, ImageHeader]:
-    """By nnU-Net's reader; TIFF knows no orientation, the axes are taken as they are stored."""
-    from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+    """Read with nnU-Net's reader; TIFF has no orientation, so the axes are taken as stored."""
 
     try:
         array, properties = Tiff3DIO().read_images([str(path)])
@@ -206,16 +205,18 @@ def _require_same_geometry(
         if channel.shape != channels[0].shape:
             raise ColipriError(
                 f"{path} has shape {channel.shape}, but {paths[0]} has {channels[0].shape}; "
-                "channels must lie on one grid"
+                "channels must share one grid"
             )
         if not np.allclose(affine, affines[0], rtol=1e-3, atol=1e-2):
             raise ColipriError(
-                f"{path} lies elsewhere in space than {paths[0]} (spacing, origin or direction "
-                "differ); channels must lie on one grid"
+                f"{path} does not match {paths[0]} in space (spacing, origin or direction "
+                "differ); channels must share one grid"
             )
 
 
 def _unreadable(path: Path, error: Exception) -> ColipriError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1][:200] if lines else type(error).__name__
-    return ColipriError(f"image {path} cannot be read (damaged, truncated or no image): {reason}")
+    return ColipriError(
+        f"image {path} cannot be read (damaged, truncated or not an image): {reason}"
+    )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from colipri.inference.predictor import ColipriPredictor
     from colipri.preprocessing.store import CaseStore
-    from colipri.raw_dataset.dataset import Case
+    from colipri.raw_dataset.cases import Case
     from colipri.text.structured_report import StructuredReport
 
 logger = logging.getLogger(__name__)

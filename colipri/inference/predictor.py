@@ -236,7 +236,7 @@ class ColipriPredictor:
         return projected
 
     def _whole(self, volume: Volume) -> EncodedImage:
-        from colipri.preprocessing.cells import centre_start
+        from colipri.preprocessing.body_grid import centre_start
 
         start = centre_start(volume.shape, self.patch_size)
         tokens, kept, embedding = self._encode_crop(*volume.crop(start, self.patch_size))

@@ -77,7 +77,7 @@ class Reconstructor:
 
         from colipri.architectures.patches import patchify, unpatchify
         from colipri.dataloading.normalization import air_value, normalize_on_device
-        from colipri.preprocessing.cells import centre_start
+        from colipri.preprocessing.body_grid import centre_start
 
         predictor, objective = self.predictor, self.objective
         encoder = predictor.model.image_encoder

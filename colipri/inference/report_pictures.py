@@ -142,7 +142,7 @@ def first_with(cases: Sequence[LabelledCase], finding: str) -> LabelledCase | No
 
 
 def _central(predictor: ColipriPredictor, volume: Volume) -> tuple[np.ndarray, np.ndarray]:
-    from colipri.preprocessing.cells import centre_start
+    from colipri.preprocessing.body_grid import centre_start
 
     image, body = volume.crop(
         centre_start(volume.shape, predictor.patch_size), predictor.patch_size

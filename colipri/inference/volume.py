@@ -39,7 +39,7 @@ class PreparedVolume:
     Attributes:
         name: For messages and results.
         array: (C, S0, S1, S2) in stored units.
-        properties: Of ``preprocess_image``, with ``body_cells``.
+        properties: Of ``preprocess_image``, with ``body_grid``.
     """
 
     name: str
@@ -54,11 +54,11 @@ class PreparedVolume:
 
     def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """As :meth:`Volume.crop`."""
-        from colipri.preprocessing.cells import crop_padded, tokens_of_crop
+        from colipri.preprocessing.body_grid import crop_padded, tokens_of_crop
 
         image = crop_padded(self.array, start, size, self.properties["pad_value"])
         body = tokens_of_crop(
-            self.properties["body_cells"],
+            self.properties["body_grid"],
             self.properties["cell_size"],
             start,
             size,

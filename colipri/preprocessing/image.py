@@ -1,14 +1,15 @@
-"""One image from its file's grid to what the encoder sees: the same code in training and at use."""
+"""From an image as read to what the encoder sees; the same code for training and inference."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from colipri.common.errors import ColipriError
 from colipri.imageio.body import DEFAULT_MARGIN_MM, body_mask, mask_box
-from colipri.preprocessing.cells import cell_size_of, cells_of_mask
+from colipri.preprocessing.body_grid import body_grid_of_mask, cell_size_of
 from colipri.preprocessing.intensities import (
     clip_hounsfield,
     ct_channel_of,
@@ -19,7 +20,6 @@ from colipri.preprocessing.intensities import (
     to_stored_hounsfield,
     to_stored_normalised,
 )
-from colipri.preprocessing.resampling import resample_to_spacing, resampled_affine
 
 if TYPE_CHECKING:
     from colipri.experiment_planning.plans import Configuration, Plans
@@ -37,12 +37,12 @@ def preprocess_image(
 
     Returns:
         The array (C, S0, S1, S2), int16 HU or normalised float16 (colipri.preprocessing.
-        intensities), and its properties: plain data, and ``body_cells``, the uint8 array that
-        :func:`colipri.preprocessing.cells.tokens_of_crop` takes.
+        intensities), and its properties: plain data, and ``body_grid``, the uint8 array for
+        :func:`colipri.preprocessing.body_grid.tokens_of_crop`.
 
     Raises:
-        ColipriError: orientation or channels are not the plan's, values are not finite, or nothing
-            is left after resampling. The message does not name the case; the caller does.
+        ColipriError: orientation or channels differ from the plan, values are not finite, or
+            nothing is left after resampling. The message does not name the case; the caller does.
     """
     _check(image, plans)
     hounsfield = stores_hounsfield(configuration)
@@ -55,7 +55,7 @@ def preprocess_image(
     mask = body_mask(array, image.spacing, ct_channel)
     if configuration.raw.get("crop_to_body", True):
         box = mask_box(mask, image.spacing, DEFAULT_MARGIN_MM if ct_channel is not None else 0.0)
-    else:  # encoders trained elsewhere were shown the middle of the whole image
+    else:  # encoders trained elsewhere saw the centre of the whole image
         rows, columns, depth = mask.shape
         box = ((0, rows), (0, columns), (0, depth))
     slices = tuple(slice(start, stop) for start, stop in box)
@@ -75,7 +75,7 @@ def preprocess_image(
     )
     shape = stored.shape[1:]
     cell_size = cell_size_of(raw["token_patch_size"])
-    cells = cells_of_mask(mask, shape, cell_size)
+    body_grid = body_grid_of_mask(mask, shape, cell_size)
     properties = {
         "shape": list(shape),
         "spacing": [n * s / m for n, s, m in zip(mask.shape, image.spacing, shape, strict=True)],
@@ -88,8 +88,8 @@ def preprocess_image(
         "pad_value": padding_value(configuration),
         "token_patch_size": list(raw["token_patch_size"]),
         "cell_size": list(cell_size),
-        "body_fraction": round(float(cells.mean()), 6),
-        "body_cells": cells,
+        "body_fraction": round(float(body_grid.mean()), 6),
+        "body_grid": body_grid,
     }
     return stored, properties
 
@@ -97,12 +97,83 @@ def preprocess_image(
 def _check(image: MedicalImage, plans: Plans) -> None:
     orientation = plans.raw["orientation"]
     if image.orientation != orientation:
-        raise ColipriError(f"the image is oriented {image.orientation}, the plan is {orientation}")
+        raise ColipriError(
+            f"the image has the orientation {image.orientation}, the plan has {orientation}"
+        )
     channels = plans.raw["channel_names"]
     if image.array.shape[0] != len(channels):
         names = ", ".join(channels.values())
         raise ColipriError(
-            f"the image has {image.array.shape[0]} channels, the plan {len(channels)} ({names})"
+            f"the image has {image.array.shape[0]} channels, the plan has {len(channels)} ({names})"
         )
     if not np.isfinite(image.array).all():
-        raise ColipriError("the image holds NaN or infinity; find it with colipri_verify_dataset")
+        raise ColipriError(
+            "the image contains NaN or infinity; run colipri_verify_dataset for details"
+        )
+
+
+def resample_to_spacing(
+    array: np.ndarray,
+    spacing: Sequence[float],
+    new_spacing: Sequence[float],
+    function_name: str,
+    arguments: dict[str, Any],
+) -> np.ndarray:
+    """Resample an image with the function of nnU-Net that the plan names.
+
+    The new shape is nnU-Net's: rounded, so that the extent changes by at most half a voxel.
+
+    Args:
+        array: (C, A0, A1, A2) float32.
+        spacing, new_spacing: mm per voxel along A0, A1, A2.
+        function_name: in nnunetv2.preprocessing.resampling, e.g. resample_data_or_seg_to_shape.
+        arguments: its keyword arguments, as in the plan.
+
+    Raises:
+        ColipriError: the function is unknown, or the image is thinner than half a new voxel.
+    """
+    # nnU-Net's resampling imports torch (3 s); a run that finds nothing changed never needs it
+    from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+
+    new_shape = compute_new_shape(array.shape[1:], spacing, new_spacing)
+    if min(new_shape) < 1:
+        extent = [round(n * s, 1) for n, s in zip(array.shape[1:], spacing, strict=True)]
+        raise ColipriError(
+            f"the image measures {extent} mm, less than half a voxel of {list(new_spacing)} mm; "
+            "check its spacing with colipri_verify_dataset"
+        )
+    if tuple(new_shape) == array.shape[1:]:
+        return array
+    function = _find_function(function_name)
+    resampled = function(array, new_shape, spacing, new_spacing, **arguments)
+    return np.asarray(resampled, dtype=np.float32)
+
+
+def resampled_affine(
+    affine: np.ndarray, start: Sequence[int], shape: Sequence[int], new_shape: Sequence[int]
+) -> np.ndarray:
+    """Index-to-millimetre matrix of a box after resampling.
+
+    Args:
+        affine: 4x4 of the whole image.
+        start: first voxel of the box in the image.
+        shape, new_shape: voxels of the box before and after resampling. The outer edges of the
+            first and last voxels coincide (align_corners=False), as in nnU-Net's functions.
+    """
+    scale = np.asarray(shape, dtype=float) / np.asarray(new_shape, dtype=float)
+    step = np.eye(4)
+    step[:3, :3] = np.diag(scale)
+    step[:3, 3] = np.asarray(start, dtype=float) + 0.5 * scale - 0.5
+    result: np.ndarray = affine @ step
+    return result
+
+
+def _find_function(name: str) -> Any:
+    from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
+
+    try:
+        return recursive_find_resampling_fn_by_name(name)
+    except RuntimeError as error:
+        raise ColipriError(
+            f"the plan names the resampling function '{name}', which nnunetv2 does not have"
+        ) from error

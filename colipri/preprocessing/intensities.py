@@ -1,11 +1,11 @@
-"""What is stored of the intensities: int16 HU for CT, normalised float16 for everything else.
+"""Stored intensities: int16 HU for CT, normalised float16 for everything else.
 
 CT keeps its Hounsfield units: int16 is lossless to 1 HU (noise is 10 HU and more), compresses 2.7
-times better than float32, and leaves the window to the device, where it can be augmented. Other
-modalities have no absolute scale, so nnU-Net's class for the channel normalises them here, once, on
-the whole case; float16 is enough, because a z-score rarely leaves [-10, 10], where its step is at
-most 0.008 standard deviations. A data set that mixes CT with other channels is stored the second
-way.
+times better than float32, and leaves windowing to the device, where it can be augmented. Other
+modalities have no absolute scale, so they are normalised here by nnU-Net's class for the channel,
+once, on the whole case. float16 is enough, because a z-score rarely leaves [-10, 10], where its
+step is at most 0.008 standard deviations. A data set that mixes CT with other channels is stored as
+normalised float16.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from nnunetv2.preprocessing.normalization import default_normalization_schemes
 
 from colipri.common.errors import ColipriError
 
 if TYPE_CHECKING:
     from colipri.experiment_planning.plans import Configuration, Plans
 
-AIR_HU = -1024  # what padding and rescued paddings (-2000, -3024) become
+AIR_HU = -1024  # padding, including paddings such as -2000 and -3024, becomes this
 MAXIMUM_HU = 3071  # 12 bits above AIR_HU: the range of nearly all scanners; metal saturates
 CT_SCHEME = "CTNormalization"
 
 
 def stores_hounsfield(configuration: Configuration) -> bool:
-    """True where cases are stored in HU and normalised on the device.
+    """True if cases are stored in HU and normalised on the device.
 
     Raises:
         ColipriError: the plan contradicts itself.
@@ -35,7 +36,7 @@ def stores_hounsfield(configuration: Configuration) -> bool:
     if storage == "int16":
         if any(scheme != CT_SCHEME for scheme in schemes):
             raise ColipriError(
-                f"the plan stores int16, which is for Hounsfield units, but normalises by "
+                f"the plan stores int16, which is for Hounsfield units, but normalises with "
                 f"{schemes}; set storage_dtype to float16"
             )
         return True
@@ -45,7 +46,7 @@ def stores_hounsfield(configuration: Configuration) -> bool:
 
 
 def ct_channel_of(configuration: Configuration) -> int | None:
-    """The first channel that the plan treats as a CT, or None."""
+    """The first channel that the plan treats as CT, or None."""
     schemes = list(configuration.raw["normalization_schemes"])
     return schemes.index(CT_SCHEME) if CT_SCHEME in schemes else None
 
@@ -53,22 +54,22 @@ def ct_channel_of(configuration: Configuration) -> int | None:
 def hounsfield_range(configuration: Configuration) -> tuple[int, int]:
     """Lowest and highest HU that are kept, before and after resampling.
 
-    A plan's optional "hounsfield_range" replaces what scanners give, for encoders trained elsewhere
-    (colipri.experiment_planning.presets).
+    A plan's optional "hounsfield_range" replaces the scanners' range, for encoders trained
+    elsewhere (colipri.experiment_planning.presets).
 
     Raises:
-        ColipriError: it is no range of int16.
+        ColipriError: the range does not fit int16.
     """
     low, high = configuration.raw.get("hounsfield_range", (AIR_HU, MAXIMUM_HU))
     if not -(2**15) <= low < high < 2**15:
-        raise ColipriError(f"the plan's hounsfield_range [{low}, {high}] is no range of int16")
+        raise ColipriError(f"the plan's hounsfield_range [{low}, {high}] does not fit int16")
     return int(low), int(high)
 
 
 def padding_value(configuration: Configuration) -> float:
-    """What lies outside the image, in stored units: air for CT, 0 after normalisation.
+    """The value outside the image, in stored units: air for CT, 0 after normalisation.
 
-    0 is what nnU-Net pads with; for a CT channel under the plan's window it is air as well.
+    nnU-Net pads with 0; for a CT channel within the plan's window this is air as well.
     """
     return float(hounsfield_range(configuration)[0]) if stores_hounsfield(configuration) else 0.0
 
@@ -76,14 +77,14 @@ def padding_value(configuration: Configuration) -> float:
 def clip_hounsfield(
     array: np.ndarray, bounds: tuple[int, int] = (AIR_HU, MAXIMUM_HU)
 ) -> np.ndarray:
-    """Float HU within what is stored; paddings far below air become air."""
+    """Clip HU to the stored range; paddings far below air become air."""
     return np.clip(array, *bounds)
 
 
 def to_stored_hounsfield(
     array: np.ndarray, bounds: tuple[int, int] = (AIR_HU, MAXIMUM_HU)
 ) -> np.ndarray:
-    """Rounded int16 HU (interpolation overshoots, hence clipped again)."""
+    """Round HU to int16 (clipped again, because interpolation overshoots)."""
     return np.rint(clip_hounsfield(array, bounds)).astype(np.int16)
 
 
@@ -94,7 +95,9 @@ def normalise(
 
     Args:
         array: float32 (C, A0, A1, A2).
-        mask: bool (A0, A1, A2), the body; used where the plan says use_mask_for_norm.
+        mask: bool (A0, A1, A2), the body; used for channels with use_mask_for_norm.
+        plans: intensity properties per channel.
+        configuration: normalisation scheme per channel.
     """
     outside = np.where(mask, 0, -1).astype(np.int8)
     result = np.empty_like(array, dtype=np.float32)
@@ -110,15 +113,16 @@ def normalise(
 
 
 def to_stored_normalised(array: np.ndarray) -> np.ndarray:
-    """float16; what does not fit (only broken data) saturates instead of becoming infinite."""
+    """Convert to float16; values that do not fit (broken data) saturate instead of overflowing."""
     limit = float(np.finfo(np.float16).max)
     return np.clip(array, -limit, limit).astype(np.float16)
 
 
 def _find_scheme(name: str) -> type:
-    import nnunetv2.preprocessing.normalization.default_normalization_schemes as schemes
 
-    found = getattr(schemes, name, None)
+    found = getattr(default_normalization_schemes, name, None)
     if not isinstance(found, type):
-        raise ColipriError(f"the plan names the normalisation '{name}', which nnunetv2 lacks")
+        raise ColipriError(
+            f"the plan names the normalisation '{name}', which nnunetv2 does not have"
+        )
     return found

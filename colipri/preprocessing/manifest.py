@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
-from colipri.preprocessing.case import (
+from colipri.paths import dataset_id, preprocessed_folder
+from colipri.preprocessing.body_grid import cell_size_of
+from colipri.preprocessing.files import write_reports
+from colipri.preprocessing.intensities import padding_value
+from colipri.preprocessing.records import (
+    STORE_VERSION,
     CaseTask,
-    failure_file,
-    image_digest,
-    metadata_digest,
+    failure_reason,
+    is_current,
+    plans_digest,
     read_record,
 )
-from colipri.preprocessing.cells import cell_size_of
-from colipri.preprocessing.digests import STORE_VERSION, plans_digest
-from colipri.preprocessing.intensities import padding_value
-from colipri.preprocessing.reports_file import write_reports
 from colipri.preprocessing.store import MANIFEST, REPORTS, CaseStore
 
 if TYPE_CHECKING:
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 def collect_records(
     tasks: Sequence[CaseTask],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str], list[str]]:
-    """Sort all cases of a data set by what has become of them.
+    """Sort all cases of a data set by their state.
 
     Returns:
-        Records of the cases that are finished and up to date, reasons of those that were left out
-        with --keep_going, and the cases that nobody has made yet (another part is at it).
+        Records of the cases that are finished and up to date, case -> reason for those skipped with
+        --keep_going, and the cases that are still missing (another part is making them).
     """
     records: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     missing = []
     for task in tasks:
         name = task.case.identifier
-        reason = _failure(task.folder, name)
+        reason = failure_reason(task.folder, name)
         if reason is not None:
             failed[name] = reason
             continue
         record = read_record(task.folder, name)
-        if record is not None and _is_current(record, task):
+        if record is not None and is_current(record, task):
             records[name] = record
         else:
             missing.append(name)
@@ -59,10 +59,16 @@ def write_manifest(
     records: dict[str, dict[str, Any]],
     failed: dict[str, str],
 ) -> None:
-    """Write reports.jsonl, then manifest.json: from then on the folder can be read as a store.
+    """Write reports.jsonl, then manifest.json, which makes the folder a readable store.
 
-    The content depends on the cases alone (no dates, sorted), so that parts of a job array that
+    The content depends only on the cases (sorted, no dates), so that parts of a job array that
     finish at the same time write the same bytes.
+
+    Args:
+        plans, configuration: that the cases were made with.
+        folder: of the store.
+        records: case -> its record.
+        failed: case -> why it was skipped.
     """
     reports = {name: record["report"] for name, record in records.items() if record["report"]}
     write_reports(folder / REPORTS, reports)
@@ -86,13 +92,16 @@ def write_manifest(
 
 
 def check_preprocessed(dataset_name: str, plans: Plans, configuration_name: str) -> CaseStore:
-    """The store of a configuration, after checking that it is whole and made with this plan.
+    """The store of a configuration, after checking that it is complete and made with this plan.
+
+    Args:
+        dataset_name: Dataset101_ChestCT.
+        plans: the plan it must have been made with.
+        configuration_name: in the plan.
 
     Raises:
-        ColipriError: never preprocessed, not finished, or made with other numbers.
+        ColipriError: the store was never made, is not finished, or was made with a different plan.
     """
-    from colipri.paths import dataset_id, preprocessed_folder
-
     configuration = plans.configuration(configuration_name)
     folder = preprocessed_folder() / dataset_name / configuration.raw["data_identifier"]
     command = f"colipri_preprocess -d {dataset_id(dataset_name)} -c {configuration_name}"
@@ -106,38 +115,19 @@ def check_preprocessed(dataset_name: str, plans: Plans, configuration_name: str)
         )
     store = CaseStore(folder)
     if store.manifest.get("store_version") != STORE_VERSION:
-        raise ColipriError(f"{folder} was written by another version of colipri; run {command}")
+        raise ColipriError(f"{folder} was written by a different version of colipri; run {command}")
     if store.manifest["plans_digest"] != plans_digest(plans, configuration):
         raise ColipriError(
-            f"{folder} was preprocessed with other numbers than the plan of {configuration_name} "
-            f"says now (spacing, resampling or normalisation); run {command}"
+            f"{folder} was preprocessed with a different plan of {configuration_name} (spacing, "
+            f"resampling or normalisation have changed); run {command}"
         )
     if not store.manifest["cases"]:
-        raise ColipriError(f"{folder} holds no case at all; run {command} and see what it reports")
+        raise ColipriError(f"{folder} contains no cases; run {command} and see what it reports")
     return store
 
 
-def _is_current(record: dict[str, Any], task: CaseTask) -> bool:
-    try:
-        return record["image_digest"] == image_digest(task) and record.get(
-            "metadata_digest"
-        ) == metadata_digest(task.case)
-    except ColipriError:  # a source file has vanished: the case must be made, and will say so
-        return False
-
-
-def _failure(folder: Path, case: str) -> str | None:
-    path = failure_file(folder, case)
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["problem"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{path} cannot be read"
-
-
 def _entry(record: dict[str, Any]) -> dict[str, Any]:
-    """What training needs to know of a case without opening its files."""
+    """What training needs to know about a case without opening its files."""
     image = record["image"]
     return {
         "subject": record["subject"],

@@ -1,4 +1,4 @@
-"""All cases of a data set into the store: parallel, in parts, and the same files after any kill."""
+"""Preprocess all cases of a data set: in parallel, in parts, and resumable after any kill."""
 
 from __future__ import annotations
 
@@ -13,24 +13,17 @@ from typing import TYPE_CHECKING, cast
 from colipri.common.atomic import TEMPORARY_MARK, atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.common.parallel import Outcome, default_num_processes, run_parallel
-from colipri.preprocessing.case import (
-    CaseResult,
-    CaseTask,
-    case_files,
-    failure_file,
-    preprocess_case,
-)
-from colipri.preprocessing.image import preprocess_image
-from colipri.preprocessing.manifest import check_preprocessed, collect_records, write_manifest
+from colipri.paths import preprocessed_folder
+from colipri.preprocessing.case import CaseResult, preprocess_case
+from colipri.preprocessing.manifest import collect_records, write_manifest
+from colipri.preprocessing.records import CaseTask, case_files, failure_file
 from colipri.preprocessing.store import MANIFEST, REPORTS, CaseStore
+from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 
 if TYPE_CHECKING:
     from colipri.experiment_planning.plans import Plans
-    from colipri.raw_dataset.dataset import RawDataset
 
 logger = logging.getLogger(__name__)
-
-__all__ = ["check_preprocessed", "preprocess_dataset", "preprocess_image"]
 
 # mkstemp's eight letters between the mark and the name of the file that was to be written
 _PARTIAL = re.compile(re.escape(TEMPORARY_MARK) + r"[^-]{8}-(.+)")
@@ -47,24 +40,24 @@ def preprocess_dataset(
 ) -> dict[str, CaseStore | None]:
     """Preprocess the cases of a data set in one or more configurations of a plan.
 
-    Cases that are finished are skipped, if their source files and the plan are still the same.
+    Finished cases are skipped if their source files and the plan have not changed.
 
     Args:
         dataset: loaded, or its number or name.
+        plans: of this data set.
         configurations: names in the plan; None means all.
         num_processes: None means colipri.common.parallel.default_num_processes.
-        num_parts, part_id: work on every ``num_parts``-th case only, from ``part_id`` on. Whichever
-            part finishes last writes the manifest.
-        keep_going: leave broken cases out (listed in manifest.json under "failed").
+        num_parts, part_id: process only every ``num_parts``-th case, starting at ``part_id``. The
+            part that finishes last writes the manifest.
+        keep_going: skip broken cases (listed in manifest.json under "failed").
 
     Returns:
-        Per configuration its store, or None while other parts are still at work.
+        Configuration -> its store, or None while other parts are still running.
 
     Raises:
         ColipriError: a case is broken (without ``keep_going``; what is finished stays), all cases
             are, or the folder cannot be written to.
     """
-    from colipri.raw_dataset.dataset import load_raw_dataset
 
     if not 0 <= part_id < num_parts:
         raise ColipriError(
@@ -91,7 +84,7 @@ def preprocess_dataset(
 
 
 def _check_identifiers(identifiers: Sequence[str]) -> None:
-    """Case names become file names, which must not collide with the store's own."""
+    """Case names become file names, which must not collide with the store's own files."""
     if not identifiers:
         raise ColipriError("the data set has no cases")
     reserved = {Path(MANIFEST).stem, Path(REPORTS).stem}
@@ -104,8 +97,7 @@ def _check_identifiers(identifiers: Sequence[str]) -> None:
 
 
 def _target_folder(dataset: RawDataset) -> Path:
-    """$colipri_preprocessed/DatasetXXX, with the dataset.json that training needs."""
-    from colipri.paths import preprocessed_folder
+    """Create $colipri_preprocessed/DatasetXXX with the dataset.json that training needs."""
 
     target = preprocessed_folder() / dataset.name
     atomic_write_json(target / "dataset.json", dataset.dataset_json)
@@ -126,7 +118,7 @@ def _preprocess_configuration(
     name, folder = first.configuration.raw["data_identifier"], first.folder
     mine = tasks[part_id::num_parts]
     _remove_leftovers(folder, mine, alone=num_parts == 1)
-    counts = {"kept": 0, "described": 0, "made": 0}
+    counts = {"unchanged": 0, "metadata_updated": 0, "written": 0}
     try:
         outcomes = run_parallel(preprocess_case, mine, num_processes, f"Preprocessing {name}")
         with closing(cast("Generator[Outcome[CaseTask, CaseResult], None, None]", outcomes)):
@@ -135,22 +127,22 @@ def _preprocess_configuration(
                 if status is not None:
                     counts[status] += 1
     except KeyboardInterrupt:
-        # at once, not after the cases that the workers have begun; those are made anew next time
+        # stop at once, not after the cases in progress; the next run makes those again
         _stop_workers()
         _remove_leftovers(folder, mine, alone=num_parts == 1)
         raise
     logger.info(
-        "%s: %d cases made, %d only described anew, %d already finished",
+        "%s: %d cases written, %d only with new metadata, %d unchanged",
         name,
-        counts["made"],
-        counts["described"],
-        counts["kept"],
+        counts["written"],
+        counts["metadata_updated"],
+        counts["unchanged"],
     )
     return _finish(tasks, keep_going)
 
 
 def _stop_workers() -> None:
-    """End this process's workers, whatever they are at."""
+    """Terminate this process's workers."""
     workers = multiprocessing.active_children()
     for worker in workers:
         worker.terminate()
@@ -159,10 +151,10 @@ def _stop_workers() -> None:
 
 
 def _status(outcome: Outcome[CaseTask, CaseResult], keep_going: bool) -> str | None:
-    """What became of a case; None if it is broken and left out.
+    """The status of a case; None if it is broken and skipped.
 
     Raises:
-        ColipriError: the case is broken and the run does not keep going, or nothing can be written.
+        ColipriError: the case is broken and ``keep_going`` is off, or the store is not writable.
     """
     if outcome.result is not None:
         if outcome.result.problem is not None:
@@ -173,10 +165,8 @@ def _status(outcome: Outcome[CaseTask, CaseResult], keep_going: bool) -> str | N
     if not problem.startswith(f"case {case}:"):
         problem = f"case {case}: {problem}"
     if not keep_going:
-        raise ColipriError(
-            f"{problem} (finished cases are kept; --keep_going leaves broken cases out)"
-        )
-    logger.error("%s; left out", problem)
+        raise ColipriError(f"{problem} (finished cases are kept; --keep_going skips broken cases)")
+    logger.error("%s; skipped", problem)
     atomic_write_json(failure_file(outcome.item.folder, case), {"case": case, "problem": problem})
     return None
 
@@ -188,8 +178,8 @@ def _finish(tasks: Sequence[CaseTask], keep_going: bool) -> CaseStore | None:
     records, failed, missing = collect_records(tasks)
     if missing:
         logger.info(
-            "%s: %d of %d cases are other parts' and not finished yet; the last part, or this "
-            "command without --num_parts, completes the folder",
+            "%s: %d of %d cases belong to other parts and are not finished yet; the last part, or "
+            "this command without --num_parts, completes the folder",
             name,
             len(missing),
             len(tasks),
@@ -204,12 +194,12 @@ def _finish(tasks: Sequence[CaseTask], keep_going: bool) -> CaseStore | None:
         )
     write_manifest(first.plans, first.configuration, first.folder, records, failed)
     if failed:
-        logger.warning("%s: %d cases are left out, see manifest.json", name, len(failed))
+        logger.warning("%s: %d cases are skipped, see manifest.json", name, len(failed))
     return CaseStore(first.folder)
 
 
 def _remove_leftovers(folder: Path, tasks: Sequence[CaseTask], alone: bool) -> None:
-    """Delete half-written files of killed runs, of these cases only: other parts may be writing."""
+    """Delete partial files of killed runs, for these cases only: other parts may be writing."""
     mine = {MANIFEST, REPORTS} if alone else set()
     for task in tasks:
         case = task.case.identifier

@@ -1,12 +1,12 @@
-"""Preprocessed cases on disk: blosc2 arrays that are read in crops, properties, structured reports.
+"""Preprocessed cases on disk: arrays that are read in crops, properties and structured reports.
 
 <data_identifier>/
-    manifest.json       what the folder holds and how it was made; a folder without it is not
-                        finished and is never read
+    manifest.json       what the folder contains and how it was made; a folder without it is
+                        unfinished and is never read
     <case>.b2nd         (C, S0, S1, S2) int16 HU or normalised float16
-    <case>_tokens.b2nd  (K0, K1, K2) uint8, body per cell (colipri.preprocessing.cells)
+    <case>_tokens.b2nd  (K0, K1, K2) uint8, body per cell (colipri.preprocessing.body_grid)
     <case>.json         geometry, source, checksums, metadata of the case
-    reports.jsonl       one object a case: {"case": ..., "sections": {...}}
+    reports.jsonl       one object per case: {"case": ..., "sections": {...}}
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ import numpy as np
 
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
-from colipri.preprocessing.blosc2_files import open_array
-from colipri.preprocessing.cells import crop_padded, tokens_of_crop
-from colipri.preprocessing.digests import sha256_of_file
-from colipri.preprocessing.reports_file import ReportsFile
+from colipri.preprocessing.body_grid import crop_padded, tokens_of_crop
+from colipri.preprocessing.files import ReportsFile, open_array
 
 if TYPE_CHECKING:
     from colipri.text.structured_report import StructuredReport
@@ -34,8 +32,8 @@ REPORTS = "reports.jsonl"
 class CaseStore:
     """The cases of one data set in one configuration.
 
-    Making one reads nothing, and a pickle of one is its folder, so that worker processes can be
-    handed a store. Nothing stays open between calls.
+    Creating an instance reads nothing, and only its folder is pickled, so that it can be passed to
+    worker processes. No file stays open between calls.
 
     Args:
         folder: $colipri_preprocessed/DatasetXXX/<data_identifier>.
@@ -60,7 +58,7 @@ class CaseStore:
             path = self.folder / MANIFEST
             if not path.is_file():
                 raise ColipriError(
-                    f"{self.folder} is no finished preprocessed data; run colipri_preprocess again"
+                    f"preprocessing of {self.folder} is not finished; run colipri_preprocess again"
                 )
             self._manifest = read_json(path)
         return self._manifest
@@ -70,7 +68,7 @@ class CaseStore:
         return sorted(self.manifest["cases"])
 
     def record(self, case: str) -> dict[str, Any]:
-        """What the manifest knows of a case.
+        """The manifest's entry of a case.
 
         subject, study, split, dataset, findings, has_report, shape, files with sizes and checksums.
         """
@@ -100,15 +98,16 @@ class CaseStore:
     def read_crop(
         self, case: str, start: Sequence[int], size: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Read a crop; only the chunks that it touches are decompressed.
+        """Read a crop; only the chunks that it overlaps are decompressed.
 
         Args:
-            start: first voxel per axis; may be negative or so large that the crop ends outside.
-            size: voxels per axis, a multiple of the token patch.
+            case: the case's identifier.
+            start: first voxel along each axis; may be negative, or the crop may end outside.
+            size: voxels along each axis, a multiple of the token patch.
 
         Returns:
             image: (C, *size) in stored type and units, padded with ``pad_value`` (air).
-            body: bool (*size / token patch), True where the token patch holds body.
+            body: bool (*size / token patch), True where the token patch contains body.
 
         Raises:
             ColipriError: the case is missing or its file is damaged; the message names both.
@@ -116,25 +115,14 @@ class CaseStore:
         manifest = self.manifest
         token_patch = manifest["token_patch_size"]
         if any(length % step for length, step in zip(size, token_patch, strict=True)):
-            raise ColipriError(f"crop size {list(size)} is no multiple of tokens of {token_patch}")
+            raise ColipriError(
+                f"crop size {list(size)} is not a multiple of the token patch {token_patch}"
+            )
         image = crop_padded(
             _Readable(self._path(case, ".b2nd"), case), start, size, manifest["pad_value"]
         )
-        cells = _Readable(self._path(case, "_tokens.b2nd"), case)[...]
-        return image, tokens_of_crop(cells, manifest["cell_size"], start, size, token_patch)
-
-    def damaged_files(self, case: str) -> list[str]:
-        """Names of the case's files whose size or checksum is not the manifest's."""
-        damaged = []
-        for name, expected in self.record(case)["files"].items():
-            path = self.folder / name
-            if (
-                not path.is_file()
-                or path.stat().st_size != expected["bytes"]
-                or sha256_of_file(path) != expected["sha256"]
-            ):
-                damaged.append(name)
-        return damaged
+        body_grid = _Readable(self._path(case, "_tokens.b2nd"), case)[...]
+        return image, tokens_of_crop(body_grid, manifest["cell_size"], start, size, token_patch)
 
     def _path(self, case: str, ending: str) -> Path:
         self.record(case)
@@ -142,7 +130,7 @@ class CaseStore:
 
 
 class _Readable:
-    """A blosc2 file as crop_padded takes it; reading errors name the case and the file."""
+    """A blosc2 file as a Volume for crop_padded; reading errors name the case and the file."""
 
     def __init__(self, path: Path, case: str) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""One case of a raw data set: images, report, label, and whom it belongs to."""
+"""One case of a raw data set: images, report, label, and the patient it belongs to."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Case:
     Attributes:
         identifier: unique in the data set; a file name's stem.
         subject: the patient; no subject is ever on two sides of a split.
-        study: reconstructions of one scan share it, and the report.
-        split: "train", "val", "test", or "" (left to the framework).
+        study: shared, like the report, by all reconstructions of one scan.
+        split: "train", "val", "test", or "" (decided by the framework).
         images: one path per channel; a DICOM series is its folder.
         report: .txt or .json; None for an image-only case.
         label: segmentation, if any.
         findings: label name -> 1, 0 or None (unknown).
-        dataset: name of the data set that holds it (differs from the collection's).
+        dataset: name of the data set that holds it (a member, if the case is in a collection).
     """
 
     identifier: str

@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.paths import dataset_id, find_dataset_name, raw_folder
 from colipri.raw_dataset.cases import Case
-from colipri.raw_dataset.collection import merge_descriptions
-from colipri.raw_dataset.folders import Subfolders
-from colipri.raw_dataset.problems import ProblemHandler, TableProblem, refuse
-from colipri.raw_dataset.rows import RowReader
-from colipri.raw_dataset.table import FIXED_COLUMNS, read_cases_table
-
-__all__ = ["Case", "RawDataset", "load_raw_dataset", "read_description"]
+from colipri.raw_dataset.description import merge_descriptions, read_description
+from colipri.raw_dataset.rows import RowReader, Subfolders
+from colipri.raw_dataset.table import (
+    ProblemHandler,
+    TableProblem,
+    read_cases_table,
+    refuse,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RawDataset:
 
     Attributes:
         name: Dataset101_ChestCT.
-        folder: where it lies.
+        folder: of the data set.
         dataset_json: the content of dataset.json.
         cases: sorted by identifier.
     """
@@ -42,7 +42,7 @@ class RawDataset:
 
     @property
     def finding_names(self) -> list[str]:
-        """The findings that cases.csv has columns for; empty without labels."""
+        """The findings with a column in cases.csv; empty if there are none."""
         return list(self.dataset_json.get("findings", []))
 
 
@@ -53,11 +53,11 @@ def load_raw_dataset(
 
     Args:
         id_or_name_or_folder: 101, "Dataset101_ChestCT" or a path.
-        on_problem: what to do with a mistake in cases.csv; the verification collects them.
+        on_problem: called for each mistake in cases.csv; the verification collects them.
 
     Raises:
-        ColipriError: there is no such data set or its dataset.json is wrong; by the default
-            handler also anything wrong in cases.csv. One line says what and where.
+        ColipriError: there is no such data set or its dataset.json is wrong; with the default
+            handler also for any mistake in cases.csv. One line says what and where.
     """
     candidate = Path(str(id_or_name_or_folder))
     if candidate.is_absolute() or (candidate / "dataset.json").is_file():
@@ -73,40 +73,10 @@ def load_raw_dataset(
     return RawDataset(folder.name, folder, description, tuple(cases))
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """The content of dataset.json, checked (a member list, or channels and file ending)."""
-    path = folder / "dataset.json"
-    description = read_json(path)
-    if not isinstance(description, dict):
-        raise ColipriError(f"{path} must be an object with channel_names and file_ending")
-    if "members" in description:
-        members = description["members"]
-        if not (isinstance(members, list) and members and all(isinstance(m, str) for m in members)):
-            raise ColipriError(f"{path}: members must be a list of data set names")
-        return description
-    for key, kind in (("channel_names", dict), ("file_ending", str)):
-        if not isinstance(description.get(key), kind) or not description[key]:
-            raise ColipriError(
-                f"{path} needs '{key}', for example "
-                + ('{"0": "CT"}' if key == "channel_names" else '".nii.gz"')
-            )
-    channels = description["channel_names"]
-    if set(channels) != {str(number) for number in range(len(channels))}:
-        raise ColipriError(f'{path}: channel_names must be numbered "0", "1", ...')
-    findings = description.get("findings", [])
-    if not isinstance(findings, list) or not all(isinstance(name, str) for name in findings):
-        raise ColipriError(f"{path}: findings must be a list of names")
-    if len(set(findings)) != len(findings) or set(findings) & set(FIXED_COLUMNS):
-        raise ColipriError(
-            f"{path}: findings must differ from each other and from {', '.join(FIXED_COLUMNS)}"
-        )
-    return description
-
-
 def _read_cases(
     folder: Path, description: dict[str, Any], on_problem: ProblemHandler
 ) -> list[Case]:
-    """Cases of the table, or of the folder where there is no table."""
+    """Cases from the table, or from the folder if there is no table."""
     table = folder / "cases.csv"
     subfolders = Subfolders(folder)
     if table.is_file():
@@ -123,7 +93,7 @@ def _read_cases(
 def _rows_from_folders(
     subfolders: Subfolders, description: dict[str, Any], on_problem: ProblemHandler
 ) -> list[dict[str, str]]:
-    """Without cases.csv every image is a case of its own subject; imagesTs is the test split."""
+    """Without cases.csv every image is a case with its own subject; imagesTs is the test split."""
     ending = "_0000" + description["file_ending"]
     rows: dict[str, dict[str, str]] = {}
     for images, split in (("imagesTr", ""), ("imagesTs", "test")):
@@ -142,7 +112,7 @@ def _rows_from_folders(
 def _load_collection(
     folder: Path, description: dict[str, Any], on_problem: ProblemHandler
 ) -> RawDataset:
-    """Members side by side; ids and subjects get the member's number, findings are united."""
+    """Cases of all members; names get the member's number as prefix, findings are united."""
     where = str(folder / "dataset.json")
     names: list[str] = description["members"]
     if len(set(names)) != len(names) or folder.name in names:
@@ -170,7 +140,7 @@ def _load_collection(
 
 
 def _with_prefix(prefix: str, on_problem: ProblemHandler) -> ProblemHandler:
-    """A handler for a member's problems, which are reported under the collection's case names."""
+    """A handler that reports a member's problems under the collection's case names."""
 
     def handle(problem: TableProblem) -> None:
         on_problem(replace(problem, case=prefix + problem.case if problem.case else ""))

@@ -11,7 +11,7 @@ import pandas as pd
 from colipri.common.atomic import TEMPORARY_MARK
 from colipri.common.errors import ColipriError
 from colipri.raw_dataset.dataset import load_raw_dataset
-from colipri.raw_dataset.folders import REPORT_ENDINGS
+from colipri.raw_dataset.rows import REPORT_ENDINGS
 from colipri.text.reports.cleaning import decode_report
 from colipri.text.reports.report import ReportSource, known_section
 

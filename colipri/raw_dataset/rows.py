@@ -1,4 +1,4 @@
-"""From a row of cases.csv to a case: where its image, report and label map lie."""
+"""From a row of cases.csv to a case: where its images, report and label map are."""
 
 from __future__ import annotations
 
@@ -6,10 +6,62 @@ import os
 from pathlib import Path
 from typing import Any
 
+from colipri.common.atomic import TEMPORARY_MARK
+from colipri.common.errors import ColipriError
 from colipri.raw_dataset.cases import SPLITS, Case
-from colipri.raw_dataset.folders import REPORT_ENDINGS, Subfolders
-from colipri.raw_dataset.problems import ProblemHandler, TableProblem
-from colipri.raw_dataset.table import parse_finding, parse_split
+from colipri.raw_dataset.table import ProblemHandler, TableProblem, parse_finding, parse_split
+
+REPORT_ENDINGS = (".txt", ".json")
+_HELD_OUT = {"imagesTr": "imagesTs", "reportsTr": "reportsTs", "labelsTr": "labelsTs"}
+
+
+class Subfolders:
+    """Names of the files in imagesTr, imagesTs, reportsTr, ... of one data set.
+
+    Each folder is listed once: testing every file by itself takes minutes for 50,000 cases on a
+    network drive.
+
+    Args:
+        folder: $colipri_raw/DatasetXXX_Name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._names: dict[str, frozenset[str]] = {}
+
+    def names(self, subfolder: str) -> frozenset[str]:
+        """File names in a subfolder; empty if it does not exist."""
+        if subfolder not in self._names:
+            try:
+                listed = [entry.name for entry in os.scandir(self.folder / subfolder)]
+            except (FileNotFoundError, NotADirectoryError):
+                listed = []
+            except OSError as error:
+                where = self.folder / subfolder
+                raise ColipriError(f"{where} cannot be listed: {error.strerror}") from error
+            self._names[subfolder] = frozenset(
+                name for name in listed if not name.startswith((TEMPORARY_MARK, "._", ".DS_Store"))
+            )
+        return self._names[subfolder]
+
+    def find(self, kind: str, split: str, names: tuple[str, ...]) -> list[Path]:
+        """Find files in the folder of a kind, for a test case also in its held-out folder.
+
+        A held-out file comes first. A broken symbolic link counts as found, so that it is reported
+        later instead of being ignored.
+
+        Args:
+            kind: "imagesTr", "reportsTr" or "labelsTr".
+            split: the case's split; "test" also searches imagesTs, reportsTs or labelsTs.
+            names: candidate file names.
+        """
+        places = (_HELD_OUT[kind], kind) if split == "test" else (kind,)
+        return [
+            self.folder / place / name
+            for place in places
+            for name in names
+            if name in self.names(place)
+        ]
 
 
 class RowReader:
@@ -18,8 +70,8 @@ class RowReader:
     Args:
         folder: $colipri_raw/DatasetXXX_Name.
         description: the content of dataset.json.
-        subfolders: what lies in it.
-        on_problem: what to do with mistakes.
+        subfolders: of the same folder.
+        on_problem: called for every mistake.
     """
 
     def __init__(
@@ -37,11 +89,11 @@ class RowReader:
         self._ending: str = description["file_ending"]
 
     def case(self, row: dict[str, str]) -> Case:
-        """The case of a row; after a problem with the safest value (unknown, no split)."""
+        """The case of a row; a wrong value is replaced by the safest one (unknown, no split)."""
         identifier = row["case"]
         split = parse_split(row.get("split", ""))
         if split is None:
-            what = f"split '{row['split']}' is none of {', '.join(filter(None, SPLITS))}"
+            what = f"split '{row['split']}' is not one of {', '.join(filter(None, SPLITS))}"
             self._problem("split_unknown", identifier, what)
             split = ""
         return Case(
@@ -99,9 +151,9 @@ class RowReader:
         return found[0] if found else None
 
     def _path(self, name: str, case: str) -> Path:
-        """Absolute paths are meant; relative ones must stay inside the data set.
+        """Resolve a path: absolute ones as they are; relative ones must stay in the data set.
 
-        Symbolic links are not followed for that: linking an archive into imagesTr is fine.
+        Symbolic links are not resolved for this check: linking an archive into imagesTr is fine.
         """
         path = Path(name).expanduser()
         if path.is_absolute():

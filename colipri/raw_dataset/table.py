@@ -1,4 +1,9 @@
-"""cases.csv: one row a case, read strictly: a misread table corrupts everything after it."""
+"""cases.csv, one row per case, read strictly: a misread table corrupts everything after it.
+
+Mistakes go to a handler. The default one raises at the first mistake. The verification's handler
+collects them, and reading continues with the safest value (unknown, no split, ...), so that one
+pass finds all mistakes.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +11,60 @@ import csv
 import difflib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+from colipri.common.errors import ColipriError
 from colipri.raw_dataset.cases import SPLITS
-from colipri.raw_dataset.problems import ProblemHandler, TableProblem, refuse
+from colipri.raw_dataset.verification.codes import CODES
 
 FIXED_COLUMNS = ("case", "subject", "study", "split", "image", "report")
 _UNKNOWN = ("", "nan", "na", "n/a", "none", "null", "-1")
 _VALUES = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 
 
+@dataclass(frozen=True)
+class TableProblem:
+    """One mistake.
+
+    Attributes:
+        code: a key of CODES.
+        case: the case's identifier; "" if it concerns the whole data set.
+        file: the file that contains it.
+        what: what is wrong.
+    """
+
+    code: str
+    case: str
+    file: Path
+    what: str
+
+
+ProblemHandler = Callable[[TableProblem], None]
+
+
+def refuse(problem: TableProblem) -> NoReturn:
+    """Raise an error for the mistake: the handler of everything but the verification.
+
+    Raises:
+        ColipriError: always; one line with file, case, what is wrong and what to do.
+    """
+    where = f"{problem.file}, case {problem.case}" if problem.case else str(problem.file)
+    raise ColipriError(f"{where}: {problem.what}; {CODES[problem.code].remedy}")
+
+
 def read_cases_table(
     path: Path, finding_names: Sequence[str], on_problem: ProblemHandler = refuse
 ) -> list[dict[str, str]]:
-    """Rows of cases.csv with exactly the known columns.
+    """Read the rows of cases.csv, whose columns must all be known.
 
     Args:
         path: comma or semicolon separated, UTF-8 (with or without byte order mark).
         finding_names: the data set's findings; each needs a column.
-        on_problem: what to do with an unreadable file, a missing ``case`` column, unknown columns,
-            rows of another length, duplicate and nameless cases; rows with a problem are left out.
+        on_problem: called for an unreadable file, a missing ``case`` column, unknown columns, rows
+            of the wrong length, and duplicate or unnamed cases; rows with a problem are skipped.
 
     Raises:
         ColipriError: by the default handler, at the first problem.
@@ -57,7 +95,7 @@ def read_cases_table(
 
 
 def parse_split(value: str) -> str | None:
-    """ "train", "val", "test" or "" as it is; None for anything else."""
+    """The value itself if it is "train", "val", "test" or ""; otherwise None."""
     return value if value in SPLITS else None
 
 
@@ -76,7 +114,7 @@ def parse_finding(value: str) -> int | None:
 
 
 def _read_lines(path: Path, on_problem: ProblemHandler) -> list[tuple[int, list[str]]]:
-    """Line number (of the row's end, as editors count) and cells of every row."""
+    """Line number (of the row's last line, counted from 1) and cells of every row."""
     what = ""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -96,7 +134,7 @@ def _read_lines(path: Path, on_problem: ProblemHandler) -> list[tuple[int, list[
     try:
         return [(reader.line_num, row) for row in reader]
     except csv.Error as error:
-        what = f"line {reader.line_num} is no CSV ({error})"
+        what = f"line {reader.line_num} is not valid CSV ({error})"
         on_problem(TableProblem("cases_csv_invalid", "", path, what))
         return []
 
@@ -106,15 +144,15 @@ def _row_values(
 ) -> dict[str, str] | None:
     if len(row) != len(header):
         what = (
-            f"line {number} has {len(row)} columns, the header {len(header)} (a comma in a value "
-            "needs quotes)"
+            f"line {number} has {len(row)} columns, the header has {len(header)} (put a value that "
+            "contains a comma in quotes)"
         )
         on_problem(TableProblem("case_row_invalid", "", path, what))
         return None
     values = {name: cell.strip() for name, cell in zip(header, row, strict=True)}
     case = values["case"]
     if not case or "/" in case or "\\" in case or case.startswith("."):
-        what = f"line {number}: '{case}' is no case name (it is a file's stem)"
+        what = f"line {number}: '{case}' is not a valid case name (it must be a file's stem)"
         on_problem(TableProblem("case_row_invalid", "", path, what))
         return None
     return values

@@ -1,12 +1,12 @@
-"""Writing a raw data set: reports, cases.csv and dataset.json, each whole or absent.
+"""Writing a raw data set: reports, cases.csv and dataset.json, each complete or absent.
 
-What a converter does, in this order (dataset.json last: without it nothing takes the folder for a
-data set, so a converter that was killed leaves no half of one behind):
+A converter calls, in this order (dataset.json last: a folder without it is not a data set, so a
+converter that was killed never leaves an incomplete one behind):
 
     counts = write_cases(folder, (CaseRow("scan_1", subject="p1", images=[scan]) for ...), findings)
     write_dataset_json(folder, {"0": "CT"}, ".nii.gz", findings, counts, licence="CC BY 4.0")
 
-Rows are streamed: an archive of any length needs the memory of its case names only.
+Rows are streamed: only the case names are held in memory, however long the archive is.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ CHANNEL_SEPARATOR = "|"
 
 @dataclass(frozen=True)
 class CaseRow:
-    """A row of cases.csv, still to be written.
+    """A row of cases.csv to write.
 
     Attributes:
         case: unique; a file name's stem (no slash, no leading dot).
-        subject: the patient; empty: the case is a patient of its own.
-        study: reconstructions of one scan share it; empty: the case is a study of its own.
-        split: "train", "val", "test", or "" (left to the framework).
-        images: one path per channel; a DICOM series is its folder. Empty: the image lies in
+        subject: the patient; if empty, the case is its own patient.
+        study: shared by reconstructions of one scan; if empty, the case is its own study.
+        split: "train", "val", "test", or "" (decided by the framework).
+        images: one path per channel; a DICOM series is its folder. If empty, the image is in
             imagesTr (imagesTs for a test case) under the case's name.
-        report: .txt or .json; None: none, or the one in reportsTr under the case's name.
-        findings: name -> 1, 0 or None (unknown); what is missing is unknown.
+        report: .txt or .json; None if there is none, or if it is in reportsTr under the case's
+            name.
+        findings: name -> 1, 0 or None (unknown); missing names are unknown.
     """
 
     case: str
@@ -56,7 +57,7 @@ def write_cases(
     """Write cases.csv; paths inside ``folder`` become relative, others absolute.
 
     Args:
-        folder: $colipri_raw/DatasetXXX_Name; created where missing.
+        folder: $colipri_raw/DatasetXXX_Name; created if missing.
         rows: in any order, consumed once; cases.csv keeps the order.
         finding_names: the columns after the fixed ones, as in dataset.json.
 
@@ -64,7 +65,7 @@ def write_cases(
         The number of cases per split, e.g. {"train": 80, "val": 10, "test": 10, "": 0}.
 
     Raises:
-        ColipriError: a row that could not be read back, named; cases.csv is then as it was before.
+        ColipriError: a row could not be read back; it is named, and cases.csv stays unchanged.
     """
     folder = Path(folder)
     _check_finding_names(finding_names)
@@ -96,9 +97,9 @@ def write_dataset_json(
     """Write dataset.json, with the keys that nnU-Net v2 reads as well.
 
     Args:
-        folder: $colipri_raw/DatasetXXX_Name; created where missing.
+        folder: $colipri_raw/DatasetXXX_Name; created if missing.
         channel_names: {"0": "CT"}; a channel called CT holds HU.
-        file_ending: ".nii.gz"; of the files under the cases' own names.
+        file_ending: ".nii.gz"; of the files that are named like their cases.
         finding_names: as given to :func:`write_cases`.
         num_cases: what :func:`write_cases` returned (numTraining is all but test), or a number.
         more: any other key: licence, reference, description, release, labels, ...
@@ -134,9 +135,15 @@ def write_report(
 ) -> Path:
     """Write a report under the case's name: text as .txt, sections as .json.
 
+    Args:
+        folder: $colipri_raw/DatasetXXX_Name; created if missing.
+        case: the case's identifier.
+        report: text, or section name -> text.
+        split: of the case; reports of test cases go to reportsTs.
+
     Returns:
-        reportsTr/<case>.txt or .json (reportsTs for a test case); a report of the other kind that
-        an earlier run left is removed, because two reports of one case are an error.
+        reportsTr/<case>.txt or .json (reportsTs for a test case). A report of the other kind that
+        an earlier run left is removed, because two reports for one case are an error.
     """
     base = Path(folder) / ("reportsTs" if split == "test" else "reportsTr")
     text, sections = base / f"{case}.txt", base / f"{case}.json"
@@ -154,18 +161,20 @@ def _check_finding_names(names: Sequence[str]) -> None:
         if name in FIXED_COLUMNS:
             raise ColipriError(f"a finding cannot be called '{name}': cases.csv has that column")
         if not name or name != name.strip() or "\n" in name:
-            raise ColipriError(f"'{name}' is no name for a finding (empty, or blanks around it)")
+            raise ColipriError(
+                f"'{name}' is not a valid finding name (it is empty or has spaces around it)"
+            )
     if len(set(names)) != len(names):
         raise ColipriError("a finding is named twice: " + ", ".join(names))
 
 
 def _check_row(row: CaseRow, seen: set[str], finding_names: Sequence[str]) -> None:
-    """Everything that reading would refuse."""
+    """Raise for everything that could not be read back."""
     case = row.case
     if not case or case != case.strip() or case.startswith("."):
-        raise ColipriError(f"'{case}' is no case name (it is a file's stem)")
+        raise ColipriError(f"'{case}' is not a valid case name (it must be a file's stem)")
     if any(character in case for character in "/\\\n\r"):
-        raise ColipriError(f"'{case}' is no case name (no slashes, no line breaks)")
+        raise ColipriError(f"'{case}' is not a valid case name (no slashes, no line breaks)")
     if case in seen:
         raise ColipriError(f"case '{case}' is written twice; case names must be unique")
     seen.add(case)
@@ -183,8 +192,8 @@ def _cells(folder: Path, row: CaseRow, finding_names: Sequence[str]) -> list[str
     for image in images:
         if CHANNEL_SEPARATOR in image:
             raise ColipriError(
-                f"case {row.case}: the path '{image}' holds a '|', which separates channels; "
-                "rename it, or make a symbolic link without"
+                f"case {row.case}: the path '{image}' contains '|', which separates channels; "
+                "rename it, or use a symbolic link without it"
             )
     findings = [row.findings.get(name) for name in finding_names]
     return [
@@ -199,10 +208,10 @@ def _cells(folder: Path, row: CaseRow, finding_names: Sequence[str]) -> list[str
 
 
 def path_in_table(folder: Path | str, path: Path | str) -> str:
-    """How cases.csv writes a path: relative to ``folder`` if it lies inside, otherwise absolute.
+    """A path as cases.csv stores it: relative to ``folder`` if it is inside, otherwise absolute.
 
-    A relative ``path`` is meant from ``folder``. Symbolic links are kept as they are: an archive
-    that is mounted elsewhere tomorrow is still found through its link.
+    A relative ``path`` is relative to ``folder``. Symbolic links are not resolved: an archive that
+    is mounted elsewhere tomorrow is still found through its link.
     """
     base = Path(os.path.normpath(Path(folder).absolute()))
     whole = Path(os.path.normpath(base / Path(path).expanduser()))

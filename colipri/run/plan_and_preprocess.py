@@ -91,7 +91,7 @@ def _verify(name: str, options: argparse.Namespace) -> None:
     import logging
 
     from colipri.paths import preprocessed_folder
-    from colipri.raw_dataset.verification import verify_dataset, write_verification
+    from colipri.raw_dataset.verification.verify import verify_dataset, write_verification
 
     result = verify_dataset(name, options.np)
     folder = preprocessed_folder() / name

@@ -84,7 +84,7 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
     from colipri.checkpoints.checkpoint_file import load_checkpoint
     from colipri.common.registry import find_class
     from colipri.experiment_planning.plans import load_plans
-    from colipri.imageio.orientation import DEFAULT_ORIENTATION
+    from colipri.imageio.image import DEFAULT_ORIENTATION
     from colipri.paths import find_dataset_name
     from colipri.training.options import RunOptions
     from colipri.training.run_folder import (

@@ -12,7 +12,7 @@ from colipri.run.cli import make_parser, run_command
 from colipri.run.planning_options import add_dataset_option, check_processes
 
 if TYPE_CHECKING:
-    from colipri.raw_dataset.verification import Verification
+    from colipri.raw_dataset.verification.issues import Verification
 
 DESCRIPTION = """\
 Look at every image, report and row of a data set and name all problems in one pass: truncated
@@ -49,7 +49,7 @@ def verify(options: argparse.Namespace) -> int:
     """Verify each data set; 1 if any has an error."""
     from colipri.common.atomic import atomic_write_json
     from colipri.paths import find_dataset_name
-    from colipri.raw_dataset.verification import verify_dataset
+    from colipri.raw_dataset.verification.verify import verify_dataset
 
     check_processes(options.np)
     names = [find_dataset_name(dataset) for dataset in options.d]  # all exist before work begins

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from colipri.checkpoints.adaptation_plan import checkpoint_entry
 from colipri.checkpoints.checkpoint_file import load_checkpoint
 from colipri.common.errors import ColipriError
-from colipri.imageio.orientation import DEFAULT_ORIENTATION
+from colipri.imageio.image import DEFAULT_ORIENTATION
 from colipri.training.random_state import RandomState
 from colipri.training.sharding import whole_optimizer_state, whole_state
 

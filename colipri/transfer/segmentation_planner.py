@@ -13,7 +13,7 @@ from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
 from colipri.checkpoints.weight_file import CT_SCHEME, REORIENTING_READER
 from colipri.common.errors import ColipriError
 from colipri.common.sizes import show_sizes
-from colipri.imageio.orientation import DEFAULT_ORIENTATION
+from colipri.imageio.image import DEFAULT_ORIENTATION
 from colipri.transfer.fine_tuning import FINE_TUNING
 from colipri.transfer.nnunet_dataset import SegmentationDataset
 from colipri.transfer.oriented_headers import (

@@ -10,7 +10,7 @@ import numpy as np
 
 from colipri.common.atomic import atomic_path, atomic_write_json, atomic_write_text, read_json
 from colipri.dataset_conversion.semi_synthetic_chest.study import Study, StudyPlan, make_study
-from colipri.imageio.whole_files import require_whole
+from colipri.imageio.integrity import require_whole
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from colipri.common.atomic import atomic_write_bytes, atomic_write_json
-from colipri.preprocessing.blosc2_files import compress
-from colipri.preprocessing.reports_file import write_reports
+from colipri.preprocessing.files import compress, write_reports
 from colipri.preprocessing.store import CaseStore
 from colipri.text.reports.report import Report
 from colipri.text.structured_report import structure_report
@@ -28,9 +27,9 @@ def write_store(folder: Path, cases: Mapping[str, Mapping[str, Any]]) -> CaseSto
     for name, case in cases.items():
         array = case.get("array")
         if array is not None:
-            cells = np.ones([-(-n // 4) for n in array.shape[1:]], dtype=np.uint8)
+            body_grid = np.ones([-(-n // 4) for n in array.shape[1:]], dtype=np.uint8)
             atomic_write_bytes(folder / f"{name}.b2nd", compress(array, (16, 16, 16)))
-            atomic_write_bytes(folder / f"{name}_tokens.b2nd", compress(cells, None))
+            atomic_write_bytes(folder / f"{name}_tokens.b2nd", compress(body_grid, None))
         text = case.get("report")
         if text is not None:
             reports[name] = structure_report(Report({"findings": text})).to_dict()

@@ -18,7 +18,7 @@ from conversion import SCANS, report_rows, summary
 
 from colipri.dataset_conversion.ct_rate_tables import FINDINGS, METADATA
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
-from colipri.raw_dataset.verification import verify_dataset
+from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.run.convert_dataset import main
 from colipri.text.reports.report import read_report
 

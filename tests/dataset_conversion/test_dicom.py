@@ -24,7 +24,7 @@ from dicom_writing import (
 )
 
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
-from colipri.raw_dataset.verification import verify_dataset
+from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.run.convert_dataset import main
 from colipri.text.reports.report import read_report
 
@@ -68,7 +68,7 @@ def test_an_export_becomes_a_data_set(workspace: Workspace, export: Path) -> Non
     content = summary(data.folder)
     assert content["reasons"] == {
         "a localiser": 1,
-        "it is no DICOM file": 1,
+        "it is not a DICOM file": 1,
         "a text that belongs to no study": 1,
     }
 
@@ -179,7 +179,7 @@ def test_defects_stop_the_conversion_unless_told_otherwise(
         "slices are missing": 1,
         "two series are mixed under one UID": 1,
         "its pixels cannot be read": 1,
-        "the values are no HU": 1,
+        "the values are not HU": 1,
         "too few slices": 1,
     }
     problems = [row["reason"] for row in report_rows(data.folder) if row["status"] == "problem"]

@@ -12,7 +12,7 @@ from conversion import SCANS, report_rows, summary
 from colipri.dataset_conversion.nlst import study_date
 from colipri.dataset_conversion.nlst_reconstructions import kernel_of
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
-from colipri.raw_dataset.verification import verify_dataset
+from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.run.convert_dataset import main
 
 

@@ -14,7 +14,7 @@ from conftest import Workspace
 from conversion import SCANS, summary
 
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
-from colipri.raw_dataset.verification import verify_dataset
+from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.run.convert_dataset import main
 
 _NAMES = """

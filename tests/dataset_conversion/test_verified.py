@@ -11,7 +11,7 @@ import pytest
 from conftest import Workspace
 from conversion import real_scans
 
-from colipri.raw_dataset.verification import verify_dataset
+from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.run.convert_dataset import main
 
 REPORT = "FINDINGS: Scan {number}. No pleural effusion.\n\nIMPRESSION: No finding {number}.\n"

@@ -175,7 +175,7 @@ def test_the_command_knows_the_presets() -> None:
 
 def test_presets_change_what_is_stored() -> None:
     """A store made under one plan is not taken for another's."""
-    from colipri.preprocessing.digests import plans_digest
+    from colipri.preprocessing.records import plans_digest
 
     plans = _plans("colipri")
     digest = plans_digest(plans, plans.configuration("3d_lowres"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colipri.imageio.body import body_bounding_box, body_mask, find_ct_channel, mask_box
+from colipri.imageio.body import body_mask, find_ct_channel, mask_box
 
 SPACING = (3.0, 3.0, 3.0)
 
@@ -40,7 +40,7 @@ def test_mask_is_the_trunk_with_its_lungs_and_not_the_table(table: bool) -> None
 
 def test_box_follows_the_trunk_and_the_margin() -> None:
     volume, trunk = _chest()
-    box = body_bounding_box(volume, SPACING, margin_mm=6)
+    box = mask_box(body_mask(volume, SPACING), SPACING, margin_mm=6)
     truth = mask_box(trunk, SPACING)
     for (start, stop), (true_start, true_stop) in zip(box, truth, strict=True):
         assert start <= true_start and stop >= true_stop

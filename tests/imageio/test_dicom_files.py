@@ -13,11 +13,11 @@ import SimpleITK as sitk
 from dicom_writing import expected, report_dataset, save, write_series
 
 from colipri.common.errors import ColipriError
-from colipri.imageio.dicom_files import LeftOut, read_file, walk_files
-from colipri.imageio.dicom_headers import Instance
-from colipri.imageio.dicom_pixels import read_volume
-from colipri.imageio.dicom_reports import is_report, merge_reports, read_structured_report
-from colipri.imageio.dicom_series import find_series
+from colipri.imageio.dicom.files import SkippedFile, read_file, walk_files
+from colipri.imageio.dicom.headers import Instance
+from colipri.imageio.dicom.pixels import read_volume
+from colipri.imageio.dicom.reports import is_report, merge_reports, read_structured_report
+from colipri.imageio.dicom.series import find_series
 
 TEXT = "Kein Pleuraerguss: \u00e4ltere Narbe, 3.5 mm."
 
@@ -59,7 +59,7 @@ def test_paths_that_lead_out_of_an_archive_are_refused(tmp_path: Path) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     found = read_file(tmp_path / "a.zip") + read_file(tmp_path / "a.tar")
-    refused = [item for item in found if isinstance(item, LeftOut)]
+    refused = [item for item in found if isinstance(item, SkippedFile)]
     assert [type(item) for item in found].count(Instance) == 1
     assert sum("leads out of the archive" in item.reason for item in refused) == 10
     assert refused[-1].reason == "it is a link or a device inside an archive"
@@ -70,16 +70,16 @@ def test_damaged_archives_and_files(tmp_path: Path) -> None:
     archive = _archive(write_series(tmp_path / "in"), tmp_path / "a.zip")
     archive.write_bytes(archive.read_bytes()[:-200])
     (item,) = read_file(archive)
-    assert isinstance(item, LeftOut)
+    assert isinstance(item, SkippedFile)
     assert "damaged or encrypted" in item.reason
     (tmp_path / "notes.txt").write_text("no DICOM")
     (item,) = read_file(tmp_path / "notes.txt")
-    assert isinstance(item, LeftOut)
-    assert item.reason == "it is no DICOM file"
+    assert isinstance(item, SkippedFile)
+    assert item.reason == "it is not a DICOM file"
     file = write_series(tmp_path / "cut", [30])[0]
     file.write_bytes(file.read_bytes()[:300])
     (item,) = read_file(file)
-    assert isinstance(item, LeftOut)
+    assert isinstance(item, SkippedFile)
     assert item.reason.startswith(("its header is damaged", "it has no SOP class"))
 
 
@@ -90,7 +90,7 @@ def test_link_loops_end(tmp_path: Path) -> None:
     (tmp_path / "tree" / "again").symlink_to(tmp_path / "tree" / "scan", target_is_directory=True)
     found = list(walk_files(tmp_path / "tree"))
     assert len([item for item in found if isinstance(item, Path)]) == 3
-    reasons = sorted(item.reason for item in found if isinstance(item, LeftOut))
+    reasons = sorted(item.reason for item in found if isinstance(item, SkippedFile))
     assert (
         reasons
         == ["a broken link or a special file"]

@@ -12,11 +12,10 @@ from dicom_writing import expected, real_volume, save, slice_dataset, with_synta
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from colipri.common.errors import ColipriError
-from colipri.imageio.dicom import read_series
-from colipri.imageio.dicom_files import read_file
-from colipri.imageio.dicom_headers import Instance
-from colipri.imageio.dicom_pixels import read_volume
-from colipri.imageio.dicom_series import find_series
+from colipri.imageio.dicom.files import read_file
+from colipri.imageio.dicom.headers import Instance
+from colipri.imageio.dicom.pixels import read_series, read_volume
+from colipri.imageio.dicom.series import find_series
 
 SLICES = range(30, 35)
 
@@ -93,7 +92,7 @@ def test_fractional_slope_gives_float(tmp_path: Path) -> None:
 
 def test_stored_values_without_rescale_are_no_hu(tmp_path: Path) -> None:
     write_series(tmp_path, SLICES, RescaleSlope=None, RescaleIntercept=None)
-    with pytest.raises(ColipriError, match="the values are no HU: they go from 24 to"):
+    with pytest.raises(ColipriError, match="the values are not HU: they range from 24 to"):
         read_series(tmp_path)
 
 

@@ -12,14 +12,13 @@ from dicom_writing import expected, save, slice_dataset, uid, write_series
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from colipri.common.errors import ColipriError
-from colipri.imageio.dicom import read_series
-from colipri.imageio.dicom_files import LeftOut, read_file, walk_files
-from colipri.imageio.dicom_headers import Instance
-from colipri.imageio.dicom_pixels import read_volume
-from colipri.imageio.dicom_series import Series, find_series
+from colipri.imageio.dicom.files import SkippedFile, read_file, walk_files
+from colipri.imageio.dicom.headers import Instance
+from colipri.imageio.dicom.pixels import read_series, read_volume
+from colipri.imageio.dicom.series import Series, find_series
 
 
-def _find(folder: Path, **options: Any) -> tuple[list[Series], list[LeftOut]]:
+def _find(folder: Path, **options: Any) -> tuple[list[Series], list[SkippedFile]]:
     found = [item for file in walk_files(folder) if isinstance(file, Path)
              for item in read_file(file)]  # fmt: skip
     instances = [item for item in found if isinstance(item, Instance)]
@@ -29,7 +28,7 @@ def _find(folder: Path, **options: Any) -> tuple[list[Series], list[LeftOut]]:
     return series, left_out
 
 
-def _reasons(left_out: list[LeftOut]) -> str:
+def _reasons(left_out: list[SkippedFile]) -> str:
     return "; ".join(part.reason for part in left_out)
 
 

@@ -14,10 +14,9 @@ from preprocessing.small_dataset import phantom, write_image
 
 import colipri.dataset_conversion.semi_synthetic_chest as shipped
 from colipri.common.errors import ColipriError
-from colipri.imageio.orientation import orientation_of
+from colipri.imageio.image import orientation_of
+from colipri.imageio.integrity import StatedGeometry, TruncatedImageError, stated_geometry
 from colipri.imageio.reading import read_header, read_image
-from colipri.imageio.stated_geometry import StatedGeometry, stated_geometry
-from colipri.imageio.whole_files import TruncatedImageError
 
 SCAN = Path(shipped.__file__).parent / "scans" / "cip_ct64.nii.gz"
 
@@ -112,7 +111,7 @@ def test_channels(tmp_path: Path) -> None:
     image = read_image([tmp_path / "a.nrrd", tmp_path / "b.nrrd"])
     np.testing.assert_array_equal(image.array, np.stack([phantom(0), phantom(1)]))
     write_image(tmp_path / "b.nrrd", phantom(1), (6.0, 5.0, 4.5))
-    with pytest.raises(ColipriError, match=r"b\.nrrd lies elsewhere in space than .*a\.nrrd"):
+    with pytest.raises(ColipriError, match=r"b\.nrrd does not match .*a\.nrrd"):
         read_image([tmp_path / "a.nrrd", tmp_path / "b.nrrd"])
     write_image(tmp_path / "b.nrrd", phantom(1)[1:])
     with pytest.raises(ColipriError, match=r"b\.nrrd has shape"):
@@ -132,7 +131,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     SimpleITK.WriteImage(series, str(tmp_path / "two.nii.gz"))
     with pytest.raises(ColipriError, match=r"two\.nii\.gz has 4 dimensions"):
         read_image(tmp_path / "two.nii.gz")
-    with pytest.raises(ColipriError, match="no image file was named"):
+    with pytest.raises(ColipriError, match="no image file was given"):
         read_image([])
 
 

@@ -168,7 +168,7 @@ def test_raw_route_when_the_store_does_not_fit(
     """A model with another spacing may not use the store; it says so and reads the images."""
     other = ColipriPredictor.from_checkpoint(write_checkpoint(tmp_path / "other.pth"))
     other.configuration.raw["spacing"] = [9.0, 9.0, 9.0]
-    with pytest.raises(ColipriError, match="preprocessed with other numbers"):
+    with pytest.raises(ColipriError, match="preprocessed with a different plan"):
         collect_cases(other, 950, "preprocessed")
     with caplog.at_level(logging.INFO, logger="colipri"):
         collection = collect_cases(other, 950)

@@ -35,7 +35,7 @@ def test_values_type_and_spacing() -> None:
     assert np.allclose(properties["spacing"], 6.0, rtol=0.05)
     low, high = properties["crop_box"][1]
     assert low >= 4 and high <= 36  # the table (row 2) is not in the box
-    assert properties["body_cells"].shape == tuple(-(-n // 4) for n in array.shape[1:])
+    assert properties["body_grid"].shape == tuple(-(-n // 4) for n in array.shape[1:])
 
 
 def test_same_voxels_as_nnunet_without_resampling() -> None:
@@ -102,13 +102,13 @@ def test_affine_points_at_the_same_place_in_the_patient() -> None:
     assert np.allclose(there, image.affine @ [19, 10, 13, 1], atol=0.3)
 
 
-def test_body_cells_hold_the_lungs_and_not_the_air_beside_the_trunk() -> None:
+def test_body_grid_holds_the_lungs_and_not_the_air_beside_the_trunk() -> None:
     plans = make_plans(spacing=[5.0, 5.0, 4.0])
     array, properties = preprocess_image(
         _image(phantom(0)), plans, plans.configuration(CONFIGURATION)
     )
-    cells = properties["body_cells"].astype(bool)
-    voxels = cells.repeat(4, 0).repeat(4, 1).repeat(4, 2)
+    body_grid = properties["body_grid"].astype(bool)
+    voxels = body_grid.repeat(4, 0).repeat(4, 1).repeat(4, 2)
     voxels = voxels[: array.shape[1], : array.shape[2], : array.shape[3]]
     assert voxels[array[0] > -600].all()
     middle = array.shape[1] // 2, array.shape[2] // 2
@@ -158,8 +158,8 @@ def test_axes_of_a_file_come_out_superior_anterior_right(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"orientation": "RAS"}, "oriented RAS, the plan is SAR"),
-        ({"array": np.zeros((2, 8, 8, 8), np.float32)}, "2 channels, the plan 1"),
+        ({"orientation": "RAS"}, "orientation RAS, the plan has SAR"),
+        ({"array": np.zeros((2, 8, 8, 8), np.float32)}, "2 channels, the plan has 1"),
         ({"array": np.full((1, 8, 8, 8), np.nan, np.float32)}, "NaN or infinity"),
         ({"spacing": (0.001, 0.001, 0.001)}, "less than half a voxel"),
     ],
@@ -180,7 +180,7 @@ def test_images_that_cannot_be_used(change: dict, message: str) -> None:
         ({"normalization_schemes": ["ZScoreNormalization"]}, "set storage_dtype to float16"),
         (
             {"normalization_schemes": ["Magic"], "storage_dtype": "float16"},
-            "'Magic', which nnunetv2 lacks",
+            "'Magic', which nnunetv2 does not have",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from raw_dataset.small_raw_dataset import SmallRawDataset, scan
 from colipri.common.errors import ColipriError
 from colipri.raw_dataset.collection import findings_unknown_in, join_datasets
 from colipri.raw_dataset.dataset import load_raw_dataset
-from colipri.raw_dataset.verification import verify_dataset
+from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.raw_dataset.writing import CaseRow, write_cases, write_dataset_json
 
 
@@ -71,7 +71,7 @@ def test_what_may_not_be_joined(workspace: Workspace) -> None:
         ([101, 401], 101, "A", "101 is the number of a member"),
         ([101, 401], 201, "X", "201 is the number of Dataset201_MR"),
         ([101, 999], 902, "X", "no data set has the number 999"),
-        ([101, 401], 902, "a/b", "is no data set name"),
+        ([101, 401], 902, "a/b", "is not a valid data set name"),
     ):
         with pytest.raises(ColipriError, match=message):
             join_datasets(datasets, number, name)
@@ -87,8 +87,8 @@ def test_members_that_are_changed_afterwards(workspace: Workspace) -> None:
     (folder / "dataset.json").write_text(json.dumps(description))
     with pytest.raises(ColipriError, match="only images of the same modality"):
         load_raw_dataset(901)
-    (finding,) = verify_dataset(901, 1).findings
-    assert finding.code == "dataset_json_invalid" and "Dataset201_B" in finding.message
+    (issue,) = verify_dataset(901, 1).issues
+    assert issue.code == "dataset_json_invalid" and "Dataset201_B" in issue.message
 
 
 def test_verification_looks_across_members(workspace: Workspace) -> None:
@@ -106,9 +106,9 @@ def test_verification_looks_across_members(workspace: Workspace) -> None:
     second.save()
     join_datasets([101, 201], 901, "Both")
     result = verify_dataset(901, 1)
-    assert [(finding.code, finding.case) for finding in result.findings] == [
+    assert [(issue.code, issue.case) for issue in result.issues] == [
         ("finding_value_unknown", "201_a"),
         ("image_duplicate_sides", "101_b"),
         ("report_unlisted", ""),
     ]
-    assert "201_b (test)" in result.findings[1].message
+    assert "201_b (test)" in result.issues[1].message

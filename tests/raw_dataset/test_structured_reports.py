@@ -21,7 +21,7 @@ from colipri.raw_dataset.structured_reports import (
     load_structured_report,
     load_structured_reports,
 )
-from colipri.raw_dataset.verification import verify_dataset
+from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.run.structure_reports import main as structure_reports
 
 
@@ -78,13 +78,13 @@ def test_a_report_that_changed_is_an_error_for_every_reader(raw: Path) -> None:
         preprocess_dataset(901, make_plans(), num_processes=1)
     with pytest.raises(ColipriError, match=message):
         collect_cases(Any, NAME, "raw").cases["a"].report()  # type: ignore[arg-type]
-    issues = [i for i in verify_dataset(NAME, 1).findings if i.code == "report_not_structured"]
+    issues = [i for i in verify_dataset(NAME, 1).issues if i.code == "report_not_structured"]
     assert [issue.case for issue in issues] == ["a"]
 
 
 def test_the_verification_looks_again_after_the_file_has_changed(raw: Path) -> None:
     def codes() -> set[str]:
-        return {issue.code for issue in verify_dataset(NAME, 1).findings}
+        return {issue.code for issue in verify_dataset(NAME, 1).issues}
 
     assert "report_not_structured" not in codes()
     path = _edit(raw, dict)

@@ -14,8 +14,8 @@ from conftest import Workspace
 from raw_dataset.breakages import patch_nifti
 from raw_dataset.small_raw_dataset import NAME, SmallRawDataset, scan, voxels, with_voxels
 
-from colipri.raw_dataset.verification import verify_dataset, write_verification
-from colipri.raw_dataset.verification_findings import SHOWN_PER_CODE
+from colipri.raw_dataset.verification.issues import SHOWN_PER_CODE
+from colipri.raw_dataset.verification.verify import verify_dataset, write_verification
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def data(workspace: Workspace) -> SmallRawDataset:
 def codes(data: SmallRawDataset, processes: int = 1) -> list[str]:
     """Codes of all findings after saving."""
     data.save()
-    return [finding.code for finding in verify_dataset(NAME, processes).findings]
+    return [issue.code for issue in verify_dataset(NAME, processes).issues]
 
 
 def test_all_problems_in_one_pass_and_the_same_in_parallel(data: SmallRawDataset) -> None:
@@ -118,7 +118,7 @@ def test_more_or_fewer_dimensions(data: SmallRawDataset) -> None:
     path = data.write_image("a", sitk.JoinSeries([image, image + 1]))
     assert codes(data) == ["image_not_3d"]
     result = verify_dataset(NAME, 1)
-    assert "64 x 59 x 79 x 2" in result.findings[0].message
+    assert "64 x 59 x 79 x 2" in result.issues[0].message
     data.write_image("a", sitk.JoinSeries([image]))  # a fourth axis of length one is harmless
     assert codes(data) == []
     rgb = sitk.Compose([sitk.Cast(image, sitk.sitkUInt8)] * 3)
@@ -170,7 +170,7 @@ def test_symbolic_links(data: SmallRawDataset, tmp_path: Path) -> None:
     data.report("b").unlink()
     data.report("b").symlink_to(tmp_path / "unmounted.txt")
     assert codes(data) == ["image_missing", "report_missing"]
-    messages = [finding.message for finding in verify_dataset(NAME, 1).findings]
+    messages = [issue.message for issue in verify_dataset(NAME, 1).issues]
     assert f"a link to {archive}, which does not exist" in messages[0]
     assert f"a link to {tmp_path / 'unmounted.txt'}, which does not exist" in messages[1]
 
@@ -196,7 +196,7 @@ def test_a_file_that_is_not_compressed_despite_its_name(data: SmallRawDataset) -
 
     data.image("a").write_bytes(gzip.decompress(data.image("a").read_bytes()))
     assert codes(data) == ["image_unreadable"]
-    assert "not compressed despite its name" in verify_dataset(NAME, 1).findings[0].message
+    assert "not compressed despite its name" in verify_dataset(NAME, 1).issues[0].message
 
 
 def test_duplicates_are_found_in_other_formats_and_orders(data: SmallRawDataset) -> None:
@@ -209,8 +209,8 @@ def test_duplicates_are_found_in_other_formats_and_orders(data: SmallRawDataset)
     data.row("b")["image"] = "imagesTr/copy.nrrd"
     data.image("b").unlink()
     assert codes(data) == ["image_duplicate_sides"]
-    finding = verify_dataset(NAME, 1).findings[0]
-    assert "b (val)" in finding.message
+    issue = verify_dataset(NAME, 1).issues[0]
+    assert "b (val)" in issue.message
     sitk.WriteImage(image + 1, str(path))
     assert codes(data) == []
 

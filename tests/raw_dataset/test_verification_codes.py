@@ -12,8 +12,8 @@ from raw_dataset.small_raw_dataset import NAME, SCANS, SmallRawDataset
 
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.dataset import RawDataset
-from colipri.raw_dataset.verification import _look_at_cases, verify_dataset
-from colipri.raw_dataset.verification_codes import CODES, SEVERITIES
+from colipri.raw_dataset.verification.codes import CODES, SEVERITIES
+from colipri.raw_dataset.verification.verify import _check_cases, verify_dataset
 from colipri.raw_dataset.writing import CaseRow, write_cases, write_dataset_json, write_report
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "documentation" / "raw_format.md"
@@ -28,12 +28,12 @@ def test_every_code_is_found(workspace: Workspace, code: str) -> None:
     if code not in AFTER_SAVE:
         data.save()
     result = verify_dataset(NAME, 1)
-    found = [finding for finding in result.findings if finding.code == code]
-    assert found, [finding.message for finding in result.findings]
+    found = [issue for issue in result.issues if issue.code == code]
+    assert found, [issue.message for issue in result.issues]
     assert (found[0].case, found[0].file) == (case, str(file))
     assert found[0].severity == CODES[code].severity
     assert found[0].message.endswith("; " + CODES[code].remedy)
-    assert {finding.code for finding in result.errors} - {code} == ALSO[code]
+    assert {issue.code for issue in result.errors} - {code} == ALSO[code]
     assert found[0].message in result.to_text() and code in result.to_text()
 
 
@@ -41,7 +41,7 @@ def test_all_codes_have_a_breakage() -> None:
     assert set(BREAKAGES) == set(CODES) - {"check_failed"}  # that one is tested below
 
 
-def test_clean_data_set_has_no_findings(workspace: Workspace) -> None:
+def test_clean_data_set_has_no_issues(workspace: Workspace) -> None:
     folder = workspace.raw / "Dataset402_Clean"
     names = [
         path.name[:-7] for path in sorted(SCANS.glob("*.nii.gz")) if "anatomy" not in path.name
@@ -56,13 +56,13 @@ def test_clean_data_set_has_no_findings(workspace: Workspace) -> None:
     counts = write_cases(folder, rows, ["nodule"])
     write_dataset_json(folder, {"0": "CT"}, ".nii.gz", ["nodule"], counts)
     result = verify_dataset(402, 2)
-    assert result.findings == () and result.num_cases == len(names) == 6
+    assert result.issues == () and result.num_cases == len(names) == 6
     assert result.to_text() == "Dataset402_Clean: 6 cases, 0 errors, 0 warnings, 0 notes"
 
 
 def test_small_data_set_is_clean_before_it_is_broken(workspace: Workspace) -> None:
     SmallRawDataset(workspace.raw).save()
-    assert verify_dataset(NAME, 1).findings == ()
+    assert verify_dataset(NAME, 1).issues == ()
 
 
 def test_failure_of_a_check_is_a_finding_and_harms_no_other_case(workspace: Workspace) -> None:
@@ -70,10 +70,10 @@ def test_failure_of_a_check_is_a_finding_and_harms_no_other_case(workspace: Work
     broken = Case("broken", "p", "s", "", (None,))  # type: ignore[arg-type]
     good = Case("good", "q", "t", "", (data.image("a"),))
     dataset = RawDataset(NAME, data.folder, data.description, (broken, good))
-    results = _look_at_cases(dataset, 1)
-    assert [finding.code for finding in results["broken"].findings] == ["check_failed"]
-    assert "AttributeError" in results["broken"].findings[0].message
-    assert results["good"].findings == [] and results["good"].image_digest
+    results = _check_cases(dataset, 1)
+    assert [issue.code for issue in results["broken"].issues] == ["check_failed"]
+    assert "AttributeError" in results["broken"].issues[0].message
+    assert results["good"].issues == [] and results["good"].image_digest
 
 
 def test_documentation_has_the_same_table() -> None:

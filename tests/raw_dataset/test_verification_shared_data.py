@@ -8,7 +8,7 @@ import pytest
 from conftest import Workspace
 
 from colipri.dataset_conversion.semi_synthetic_chest.build import build_dataset
-from colipri.raw_dataset.verification import verify_dataset
+from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.raw_dataset.writing import CaseRow, write_cases, write_dataset_json
 
 CTS = (
@@ -49,7 +49,7 @@ def test_only_the_scan_with_wrong_spacing_is_an_error(
     (error,) = result.errors
     assert error.code == "spacing_contradicts_position"
     assert "innereye_chest_ct" in error.file and "2.99 mm" in error.message
-    noted = {(f.code, Path(f.file).parent.name) for f in result.findings if f != error}
+    noted = {(f.code, Path(f.file).parent.name) for f in result.issues if f != error}
     assert noted == {
         ("extent_small", "lidc_idri_0314"),  # 12 slices of 1 mm
         ("hu_padding", "crlm_ct"),  # -3024
@@ -63,10 +63,10 @@ def test_brain_mr_passes(workspace: Workspace, shared_data: Path) -> None:
     counts = write_cases(folder, [CaseRow(path.name[:-12], images=[path]) for path in images])
     write_dataset_json(folder, {"0": "MRI"}, ".nii.gz", (), counts)
     result = verify_dataset(404, 1)
-    assert result.errors == () and {f.code for f in result.findings} == {"no_reports"}
+    assert result.errors == () and {f.code for f in result.issues} == {"no_reports"}
 
 
 @pytest.mark.slow
 def test_semi_synthetic_set_passes(workspace: Workspace) -> None:
     build_dataset(workspace.raw / "Dataset405_Chest", "Dataset405_Chest", 12, 0, 1)
-    assert verify_dataset(405, 2).findings == ()
+    assert verify_dataset(405, 2).issues == ()

@@ -61,13 +61,13 @@ def test_paths_inside_are_relative(folder: Path) -> None:
     ("row", "message"),
     [
         (CaseRow("a"), "case 'a' is written twice"),
-        (CaseRow(""), "is no case name"),
-        (CaseRow("x/y"), "is no case name"),
-        (CaseRow(".x"), "is no case name"),
+        (CaseRow(""), "is not a valid case name"),
+        (CaseRow("x/y"), "is not a valid case name"),
+        (CaseRow(".x"), "is not a valid case name"),
         (CaseRow("x", split="dev"), "case x: split 'dev'"),
         (CaseRow("x", findings={"other": 1}), "finding 'other' is not among"),
         (CaseRow("x", findings={"effusion": 2}), "'effusion' is 2"),
-        (CaseRow("x", images=["a|b.nrrd"]), "holds a '|'"),
+        (CaseRow("x", images=["a|b.nrrd"]), "contains '|'"),
     ],
 )
 def test_wrong_rows_leave_the_old_table(folder: Path, row: CaseRow, message: str) -> None:
@@ -108,7 +108,7 @@ def test_a_second_report_replaces_the_first(folder: Path) -> None:
         (({"0": "CT"}, "nii.gz"), "must begin with a dot"),
         (({"0": "CT"}, ".nii.gz", ["split"]), "cannot be called 'split'"),
         (({"0": "CT"}, ".nii.gz", ["a", "a"]), "named twice"),
-        (({"0": "CT"}, ".nii.gz", [" a"]), "no name for a finding"),
+        (({"0": "CT"}, ".nii.gz", [" a"]), "not a valid finding name"),
     ],
 )
 def test_wrong_descriptions(folder: Path, arguments: tuple, message: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from conftest import Workspace
 from raw_dataset.small_raw_dataset import NAME, SmallRawDataset, scan, voxels, with_voxels
 
-from colipri.raw_dataset.verification import verify_dataset
+from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.run.verify_dataset import main
 
 
@@ -155,7 +155,7 @@ def test_killed_and_run_again(workspace: Workspace) -> None:
     done = {path: path.stat().st_mtime_ns for path in kept.glob("[!.]*.json")}
     assert 2 <= len(done) < 12, "killed too late to prove anything"
     result = verify_dataset(401, 1)
-    assert [(found.code, found.case) for found in result.findings] == [("report_short", "c4")]
+    assert [(found.code, found.case) for found in result.issues] == [("report_short", "c4")]
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert len(list(kept.glob("[!.]*.json"))) == 12
     data.write_image("c0", scan("cip_ct64"))

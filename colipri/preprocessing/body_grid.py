@@ -1,9 +1,9 @@
-"""The body on a coarse grid, and which token patches of any crop hold body.
+"""The body on a coarse grid, and which token patches of a crop contain body.
 
-A crop may start at any voxel, so tokens of a crop do not line up with anything that could be stored
-per token. The body is therefore stored per *cell* of half a token patch (4 voxels). A token is body
-if any cell that it overlaps is body: exact where the crop starts on a cell, and otherwise at most
-one cell (3 voxels) generous at the border, so that no body is ever dropped.
+A crop may start at any voxel, so its tokens do not align with anything that could be stored per
+token. The body is therefore stored per *cell* of half a token patch (4 voxels). A token is body if
+any cell that it overlaps is body. This is exact for crops that start on a cell; otherwise it
+includes at most 3 more voxels at the border, so that no body is ever dropped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 
 class Volume(Protocol):
-    """(C, A0, A1, A2) that can be read in parts: a numpy array, or an array on disk."""
+    """An array (C, A0, A1, A2) that can be read in parts: from numpy, or on disk."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -30,15 +30,15 @@ class Volume(Protocol):
 
 
 def cell_size_of(token_patch: Sequence[int]) -> tuple[int, int, int]:
-    """Edge of a cell in voxels per axis: half a token patch (a whole one if that is odd)."""
+    """Voxels per cell along each axis: half a token patch, or all of it if its size is odd."""
     a, b, c = (size // 2 if size % 2 == 0 else size for size in token_patch)
     return (a, b, c)
 
 
-def cells_of_mask(
+def body_grid_of_mask(
     mask: np.ndarray, resampled_shape: Sequence[int], cell_size: Sequence[int]
 ) -> np.ndarray:
-    """Cells that hold any body, after resampling.
+    """The cells that contain body, after resampling.
 
     Args:
         mask: bool (A0, A1, A2), before resampling.
@@ -48,38 +48,40 @@ def cells_of_mask(
     Returns:
         uint8 (ceil(S0 / cell), ...): 1 = body.
     """
-    cells = mask
+    body_grid = mask
     for axis in range(3):
         count = -(-resampled_shape[axis] // cell_size[axis])
         scale = mask.shape[axis] / resampled_shape[axis]
         ends = np.arange(count + 1) * cell_size[axis] * scale
         first = np.minimum(np.floor(ends[:-1]).astype(np.intp), mask.shape[axis] - 1)
         last = np.clip(np.ceil(ends[1:]).astype(np.intp) - 1, first, mask.shape[axis] - 1)
-        # reduceat covers first to next first; a voxel that straddles the end is both cells'
-        cells = np.logical_or.reduceat(cells, first, axis=axis) | np.take(cells, last, axis=axis)
-    return cells.astype(np.uint8)
+        # reduceat covers first to next first; a voxel across a boundary belongs to both cells
+        body_grid = np.logical_or.reduceat(body_grid, first, axis=axis) | np.take(
+            body_grid, last, axis=axis
+        )
+    return body_grid.astype(np.uint8)
 
 
 def tokens_of_crop(
-    cells: np.ndarray,
+    body_grid: np.ndarray,
     cell_size: Sequence[int],
     start: Sequence[int],
     size: Sequence[int],
     token_patch: Sequence[int],
 ) -> np.ndarray:
-    """Which token patches of a crop hold body.
+    """Which token patches of a crop contain body.
 
     Args:
-        cells: (K0, K1, K2), as :func:`cells_of_mask` makes them.
+        body_grid: (K0, K1, K2), as :func:`body_grid_of_mask` makes them.
         cell_size: voxels per cell.
-        start: first voxel of the crop per axis; may be negative (padding).
+        start: first voxel of the crop along each axis; may be negative (padding).
         size: voxels of the crop per axis, a multiple of ``token_patch``.
         token_patch: voxels per token.
 
     Returns:
-        bool (size / token_patch): False where the token is outside air or padding only.
+        bool (size / token_patch): False if the token contains only outside air or padding.
     """
-    tokens = cells.astype(bool)
+    tokens = body_grid.astype(bool)
     for axis in range(3):
         first_voxel = start[axis] + np.arange(size[axis] // token_patch[axis]) * token_patch[axis]
         first = first_voxel // cell_size[axis]  # floors, also below zero
@@ -102,16 +104,19 @@ def tokens_of_crop(
 def crop_padded(
     source: Volume, start: Sequence[int], size: Sequence[int], pad_value: float
 ) -> np.ndarray:
-    """Cut ``size`` voxels from ``start`` out of ``source``, padding what lies outside.
+    """Crop ``size`` voxels from ``start`` on and pad what lies outside of ``source``.
+
+    acvl_utils.cropping_and_padding.bounding_boxes.crop_and_pad_nd does the same for crops that
+    overlap the array, but imports torch, and returns a wrong shape for crops outside of it.
 
     Args:
-        source: an array, or one on disk (only the chunks needed are read).
-        start: first voxel per axis; may be negative or reach beyond the end.
-        size: voxels per axis.
-        pad_value: what outside means, in the source's units.
+        source: (C, A0, A1, A2), in memory or on disk (then only the required chunks are read).
+        start: first voxel along each axis; may be negative or beyond the end.
+        size: voxels along each axis.
+        pad_value: value outside of the array, in its units.
 
     Returns:
-        (C, *size), the source's type, always a copy.
+        (C, *size), with the source's type, always a copy.
     """
     shape = source.shape[1:]
     low = [max(0, begin) for begin in start]
@@ -132,6 +137,6 @@ def crop_padded(
 
 
 def centre_start(shape: Sequence[int], size: Sequence[int]) -> tuple[int, int, int]:
-    """Where a centred crop of ``size`` starts in a volume of ``shape`` (negative: padding)."""
+    """First voxel of a centred crop of ``size`` in a volume of ``shape`` (negative: padding)."""
     a, b, c = ((whole - part) // 2 for whole, part in zip(shape, size, strict=True))
     return (a, b, c)

@@ -1,4 +1,4 @@
-"""Are spacing, extent, orientation and axis order what an image of a patient can have?"""
+"""Checks of geometry: can a patient have this spacing, extent, orientation and axis order?"""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 
 from colipri.imageio.image import MedicalImage
 
-# A voxel of a micro-CT is not smaller, a slice of a PET or an old CT not thicker.
+# Micro-CT voxels are not smaller; slices of PET or old CT are not thicker.
 SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM = 0.05, 25.0
 SMALLEST_EXTENT_MM, THIN_EXTENT_MM = 2.0, 25.0
 WIDEST_FIELD_MM, LONGEST_SCAN_MM = 1000.0, 2500.0  # a bore is 800 mm, a table 2 m
 NARROW_CHEST_MM, WIDE_CHEST_MM = 200.0, 650.0
 TILT_DEGREES = 20.0
-AT_FACE = 0.05  # a body that covers less of a face of the volume does not go through it
+AT_FACE = 0.05  # a body that covers less of a face of the volume does not cross it
 THROUGH_FACE = 0.2
 LUNG_FRACTION = 0.1  # of the body's volume: there are lungs in view
-SPINE_IN_FRONT = 0.025  # of the body's depth; -0.27 to -0.03 in 14 chest scans
+SPINE_IN_FRONT = 0.025  # of the body's depth; it is -0.27 to -0.03 in 14 chest scans
 
 Remark = tuple[str, str]  # code, what is wrong
 
@@ -28,10 +28,10 @@ class BodyShape:
 
     Attributes:
         extent: mm.
-        faces: how much of the volume's first and last face the body covers, 0 to 1.
-        lungs: part of the body's volume that is as thin as lung.
-        bone_offset: centre of bone less centre of the body, front to back, as part of its depth;
-            positive: bone lies in front. None without bone.
+        faces: fraction of the volume's first and last face that the body covers, 0 to 1.
+        lungs: fraction of the body's volume with the density of lung.
+        bone_offset: centre of bone minus centre of the body along the front-back axis, as a
+            fraction of the body's depth; positive if bone lies in front. None without bone.
     """
 
     extent: tuple[float, float, float]
@@ -45,11 +45,11 @@ class BodyShape:
 
 
 def space_remarks(image: MedicalImage, origin: np.ndarray | None = None) -> list[Remark]:
-    """What is wrong with an image's spacing, extent and tilt, from its geometry alone.
+    """Check an image's spacing, extent and tilt, from its geometry alone.
 
     Args:
         image: (S, A, R).
-        origin: mm, of the file's own first voxel; None if there is no one file.
+        origin: mm, of the file's first voxel; None for a DICOM series.
     """
     shape = image.array.shape[1:]
     extent = [count * step for count, step in zip(shape, image.spacing, strict=True)]
@@ -72,17 +72,17 @@ def space_remarks(image: MedicalImage, origin: np.ndarray | None = None) -> list
 
 
 def tilt_degrees(affine: np.ndarray) -> float:
-    """The largest angle between an array axis and the patient's axis nearest to it."""
+    """The largest angle between an array axis and the nearest axis of the patient."""
     columns = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return float(np.degrees(np.arccos(np.clip(np.abs(columns).max(axis=0), 0, 1))).max())
 
 
 def body_shape(volume: np.ndarray, mask: np.ndarray, spacing: tuple[float, ...]) -> BodyShape:
-    """Measure the body.
+    """Measure the body in a CT volume.
 
     Args:
         volume: (S, A, R) HU.
-        mask: bool, the body with the air inside.
+        mask: bool (S, A, R), the body including the air inside.
         spacing: mm along the same axes.
     """
     places = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
@@ -104,13 +104,16 @@ def body_shape(volume: np.ndarray, mask: np.ndarray, spacing: tuple[float, ...])
 
 
 def body_remarks(image: MedicalImage, body: BodyShape) -> list[Remark]:
-    """What a chest's size, place and posture say about the header."""
+    """Check the header against the size, position and posture of the chest."""
     remarks: list[Remark] = []
     whole = body.whole_along(1) and body.whole_along(2)
     if whole and body.lungs > LUNG_FRACTION:
         remarks += _size_remarks(image, body)
         if body.bone_offset is not None and body.bone_offset > SPINE_IN_FRONT:
-            what = f"bone lies {100 * body.bone_offset:.0f} % of the body's depth in front of it"
+            what = (
+                f"the centre of bone lies {100 * body.bone_offset:.0f} % of the body's depth in "
+                "front of the body's centre"
+            )
             remarks.append(("front_back_swapped", what))
     if body.whole_along(0):
         for axis, name in ((1, "front to back"), (2, "right to left")):
@@ -128,18 +131,18 @@ def _size_remarks(image: MedicalImage, body: BodyShape) -> list[Remark]:
     implied = _spacing_by_position(image)
     if width < NARROW_CHEST_MM and implied is not None:
         what = (
-            f"{size}, and the image lies beside the scanner's axis; centred on it, voxels would be "
-            f"{implied:.2f} mm wide instead of {image.spacing[2]:.3g} mm"
+            f"{size}, and the image does not contain the scanner's axis; if it were centred on it, "
+            f"voxels would be {implied:.2f} mm wide instead of {image.spacing[2]:.3g} mm"
         )
         return [("spacing_contradicts_position", what)]
     return [("body_size_unusual", size)]
 
 
 def _spacing_by_position(image: MedicalImage) -> float | None:
-    """Spacing right to left that would put the scanner's axis in the middle of the image.
+    """Right-left spacing that would put the scanner's axis in the middle of the image.
 
-    Scanners count x from their axis, and patients lie on it. A reconstruction of a whole chest that
-    does not even contain the axis has lost its spacing, while its origin is still the true one.
+    Scanners measure x from their axis, and patients lie on it. A reconstruction of a whole chest
+    that does not even contain the axis has lost its spacing but kept its origin.
     None if the axis is in the image, or the origin was set to 0.
     """
     count = image.array.shape[3]

@@ -1,4 +1,4 @@
-"""What is needed of a DICOM file to sort it into a volume, read from its header alone."""
+"""Read the part of a DICOM header that is needed to sort a file into a volume."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import pydicom
 
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "PatientID", "AccessionNumber", "StudyInstanceUID",
@@ -24,15 +26,15 @@ _MARK = b"DICM"
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One DICOM object: where it lies and what its header says.
+    """One DICOM object: where it is stored and what its header states.
 
     Attributes:
         file: the file, or the archive that holds it.
         member: its name in the archive; "" for a plain file.
-        position, orientation: mm and direction cosines in the patient (LPS); () where missing.
-        spacing: (between rows, between columns) in mm; () where missing.
-        marks: what tells two scans under one series UID apart, in the order of ``MARKS``.
-        intercept: None where the header gives none.
+        position, orientation: mm and direction cosines in the patient (LPS); () if missing.
+        spacing: (between rows, between columns) in mm; () if missing.
+        marks: values that distinguish two scans under one series UID, in the order of ``MARKS``.
+        intercept: None if the header has no rescale intercept.
     """
 
     file: Path
@@ -68,20 +70,23 @@ class Instance:
 
 
 class NotDicomError(Exception):
-    """The file is something else, or its header is damaged; the text says which."""
+    """The file is not DICOM, or its header is damaged; the message tells which."""
 
 
 def read_instance(source: Path | BinaryIO, file: Path, member: str = "") -> Instance:
-    """Read the header of a file or of the bytes of an archive's member (no pixels).
+    """Read a header, without pixels.
+
+    Args:
+        source: a plain file, or the content of an archive's member.
+        file: the file, or the archive that holds the member.
+        member: the member's name in the archive; "" for a plain file.
 
     Raises:
-        NotDicomError: no DICOM, or a header that cannot be understood.
+        NotDicomError: the file is not DICOM, or its header cannot be parsed.
     """
-    import pydicom
-
     try:
         force = _has_no_mark(source)
-        with warnings.catch_warnings():  # about odd values in tags; what matters is checked here
+        with warnings.catch_warnings():  # odd values in tags; those that matter are checked here
             warnings.simplefilter("ignore")
             data = pydicom.dcmread(source, stop_before_pixels=True, specific_tags=TAGS, force=force)
             return _instance(data, file, member)
@@ -92,7 +97,7 @@ def read_instance(source: Path | BinaryIO, file: Path, member: str = "") -> Inst
 
 
 def _has_no_mark(source: Path | BinaryIO) -> bool:
-    """True for a file that begins with the data (group 8 or 2) and lacks preamble and mark."""
+    """True for a file that starts with the data (group 8 or 2), without preamble and mark."""
     if isinstance(source, Path):
         with source.open("rb") as stream:
             head = stream.read(132)
@@ -103,7 +108,7 @@ def _has_no_mark(source: Path | BinaryIO) -> bool:
         return False
     if head[:2] in (b"\x08\x00", b"\x02\x00") and len(head) == 132:
         return True
-    raise NotDicomError("it is no DICOM file")
+    raise NotDicomError("it is not a DICOM file")
 
 
 def _instance(data: Any, file: Path, member: str) -> Instance:
@@ -140,7 +145,7 @@ def _instance(data: Any, file: Path, member: str) -> Instance:
     )
 
 
-# In the order in which they are tried; the first that separates two mixed scans is named.
+# Tried in this order; the first that separates two mixed scans is named in the notes.
 MARKS = (
     "AcquisitionNumber", "ConvolutionKernel", "ImageType", "SliceThickness", "SeriesDescription",
     "TemporalPositionIdentifier", "EchoTime", "AcquisitionTime",
@@ -150,7 +155,7 @@ MARKS = (
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    # An archive has millions of instances whose texts are mostly the same.
+    # An archive can hold millions of instances, most of them with the same texts.
     return sys.intern("\\".join(str(part) for part in _listed(value)).strip())
 
 

@@ -1,11 +1,9 @@
-"""All problems of a data set in one pass: every file is read, in parallel; raw data stay as is."""
+"""Find all problems of a data set in one pass: reads every file, in parallel, and changes none."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +11,42 @@ from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.common.parallel import default_num_processes, run_parallel
 from colipri.paths import find_dataset_name, preprocessed_folder, raw_folder
-from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
-from colipri.raw_dataset.problems import TableProblem
-from colipri.raw_dataset.verification_cache import CaseCache, CaseResult
-from colipri.raw_dataset.verification_duplicates import (
+from colipri.raw_dataset.table import TableProblem
+from colipri.raw_dataset.verification.case import (
+    CaseCache,
+    CaseResult,
+    CaseTask,
+    check_case,
+)
+from colipri.raw_dataset.verification.issues import (
+    Verification,
+    make_issue,
+    sort_issues,
+)
+from colipri.raw_dataset.verification.tables import (
     check_duplicate_images,
     check_shared_reports,
+    check_tables,
 )
-from colipri.raw_dataset.verification_findings import (
-    Finding,
-    Verification,
-    make_finding,
-    sort_findings,
-)
-from colipri.raw_dataset.verification_images import check_images
-from colipri.raw_dataset.verification_reports import check_report
-from colipri.raw_dataset.verification_tables import check_tables
-
-__all__ = ["Finding", "Verification", "verify_dataset", "write_verification"]
 
 logger = logging.getLogger(__name__)
 
 VERIFICATION_FILE = "verification.json"
 
 
-@dataclass(frozen=True)
-class CaseTask:
-    """What a worker needs to look at one case."""
-
-    case: Case
-    channel_names: Mapping[str, str]
-    label_values: frozenset[int] | None
-    cache: CaseCache
-
-
 def verify_dataset(name: str | int, num_processes: int | None = None) -> Verification:
-    """Look at every file of a data set or collection.
+    """Check every file of a data set or collection.
 
-    Each process holds one volume at a time (about three times its size as float32). Killed and run
-    again, cases that were found to be without errors are not read again unless they have changed.
+    Each process holds one volume at a time (about three times its size as float32). A run that was
+    killed can be repeated: cases without errors are read again only if they have changed.
 
     Args:
-        name: number or name; $colipri_raw holds it.
+        name: number or name of a data set in $colipri_raw.
         num_processes: None means nnUNet_def_n_proc or the number of cores.
 
     Returns:
-        All findings; an unreadable file or a wrong row is a finding and no exception.
+        All issues; an unreadable file or a wrong row is an issue, not an exception.
 
     Raises:
         ColipriError: there is no such data set, or an environment variable is missing.
@@ -71,18 +58,18 @@ def verify_dataset(name: str | int, num_processes: int | None = None) -> Verific
     try:
         dataset = load_raw_dataset(folder, problems.append)
     except ColipriError as error:
-        found = make_finding("dataset_json_invalid", "", folder / "dataset.json", str(error))
+        found = make_issue("dataset_json_invalid", "", folder / "dataset.json", str(error))
         return Verification(folder.name, 0, (found,))
-    findings = [make_finding(p.code, p.case, p.file, p.what) for p in problems]
-    findings += check_tables(dataset, _member_folders(dataset))
-    results = _look_at_cases(dataset, num_processes or default_num_processes())
+    issues = [make_issue(p.code, p.case, p.file, p.what) for p in problems]
+    issues += check_tables(dataset, _member_folders(dataset))
+    results = _check_cases(dataset, num_processes or default_num_processes())
     for result in results.values():
-        findings += result.findings
+        issues += result.issues
     images = {case: result.image_digest for case, result in results.items()}
     reports = {case: result.report_digest for case, result in results.items()}
-    findings += check_duplicate_images(dataset.cases, images)
-    findings += check_shared_reports(dataset.cases, reports)
-    return Verification(dataset.name, len(dataset.cases), sort_findings(findings))
+    issues += check_duplicate_images(dataset.cases, images)
+    issues += check_shared_reports(dataset.cases, reports)
+    return Verification(dataset.name, len(dataset.cases), sort_issues(issues))
 
 
 def write_verification(result: Verification, folder: Path) -> Path:
@@ -99,19 +86,7 @@ def write_verification(result: Verification, folder: Path) -> Path:
     return path
 
 
-def check_case(task: CaseTask) -> CaseResult:
-    """Everything about one case; what one worker process does."""
-    kept = task.cache.load(task.case)
-    if kept is not None:
-        return kept
-    images, image_digest = check_images(task.case, task.channel_names, task.label_values)
-    report, report_digest = check_report(task.case)
-    result = CaseResult([*images, *report], image_digest, report_digest)
-    task.cache.store(task.case, result)
-    return result
-
-
-def _look_at_cases(dataset: RawDataset, num_processes: int) -> dict[str, CaseResult]:
+def _check_cases(dataset: RawDataset, num_processes: int) -> dict[str, CaseResult]:
     channels, values = dataset.channel_names, _label_values(dataset.dataset_json)
     settings = [channels, None if values is None else sorted(values)]
     cache = CaseCache(_cache_folder(dataset.name), settings)
@@ -122,21 +97,21 @@ def _look_at_cases(dataset: RawDataset, num_processes: int) -> dict[str, CaseRes
         result = outcome.result
         if result is None:
             logger.debug("%s", outcome.details)
-            failed = make_finding("check_failed", case.identifier, None, outcome.problem or "")
+            failed = make_issue("check_failed", case.identifier, None, outcome.problem or "")
             result = CaseResult([failed], "", "")
         results[case.identifier] = result
     return results
 
 
 def _cache_folder(name: str) -> Path | None:
-    """Raw data can be verified where $colipri_preprocessed is not set; then nothing is kept."""
+    """None if $colipri_preprocessed is not set: verification works, but caches nothing."""
     if not os.environ.get("colipri_preprocessed"):
         return None
     return preprocessed_folder() / name / "verification_cases"
 
 
 def _label_values(description: dict[str, Any]) -> frozenset[int] | None:
-    """What a label map may hold: nnU-Net's labels, regions (lists) included."""
+    """Values that a label map may contain: nnU-Net's labels, including regions (lists)."""
     labels = description.get("labels")
     if not isinstance(labels, dict):
         return None

@@ -1,4 +1,4 @@
-"""The images of one case: files, dimensions, geometry, values; one channel in memory at a time."""
+"""Checks of one case's images: files, dimensions, geometry, values; one channel at a time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ import numpy as np
 from colipri.common.errors import ColipriError
 from colipri.imageio.body import body_mask
 from colipri.imageio.image import MedicalImage
+from colipri.imageio.integrity import TruncatedImageError, require_whole, stated_geometry
 from colipri.imageio.reading import read_header, read_image
-from colipri.imageio.stated_geometry import stated_geometry
-from colipri.imageio.whole_files import TruncatedImageError, require_whole
 from colipri.raw_dataset.cases import Case
-from colipri.raw_dataset.verification_codes import CODES, ERROR
-from colipri.raw_dataset.verification_findings import Finding, make_finding
-from colipri.raw_dataset.verification_hu import hu_remarks
-from colipri.raw_dataset.verification_space import body_remarks, body_shape, space_remarks
-from colipri.raw_dataset.verification_values import ValueStatistics, value_statistics
+from colipri.raw_dataset.verification.codes import CODES, ERROR
+from colipri.raw_dataset.verification.geometry import body_remarks, body_shape, space_remarks
+from colipri.raw_dataset.verification.hounsfield import (
+    ValueStatistics,
+    hu_remarks,
+    value_statistics,
+)
+from colipri.raw_dataset.verification.issues import Issue, make_issue
 
 ASSUMED_FIELD_MM = 400.0
 
@@ -29,7 +31,7 @@ Note = Callable[[str, str], None]  # code, what is wrong
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a channel's voxels lie; channels of a case must agree."""
+    """The grid of a channel: array shape and affine; all channels of a case must share it."""
 
     path: Path
     shape: tuple[int, ...]
@@ -38,7 +40,7 @@ class Grid:
     def difference(self, other: Grid) -> str:
         """What differs from the other grid; "" if nothing does."""
         if self.shape != other.shape:
-            return f"size {self.shape} (head-foot, front-back, left-right), but {other.shape}"
+            return f"size {self.shape} (head-foot, front-back, left-right) instead of {other.shape}"
         if not np.allclose(self.affine[:3, :3], other.affine[:3, :3], rtol=1e-3, atol=1e-3):
             return "another spacing or direction"
         if not np.allclose(self.affine[:3, 3], other.affine[:3, 3], atol=1e-2):
@@ -48,24 +50,24 @@ class Grid:
 
 def check_images(
     case: Case, channel_names: Mapping[str, str], label_values: frozenset[int] | None
-) -> tuple[list[Finding], str]:
-    """All that can be said of a case's images and label map.
+) -> tuple[list[Issue], str]:
+    """Check the images and the label map of a case.
 
     Args:
         case: its files.
-        channel_names: dataset.json's; only channels called CT are expected to be in HU.
-        label_values: what the label map may hold; None if dataset.json does not say.
+        channel_names: of dataset.json; only channels named CT are expected to be in HU.
+        label_values: values that the label map may contain; None if dataset.json has no labels.
 
     Returns:
-        Findings, and a digest of the voxels ("" if not all channels could be read).
+        Issues, and a digest of the voxels ("" if not all channels could be read).
     """
-    findings: list[Finding] = []
+    issues: list[Issue] = []
     grids: list[Grid] = []
     digests: list[str] = []
     for number, path in enumerate(case.images):
 
         def note(code: str, what: str, path: Path = path) -> None:
-            findings.append(make_finding(code, case.identifier, path, what))
+            issues.append(make_issue(code, case.identifier, path, what))
 
         is_ct = str(channel_names.get(str(number), "")).casefold() == "ct"
         image = _read(path, note)
@@ -76,40 +78,46 @@ def check_images(
             digests.append(statistics.digest)
         grids.append(Grid(path, image.array.shape[1:], image.affine))
         if number == 0 and case.label is not None:
-            findings.extend(check_label(case, grids[0], label_values))
+            issues.extend(check_label(case, grids[0], label_values))
     for grid in grids[1:]:
         difference = grid.difference(grids[0])
         if difference:
             what = f"compared with {grids[0].path.name} it has {difference}"
-            findings.append(make_finding("channel_geometry", case.identifier, grid.path, what))
+            issues.append(make_issue("channel_geometry", case.identifier, grid.path, what))
     complete = len(digests) == len(case.images) > 0
     digest = hashlib.blake2b(" ".join(digests).encode(), digest_size=16).hexdigest()
-    return findings, digest if complete else ""
+    return issues, digest if complete else ""
 
 
-def check_label(case: Case, image: Grid, values: frozenset[int] | None) -> list[Finding]:
-    """The label map: readable, on the image's grid, with known values only."""
+def check_label(case: Case, image: Grid, values: frozenset[int] | None) -> list[Issue]:
+    """Check that the label map is readable, on the image's grid, and has only known values.
+
+    Args:
+        case: a case with a label map.
+        image: grid of the first channel.
+        values: allowed values; None allows all.
+    """
     assert case.label is not None
     path = case.label
     try:
         label = read_image(path)
     except ColipriError as error:
-        return [make_finding("label_unreadable", case.identifier, path, str(error))]
-    findings = []
+        return [make_issue("label_unreadable", case.identifier, path, str(error))]
+    issues = []
     difference = Grid(path, label.array.shape[1:], label.affine).difference(image)
     if difference:
         what = f"compared with {image.path.name} it has {difference}"
-        findings.append(make_finding("label_geometry", case.identifier, path, what))
+        issues.append(make_issue("label_geometry", case.identifier, path, what))
     if values is not None:
         unknown = sorted(set(np.unique(label.array).tolist()) - set(values))
         if unknown:
             what = "unknown values " + ", ".join(f"{value:g}" for value in unknown[:10])
-            findings.append(make_finding("label_value_unknown", case.identifier, path, what))
-    return findings
+            issues.append(make_issue("label_value_unknown", case.identifier, path, what))
+    return issues
 
 
 def _read(path: Path, note: Note) -> MedicalImage | None:
-    """The image of one channel, or None after noting why not."""
+    """The image of one channel; None, after noting the reason, if it cannot be read."""
     origin = None
     try:
         if not path.exists():
@@ -120,7 +128,7 @@ def _read(path: Path, note: Note) -> MedicalImage | None:
             header = read_header(path)
             spatial = header.shape[:3] if header.shape[3:] == (1,) else header.shape
             if len(spatial) != 3 or min(spatial) < 2 or header.num_components != 1:
-                values = f", {header.num_components} values a voxel"
+                values = f", {header.num_components} values per voxel"
                 size = " x ".join(map(str, header.shape))
                 note("image_not_3d", size + (values if header.num_components != 1 else ""))
                 return None
@@ -144,7 +152,7 @@ def _read(path: Path, note: Note) -> MedicalImage | None:
 
 
 def _why_unreadable(path: Path, error: Exception) -> tuple[str, str]:
-    """A header that cannot be read may belong to a file that was cut off."""
+    """An unreadable header may belong to a truncated file."""
     try:
         require_whole([path])
     except TruncatedImageError as truncated:
@@ -173,10 +181,10 @@ def _check_channel(image: MedicalImage, is_ct: bool, note: Note) -> ValueStatist
 
 
 def _check_body(image: MedicalImage, note: Note) -> None:
-    """Only of a volume in HU: the body is told from air by them."""
+    """Check the body in a volume in HU, which separate it from air."""
     volume = image.array[0]
-    # The mask takes thin structures for a table by their size in mm, and mm are what is in doubt:
-    # an image as wide as a patient is assumed.
+    # The body mask recognises the table by its thickness in mm, but here the spacing is in doubt:
+    # assume an image as wide as a patient.
     field = max(n * s for n, s in zip(volume.shape[1:], image.spacing[1:], strict=True))
     scale = max(1.0, ASSUMED_FIELD_MM / field)
     mask = body_mask(image.array, [step * scale for step in image.spacing])

@@ -1,8 +1,8 @@
-"""Finding DICOM files in folders and in zip or tar archives, whatever else lies there.
+"""Finding DICOM files in folders and in zip or tar archives, among any other files.
 
-Archives are never unpacked to the names they contain: members are read into memory, or written
-under names of our own, so that a member called ``../../x`` can write nowhere. Such members are
-refused all the same, because no honest program makes them.
+Members of archives are never unpacked under their own names: they are read into memory, or written
+under generated names, so that a member called ``../../x`` cannot escape. Such members are skipped
+anyway, because no honest program creates them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import pydicom
+
 from colipri.common.errors import ColipriError
-from colipri.imageio.dicom_headers import Instance, NotDicomError, read_instance
+from colipri.imageio.dicom.headers import Instance, NotDicomError, read_instance
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # A slice is half a megabyte, a multi-frame object rarely above one gigabyte; more is a zip bomb.
@@ -25,12 +27,15 @@ _LARGEST_MEMBER = 4 * 2**30
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """Something that became no volume: what, why, and how many files that concerns.
+class SkippedFile:
+    """A file or series that did not become a volume.
 
     Attributes:
-        series: its series UID, where it has one.
-        defect: it should have been a volume, but slices are missing, mixed or damaged.
+        what: the file or series.
+        reason: why it was skipped.
+        files: number of files concerned.
+        series: its series UID, if it has one.
+        defect: True if it should have been a volume, but slices are missing, mixed or damaged.
     """
 
     what: str
@@ -42,20 +47,22 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file that may be a report: its path (in an archive: archive/member), and its content there.
+    """A file that may be a report.
 
-    content: None for a plain file, which can be read when it is needed.
+    Attributes:
+        path: the file; archive/member for a member of an archive.
+        content: the bytes of an archive's member; None for a plain file, which is read when needed.
     """
 
     path: Path
     content: bytes | None = None
 
 
-def walk_files(root: Path) -> Iterator[Path | LeftOut]:
+def walk_files(root: Path) -> Iterator[Path | SkippedFile]:
     """All files under ``root`` in sorted order (or ``root`` itself, if it is a file).
 
-    Symbolic links are followed; a folder that was already visited (a link loop, or two links to
-    one place) is yielded as left out instead of being entered again.
+    Symbolic links are followed. A folder that was already visited (a link loop, or two links to
+    one place) is yielded as skipped instead of being read again.
 
     Raises:
         ColipriError: ``root`` does not exist or cannot be read.
@@ -75,10 +82,12 @@ def walk_files(root: Path) -> Iterator[Path | LeftOut]:
         except OSError as error:
             if folder == root:
                 raise ColipriError(f"{folder} cannot be read: {error.strerror}") from error
-            yield LeftOut(str(folder), f"the folder cannot be read: {error.strerror}", 0, "", True)
+            yield SkippedFile(
+                str(folder), f"the folder cannot be read: {error.strerror}", 0, "", True
+            )
             continue
         if (status.st_dev, status.st_ino) in visited:
-            yield LeftOut(str(folder), "the link leads to a folder that was already read", 0)
+            yield SkippedFile(str(folder), "the link leads to a folder that was already read", 0)
             continue
         visited.add((status.st_dev, status.st_ino))
         subfolders = []
@@ -89,24 +98,25 @@ def walk_files(root: Path) -> Iterator[Path | LeftOut]:
                 elif entry.is_file():
                     yield entry
                 else:
-                    yield LeftOut(str(entry), "a broken link or a special file")
+                    yield SkippedFile(str(entry), "a broken link or a special file")
             except OSError as error:
-                yield LeftOut(str(entry), f"it cannot be read: {error.strerror}", defect=True)
+                yield SkippedFile(str(entry), f"it cannot be read: {error.strerror}", defect=True)
         pending.extend(reversed(subfolders))
 
 
 def is_archive(file: Path) -> bool:
-    """Whether the name ends like a zip or tar archive."""
+    """True if the name has the ending of a zip or tar archive."""
     return file.name.lower().endswith(ARCHIVE_ENDINGS)
 
 
 def read_file(
     file: Path, text_endings: tuple[str, ...] = ()
-) -> list[Instance | LeftOut | TextFile]:
-    """The DICOM header of a plain file, or those of all members of an archive.
+) -> list[Instance | SkippedFile | TextFile]:
+    """Read the DICOM header of a plain file, or the headers of all members of an archive.
 
     Args:
-        text_endings: files whose names end so are not looked at but handed on.
+        file: a plain file or an archive.
+        text_endings: files with these endings are returned as they are, without reading a header.
     """
     if text_endings and file.name.lower().endswith(text_endings):
         return [TextFile(file)]
@@ -114,12 +124,12 @@ def read_file(
         try:
             return [read_instance(file, file)]
         except (NotDicomError, OSError) as error:
-            return [LeftOut(str(file), str(error), defect=isinstance(error, OSError))]
-    found: list[Instance | LeftOut | TextFile] = []
+            return [SkippedFile(str(file), str(error), defect=isinstance(error, OSError))]
+    found: list[Instance | SkippedFile | TextFile] = []
     try:
         for name, content, problem in _members(file):
             if problem:
-                found.append(LeftOut(f"{file}:{name}", problem))
+                found.append(SkippedFile(f"{file}:{name}", problem))
                 continue
             if text_endings and name.lower().endswith(text_endings):
                 found.append(TextFile(file / name, content))
@@ -127,19 +137,19 @@ def read_file(
             try:
                 found.append(read_instance(io.BytesIO(content), file, name))
             except NotDicomError as error:
-                found.append(LeftOut(f"{file}:{name}", str(error)))
+                found.append(SkippedFile(f"{file}:{name}", str(error)))
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError) as error:
         reason = f"the archive is damaged or encrypted: {error}"
-        found.append(LeftOut(str(file), reason, defect=True))
+        found.append(SkippedFile(str(file), reason, defect=True))
     return found
 
 
 @contextmanager
 def plain_files(instances: Sequence[Instance]) -> Iterator[list[Path]]:
-    """Paths of the instances in order; members of archives are unpacked for the while.
+    """Paths of the instances in order; archive members are unpacked temporarily.
 
     Raises:
-        ColipriError: a member has gone, or the archive cannot be read.
+        ColipriError: a member is gone, or the archive cannot be read.
     """
     if not any(instance.member for instance in instances):
         yield [instance.file for instance in instances]
@@ -161,8 +171,20 @@ def plain_files(instances: Sequence[Instance]) -> Iterator[list[Path]]:
         yield paths
 
 
+def same_pixels(instances: Sequence[Instance]) -> bool:
+    """True if slices hold the same stored values (unreadable slices do not)."""
+    if len({(instance.slope, instance.intercept) for instance in instances}) > 1:
+        return False
+    with plain_files(instances) as files:
+        try:
+            contents = [pydicom.dcmread(file, force=True).PixelData for file in files]
+        except (OSError, AttributeError, EOFError, ValueError):
+            return False
+    return all(content == contents[0] for content in contents[1:])
+
+
 def _members(file: Path, only: set[str] | None = None) -> Iterator[tuple[str, bytes, str]]:
-    """Name, content and problem ("" if none) of each file in an archive; ``only`` some names."""
+    """Name, content and problem ("" if none) of an archive's files; ``only`` the given names."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             for info in archive.infolist():

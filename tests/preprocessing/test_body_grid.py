@@ -1,13 +1,13 @@
-"""Body cells and tokens of crops against the definition, voxel by voxel."""
+"""The body grid and the tokens of crops against their definition, voxel by voxel."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from colipri.preprocessing.cells import (
+from colipri.preprocessing.body_grid import (
+    body_grid_of_mask,
     cell_size_of,
-    cells_of_mask,
     centre_start,
     crop_padded,
     tokens_of_crop,
@@ -41,12 +41,12 @@ def _blob(shape: tuple[int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize("start", [(0, 0, 0), (4, 8, 12), (-8, -4, 0), (20, 16, 40)])
 def test_tokens_are_exact_where_crops_start_on_cells(start: tuple[int, int, int]) -> None:
     mask = _blob((40, 52, 61))
-    # a mask that is constant within cells: then cells are the mask, and tokens must be exact
+    # a mask that is constant within cells: then the grid is the mask, and tokens must be exact
     mask = np.repeat(np.repeat(np.repeat(mask[::4, ::4, ::4], 4, 0), 4, 1), 4, 2)[:40, :52, :61]
-    cells = cells_of_mask(mask, mask.shape, CELL)
+    body_grid = body_grid_of_mask(mask, mask.shape, CELL)
     size = (32, 24, 40)
     assert np.array_equal(
-        tokens_of_crop(cells, CELL, start, size, TOKEN), _tokens_by_voxels(mask, start, size)
+        tokens_of_crop(body_grid, CELL, start, size, TOKEN), _tokens_by_voxels(mask, start, size)
     )
 
 
@@ -57,9 +57,9 @@ def test_tokens_never_miss_body_and_are_generous_by_less_than_a_cell(
     from scipy import ndimage
 
     mask = _blob((40, 52, 61))
-    cells = cells_of_mask(mask, mask.shape, CELL)
+    body_grid = body_grid_of_mask(mask, mask.shape, CELL)
     size = (32, 40, 48)
-    tokens = tokens_of_crop(cells, CELL, start, size, TOKEN)
+    tokens = tokens_of_crop(body_grid, CELL, start, size, TOKEN)
     least = _tokens_by_voxels(mask, start, size)
     most = _tokens_by_voxels(ndimage.binary_dilation(mask, np.ones((7, 7, 7))), start, size)
     assert tokens[least].all()
@@ -70,12 +70,12 @@ def test_tokens_never_miss_body_and_are_generous_by_less_than_a_cell(
 @pytest.mark.parametrize("resampled", [(20, 26, 31), (80, 100, 122), (13, 52, 90)])
 def test_cells_of_another_grid_cover_the_mask(resampled: tuple[int, int, int]) -> None:
     mask = _blob((40, 52, 61))
-    cells = cells_of_mask(mask, resampled, CELL)
-    assert cells.shape == tuple(-(-n // 4) for n in resampled)
+    body_grid = body_grid_of_mask(mask, resampled, CELL)
+    assert body_grid.shape == tuple(-(-n // 4) for n in resampled)
     centres = np.argwhere(mask) + 0.5
     at = (centres * np.array(resampled) / np.array(mask.shape) / 4).astype(int)
-    assert cells[tuple(at.T)].all()
-    assert abs(cells.mean() - mask.mean()) < 0.25
+    assert body_grid[tuple(at.T)].all()
+    assert abs(body_grid.mean() - mask.mean()) < 0.25
 
 
 def test_crop_inside_outside_and_across() -> None:

@@ -1,6 +1,6 @@
-"""All findings of the verification: how bad each is, what it means and what to do about it.
+"""All issue codes of the verification: severity, meaning and remedy.
 
-documentation/raw_format.md shows this table to users; a test keeps the two the same. Codes are
+documentation/raw_format.md shows this table to users, and a test keeps the two in sync. Codes are
 stable: scripts filter by them.
 """
 
@@ -14,12 +14,12 @@ SEVERITIES = (ERROR, WARNING, INFO)
 
 @dataclass(frozen=True)
 class Code:
-    """One kind of finding.
+    """One kind of issue.
 
     Attributes:
-        severity: "error" (the case cannot or must not be used), "warning" (look at it), or "info".
-        meaning: what was seen, for the documentation.
-        remedy: what to do; ends the message of every finding of this kind.
+        severity: "error" (the case cannot or must not be used), "warning" (check it), or "info".
+        meaning: what was found, for the documentation.
+        remedy: what to do; ends the message of every issue of this kind.
     """
 
     severity: str
@@ -30,25 +30,29 @@ class Code:
 CODES: dict[str, Code] = {
     # dataset.json, cases.csv and folders
     "dataset_json_invalid": Code(
-        ERROR, "dataset.json is missing, no JSON or incomplete", "correct dataset.json"
+        ERROR, "dataset.json is missing, not valid JSON or incomplete", "correct dataset.json"
     ),
     "cases_csv_invalid": Code(
         ERROR, "cases.csv is unreadable, or its columns are wrong", "correct the header or encoding"
     ),
     "case_row_invalid": Code(
-        ERROR, "a row of cases.csv has no proper case name or another length", "correct the row"
+        ERROR,
+        "a row of cases.csv has no valid case name or the wrong number of columns",
+        "correct the row",
     ),
     "case_twice": Code(
         ERROR, "a case is in two rows of cases.csv, or in imagesTr and imagesTs", "keep one"
     ),
     "no_cases": Code(
-        ERROR, "the data set holds no case", "add rows to cases.csv or images to imagesTr"
+        ERROR, "the data set contains no case", "add rows to cases.csv or images to imagesTr"
     ),
     "split_unknown": Code(
-        ERROR, "split is none of the known values", "write train, val, test or nothing"
+        ERROR, "split is not one of the known values", "write train, val, test or nothing"
     ),
     "finding_value_unknown": Code(
-        ERROR, "the value of a finding is none of the known ones", "write 0, 1 or nothing (unknown)"
+        ERROR,
+        "the value of a finding is not one of the known ones",
+        "write 0, 1 or nothing (unknown)",
     ),
     "channel_count": Code(
         ERROR,
@@ -57,8 +61,8 @@ CODES: dict[str, Code] = {
     ),
     "path_escapes": Code(
         ERROR,
-        "a relative path leaves the data set by ..",
-        "write it as an absolute path if that is meant",
+        "a relative path leaves the data set through ..",
+        "write it as an absolute path if that is intended",
     ),
     "two_reports": Code(
         ERROR, "a case has several report files under its name", "keep one of them"
@@ -82,7 +86,7 @@ CODES: dict[str, Code] = {
         "name it like its case, or remove it: it is not used",
     ),
     "num_training_differs": Code(
-        INFO, "numTraining is not the number of cases outside test", "correct it for nnU-Net's sake"
+        INFO, "numTraining is not the number of cases outside test", "correct it for nnU-Net"
     ),
     "finding_unlabelled": Code(
         WARNING, "no case has a known value for a finding", "fill the column or drop the finding"
@@ -99,10 +103,12 @@ CODES: dict[str, Code] = {
     ),
     # image files
     "image_missing": Code(
-        ERROR, "the image does not exist (or a link points nowhere)", "put it there or mend the row"
+        ERROR,
+        "the image does not exist (or a link points nowhere)",
+        "add the file or correct the row",
     ),
     "image_unreadable": Code(
-        ERROR, "the file is no readable image or DICOM series", "replace the file"
+        ERROR, "the file is not a readable image or DICOM series", "replace the file"
     ),
     "image_truncated": Code(
         ERROR, "the file ends early or is damaged", "copy or download it again"
@@ -119,7 +125,7 @@ CODES: dict[str, Code] = {
     "image_constant": Code(ERROR, "all voxels are equal", "export the image again"),
     "label_unreadable": Code(ERROR, "the label map cannot be read", "replace or remove the file"),
     "label_geometry": Code(
-        ERROR, "the label map lies on another grid than the image", "resample it to the image"
+        ERROR, "the label map has a different grid than the image", "resample it to the image"
     ),
     "label_value_unknown": Code(
         ERROR,
@@ -135,8 +141,8 @@ CODES: dict[str, Code] = {
     ),
     "spacing_default": Code(
         WARNING,
-        "spacing 1 x 1 x 1, origin 0: what programs write that know no better",
-        "check that voxels really are 1 mm",
+        "spacing 1 x 1 x 1 and origin 0: the defaults of programs that do not know the geometry",
+        "check that voxels are really 1 mm",
     ),
     "spacing_contradicts_position": Code(
         ERROR,
@@ -157,8 +163,8 @@ CODES: dict[str, Code] = {
     ),
     "orientation_missing": Code(
         WARNING,
-        "the header says nothing about left, right, front and back",
-        "store the orientation (NIfTI qform or sform); the file's axis order is taken as it is",
+        "the header does not state left, right, front and back",
+        "store the orientation (NIfTI qform or sform); the file's axis order is used as it is",
     ),
     "orientation_oblique": Code(
         WARNING,
@@ -168,11 +174,11 @@ CODES: dict[str, Code] = {
     "axis_order": Code(
         WARNING,
         "the body runs through the volume along another axis than head to foot",
-        "look at the image; store the axes in the order that its header says",
+        "look at the image; store the axes in the order that its header states",
     ),
     "front_back_swapped": Code(
         WARNING,
-        "the spine seems to lie in front",
+        "the spine seems to be in front",
         "look at the image; correct the direction in its header",
     ),
     # Hounsfield units, of channels called CT only
@@ -212,20 +218,20 @@ CODES: dict[str, Code] = {
     "hu_padding": Code(
         INFO,
         "voxels outside the scanner's field are padded below -1100 HU",
-        "nothing to do: preprocessing takes them for air",
+        "nothing to do: preprocessing treats them as air",
     ),
     # reports
     "report_missing": Code(
-        ERROR, "the report that cases.csv names does not exist", "put it there or empty the cell"
+        ERROR, "the report that cases.csv names does not exist", "add the file or empty the cell"
     ),
     "report_unreadable": Code(
-        ERROR, "the report cannot be read, or is not the JSON it should be", "replace the file"
+        ERROR, "the report cannot be read, or is not valid report JSON", "replace the file"
     ),
     "report_not_text": Code(
         ERROR, "the report is a document (PDF, Word, RTF, ...)", "export it as plain text"
     ),
     "report_empty": Code(
-        ERROR, "the report holds no text", "remove it (the case is then image-only) or mend it"
+        ERROR, "the report contains no text", "remove it (the case is then image-only) or fix it"
     ),
     "report_not_structured": Code(
         ERROR,
@@ -234,7 +240,9 @@ CODES: dict[str, Code] = {
     ),
     "report_damaged": Code(ERROR, "characters of the report were lost", "export it again as UTF-8"),
     "report_encoding": Code(
-        WARNING, "the report is not UTF-8", "check that its letters are right, or save it as UTF-8"
+        WARNING,
+        "the report is not UTF-8",
+        "check that its characters are right, or save it as UTF-8",
     ),
     "report_short": Code(WARNING, "the report has fewer than 3 words", "check that it is a report"),
     "report_file_shared": Code(
@@ -242,8 +250,8 @@ CODES: dict[str, Code] = {
     ),
     "report_text_shared": Code(
         WARNING,
-        "several subjects have word for word the same report",
-        "check that images and reports are joined rightly (templates of normal scans are fine)",
+        "several subjects have exactly the same report text",
+        "check that images and reports are paired correctly (templates of normal scans are fine)",
     ),
     "study_reports_differ": Code(
         WARNING,
@@ -255,7 +263,9 @@ CODES: dict[str, Code] = {
     ),
     # the same image twice
     "image_duplicate_sides": Code(
-        ERROR, "the same image is in two splits", "remove it from one, or it is tested on training"
+        ERROR,
+        "the same image is in two splits",
+        "remove it from one, otherwise training data is tested on",
     ),
     "image_duplicate_subjects": Code(
         ERROR, "two subjects have the same image", "give both cases one subject, or remove one"

@@ -1,4 +1,4 @@
-"""From DICOM headers to series that are volumes; everything else is left out with its reason."""
+"""From DICOM headers to series that are volumes; everything else is skipped with a reason."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from colipri.imageio.dicom_files import LeftOut
-from colipri.imageio.dicom_geometry import (
+from colipri.imageio.dicom.files import SkippedFile, same_pixels
+from colipri.imageio.dicom.geometry import (
     Stack,
     has_repeated_places,
     places,
     split_by_grid,
     stack_slices,
 )
-from colipri.imageio.dicom_headers import MARKS, SECONDARY_CAPTURES, Instance
+from colipri.imageio.dicom.headers import MARKS, SECONDARY_CAPTURES, Instance
 
-# Image types of pictures computed from a scan (they repeat its content), as DICOM part 3 (C.8.2.1)
-# and the vendors' conformance statements name them.
+# Image types of pictures computed from a scan (they repeat its content), as named by DICOM part 3
+# (C.8.2.1) and the vendors' conformance statements.
 _DERIVED = {"MPR", "REFORMATTED", "PROJECTION IMAGE", "MIP", "MINIP", "CSA MPR", "CSAPARALLEL",
             "VOLUME", "3D", "SCREEN SAVE", "DOSE_INFO", "AVERAGE"}  # fmt: skip
 _LOCALISERS = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVIEW")
@@ -34,11 +34,13 @@ _NO_IMAGES = {
 
 @dataclass(frozen=True)
 class Series:
-    """One volume: slices in order, and what had to be decided on the way.
+    """One volume: slices in order, and notes on how it was assembled.
 
     Attributes:
-        part: "" or "a", "b", ... where one series UID held several volumes.
-        notes: duplicates dropped, tilt, parts; one line each.
+        uid: the series UID.
+        part: "", or "a", "b", ... if one series UID held several volumes.
+        stack: the slices.
+        notes: dropped duplicates, tilt, parts; one line each.
     """
 
     uid: str
@@ -53,7 +55,7 @@ class Series:
 
     @property
     def folder(self) -> Path:
-        """Where the first slice lies (for an archive: the archive)."""
+        """The first slice's folder (or its archive)."""
         return self.instances[0].file if self.instances[0].member else self.instances[0].file.parent
 
 
@@ -62,43 +64,39 @@ def find_series(
     modalities: Sequence[str] = ("CT",),
     with_derived: bool = False,
     min_slices: int = 2,
-    same_pixels: Callable[[Sequence[Instance]], bool] | None = None,
-) -> tuple[list[Series], list[LeftOut]]:
+    same_pixels: Callable[[Sequence[Instance]], bool] = same_pixels,
+) -> tuple[list[Series], list[SkippedFile]]:
     """Sort instances into volumes.
 
     Args:
-        instances: headers from anywhere; files of a series may lie in several folders.
-        modalities: which to keep; the others are left out.
+        instances: headers in any order; files of a series may lie in several folders.
+        modalities: which to keep; others are skipped.
         with_derived: keep reformatted, projected and otherwise derived series.
-        min_slices: a series of fewer is left out (scouts and single pictures).
-        same_pixels: asked whether slices at one place are copies; by default the pixels are read.
+        min_slices: shorter series are skipped (scouts and single pictures).
+        same_pixels: decides if slices at one place are copies; by default the pixels are compared.
 
     Returns:
-        Series by UID, and what was left out; their files add up to ``len(instances)``.
+        Series sorted by UID, and what was skipped; their files add up to ``len(instances)``.
     """
-    if same_pixels is None:
-        from colipri.imageio.dicom_pixels import same_pixels as same_pixels_by_reading
-
-        same_pixels = same_pixels_by_reading
     by_series: dict[str, list[Instance]] = defaultdict(list)
     for instance in instances:
         by_series[instance.series].append(instance)
     found: list[Series] = []
-    left_out: list[LeftOut] = []
+    skipped: list[SkippedFile] = []
     for uid, members in sorted(by_series.items()):
         by_reason: dict[str, list[Instance]] = defaultdict(list)
         for instance in members:
             by_reason[_reason(instance, modalities, with_derived)].append(instance)
         images = by_reason.pop("", [])
-        left_out += [_left_out(files, reason) for reason, files in by_reason.items()]
+        skipped += [_skip(files, reason) for reason, files in by_reason.items()]
         volumes, problems = _volumes(uid, images, min_slices, same_pixels)
         found += volumes
-        left_out += problems
-    return found, left_out
+        skipped += problems
+    return found, skipped
 
 
 def _reason(instance: Instance, modalities: Sequence[str], with_derived: bool) -> str:
-    """Why an instance is no slice of a volume; "" if it may be one."""
+    """Why an instance is not a slice of a volume; "" if it may be one."""
     kinds = set(instance.image_type)
     if instance.sop_class in _NO_IMAGES:
         return _NO_IMAGES[instance.sop_class]
@@ -110,7 +108,7 @@ def _reason(instance: Instance, modalities: Sequence[str], with_derived: bool) -
         return "a localiser"
     if instance.modality not in modalities:
         return f"its modality is {instance.modality or 'not given'}, not {' or '.join(modalities)}"
-    # DERIVED, PRIMARY alone is also written for scans that were merely compressed or anonymised.
+    # DERIVED, PRIMARY alone is also written for scans that were only compressed or anonymised.
     secondary = "SECONDARY" in instance.image_type[1:2] or kinds & _DERIVED
     if not with_derived and instance.image_type[:1] == ("DERIVED",) and secondary:
         return f"a derived series: {', '.join(instance.image_type)}"
@@ -128,23 +126,23 @@ def _volumes(
     images: Sequence[Instance],
     min_slices: int,
     same_pixels: Callable[[Sequence[Instance]], bool],
-) -> tuple[list[Series], list[LeftOut]]:
+) -> tuple[list[Series], list[SkippedFile]]:
     kept, copies = _without_copies(images)
-    problems = [_left_out(copies, "a copy of a file with the same instance UID")] if copies else []
+    problems = [_skip(copies, "a copy of a file with the same instance UID")] if copies else []
     volumes: list[tuple[Stack, tuple[str, ...]]] = []
     for number, group in enumerate(split_by_grid(kept)):
         if len(group) < min_slices:
             other = ", on another grid or of other orientation than the series" if number else ""
             reason = f"too few slices: {len(group)}, {min_slices} are needed{other}"
-            problems.append(_left_out(group, reason))
+            problems.append(_skip(group, reason))
             continue
         stacks, dropped, notes = _untangle(group, same_pixels)
         if dropped:
-            problems.append(_left_out(dropped, "a copy of a slice at the same place"))
+            problems.append(_skip(dropped, "a copy of a slice at the same place"))
         for stack in stacks:
             if stack.problem or len(stack.instances) < min_slices:
                 reason = stack.problem or "too few slices: many are copies"
-                problems.append(_left_out(stack.instances, reason, defect=True))
+                problems.append(_skip(stack.instances, reason, defect=True))
             else:
                 volumes.append((stack, notes))
     parts = [""] if len(volumes) == 1 else [chr(ord("a") + n) for n in range(len(volumes))]
@@ -157,7 +155,7 @@ def _volumes(
 def _untangle(
     group: list[Instance], same_pixels: Callable[[Sequence[Instance]], bool]
 ) -> tuple[list[Stack], list[Instance], tuple[str, ...]]:
-    """One stack; or several, where what looked irregular are two scans under one UID."""
+    """One stack; or several, if an irregular stack turns out to be two scans under one UID."""
     whole = stack_slices(group)
     if not whole.problem:
         return [whole], [], ()
@@ -182,7 +180,7 @@ def _untangle(
 
 
 def _overlap(stacks: Sequence[Stack]) -> bool:
-    """Whether all share a stretch of the patient; two halves of one scan do not."""
+    """True if all stacks share a range along the normal; two halves of one scan do not."""
     extents = [stack.extent for stack in stacks]
     return max(low for low, _ in extents) < min(high for _, high in extents)
 
@@ -205,6 +203,6 @@ def _without_copies(images: Sequence[Instance]) -> tuple[list[Instance], list[In
     return kept, copies
 
 
-def _left_out(files: Sequence[Instance], reason: str, defect: bool = False) -> LeftOut:
+def _skip(files: Sequence[Instance], reason: str, defect: bool = False) -> SkippedFile:
     where = files[0].where if len(files) == 1 else f"{files[0].where} and {len(files) - 1} more"
-    return LeftOut(where, reason, len(files), files[0].series, defect)
+    return SkippedFile(where, reason, len(files), files[0].series, defect)

@@ -1,4 +1,4 @@
-"""The text of DICOM structured reports (SR): headings and what stands under them."""
+"""The text of DICOM structured reports (SR): headings and the text under them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colipri.common.errors import ColipriError
-from colipri.imageio.dicom_files import plain_files
-from colipri.imageio.dicom_headers import STRUCTURED_REPORTS, Instance
+import pydicom
 
-# Names, dates and references identify people and say nothing about the image.
+from colipri.common.errors import ColipriError
+from colipri.imageio.dicom.files import plain_files
+from colipri.imageio.dicom.headers import STRUCTURED_REPORTS, Instance
+
+# Names, dates and references identify people and do not describe the image.
 _TEXT_TYPES = ("TEXT", "CODE", "NUM")
 
 
@@ -23,7 +25,7 @@ class StructuredReport:
         sections: heading -> text; "" for text under no heading.
         replaces: instance UIDs of the documents that this one amends.
         when: content date and time as written, for ordering.
-        complete: whether it says that it is complete (a partial one is a draft).
+        complete: False if the document is flagged as partial (a draft).
     """
 
     instance: Instance
@@ -34,7 +36,7 @@ class StructuredReport:
 
 
 def is_report(instance: Instance) -> bool:
-    """Whether the object is a text, enhanced or comprehensive SR."""
+    """True if the object is a text, enhanced or comprehensive SR."""
     return instance.sop_class in STRUCTURED_REPORTS
 
 
@@ -44,11 +46,9 @@ def read_structured_report(instance: Instance) -> StructuredReport:
     Raises:
         ColipriError: the document is damaged, or holds no text.
     """
-    import pydicom
-
     sections: dict[str, list[str]] = {}
     with plain_files([instance]) as files:
-        data = _read(pydicom, files[0], instance)
+        data = _read(files[0], instance)
     try:
         _collect(data.get("ContentSequence") or [], "", sections, depth=0)
     except (AttributeError, ValueError, RecursionError) as error:
@@ -71,7 +71,7 @@ def read_structured_report(instance: Instance) -> StructuredReport:
 
 
 def merge_reports(reports: Sequence[StructuredReport]) -> dict[str, str]:
-    """Sections of a study's reports: amended documents and drafts fall away, the rest is joined."""
+    """Sections of a study's reports: amended documents and drafts are dropped, the rest joined."""
     replaced = {uid for report in reports for uid in report.replaces}
     valid = [report for report in reports if report.instance.sop_instance not in replaced]
     finished = [report for report in valid if report.complete] or valid
@@ -83,7 +83,7 @@ def merge_reports(reports: Sequence[StructuredReport]) -> dict[str, str]:
     return merged
 
 
-def _read(pydicom: Any, file: Path, instance: Instance) -> Any:
+def _read(file: Path, instance: Instance) -> Any:
     try:
         return pydicom.dcmread(file, force=True)
     except Exception as error:
@@ -102,7 +102,7 @@ def _collect(items: Any, heading: str, sections: dict[str, list[str]], depth: in
             _collect(children, name or heading, sections, depth + 1)
             continue
         text = _text_of(item, kind) if kind in _TEXT_TYPES else ""
-        # A text directly below the root carries its heading itself ("Findings": "...").
+        # A text directly below the root carries its own heading ("Findings": "...").
         place = heading or name
         if text:
             label = f"{name}: " if kind != "TEXT" and name and name != place else ""

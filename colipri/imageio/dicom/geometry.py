@@ -1,7 +1,7 @@
-"""Order DICOM slices along their normal and tell what is wrong with the stack.
+"""Sort DICOM slices along their normal and find what is wrong with the stack.
 
-Instance numbers and file names say nothing reliable about where a slice lies; only the position and
-the orientation in the patient do.
+Instance numbers and file names do not reliably tell where a slice lies; only the position and the
+orientation in the patient do.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from colipri.imageio.dicom_headers import Instance
+from colipri.imageio.dicom.headers import Instance
 
-# Positions are written with two or three decimals; more than this is a missing slice.
+# Positions are written with two or three decimals; a larger deviation is a missing slice.
 SPACING_TOLERANCE_MM = 0.1
 _SAME_PLACE_MM = 0.05
 _ORIENTATION_TOLERANCE = 1e-3
@@ -21,13 +21,13 @@ _ORIENTATION_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Stack:
-    """Slices in order of ascending position along the normal, on one grid.
+    """Slices of one grid, sorted by their position along the normal.
 
     Attributes:
         step: mm between slices along the normal (the median; 0 for one slice).
-        shift: mm (along rows' direction, along columns' direction) from one slice to the next: not
-            zero where the gantry was tilted.
-        problem: why it is no volume; "" if it is one.
+        shift: mm (along rows' direction, along columns' direction) from one slice to the next;
+            nonzero if the gantry was tilted.
+        problem: why the slices are not a volume; "" if they are one.
     """
 
     instances: tuple[Instance, ...]
@@ -48,13 +48,13 @@ class Stack:
 
 
 def axes(instance: Instance) -> np.ndarray:
-    """(3, 3): rows' direction, columns' direction and normal of a slice, one a row."""
+    """(3, 3): rows' direction, columns' direction and normal of a slice, one per row."""
     row, column = np.array(instance.orientation).reshape(2, 3)
     return np.stack([row, column, np.cross(row, column)])
 
 
 def split_by_grid(instances: Sequence[Instance]) -> list[list[Instance]]:
-    """Groups of equal size, pixel spacing and orientation, the largest first."""
+    """Group by size, pixel spacing and orientation; the largest group first."""
     groups: list[list[Instance]] = []
     for instance in instances:
         for group in groups:
@@ -72,7 +72,7 @@ def stack_slices(instances: Sequence[Instance]) -> Stack:
     order = np.argsort(along, kind="stable")
     ordered = tuple(instances[n] for n in order)
     if len(ordered) < 2:
-        return Stack(ordered, 0.0, (0.0, 0.0), "a single slice is no volume")
+        return Stack(ordered, 0.0, (0.0, 0.0), "a single slice is not a volume")
     along, in_plane = along[order], in_plane[order]
     gaps = np.diff(along)
     step = float(np.median(gaps))
@@ -88,7 +88,7 @@ def stack_slices(instances: Sequence[Instance]) -> Stack:
 
 
 def has_repeated_places(instances: Sequence[Instance]) -> bool:
-    """Whether two slices lie at the same place."""
+    """True if two slices lie at the same place."""
     along, _ = _coordinates(instances)
     return bool((np.diff(np.sort(along)) < _SAME_PLACE_MM).any())
 
@@ -141,9 +141,9 @@ def _spacing_problem(along: np.ndarray, gaps: np.ndarray, step: float) -> str:
 
 
 def _shift_problem(in_plane: np.ndarray, along: np.ndarray, spacing: tuple[float, ...]) -> str:
-    """Slices must lie on a straight line: the table must not have been moved sideways."""
-    share = (along - along[0]) / max(along[-1] - along[0], 1e-6)
-    straight = in_plane[0] + share[:, None] * (in_plane[-1] - in_plane[0])
+    """Slices must lie on a straight line: the table must not have moved sideways."""
+    fraction = (along - along[0]) / max(along[-1] - along[0], 1e-6)
+    straight = in_plane[0] + fraction[:, None] * (in_plane[-1] - in_plane[0])
     off = np.abs(in_plane - straight).max()
     if off > max(spacing):
         return f"the slices are shifted against each other: by up to {off:.1f} mm in their plane"

@@ -4,39 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pydicom
+import SimpleITK as sitk
 
 from colipri.common.errors import ColipriError
-from colipri.imageio.dicom_files import plain_files
-from colipri.imageio.dicom_geometry import axes
-from colipri.imageio.dicom_headers import Instance
+from colipri.imageio.dicom.files import is_archive, plain_files, read_file
+from colipri.imageio.dicom.geometry import axes
+from colipri.imageio.dicom.headers import Instance
+from colipri.imageio.dicom.series import Series, find_series
 
-if TYPE_CHECKING:
-    import SimpleITK as sitk
-
-    from colipri.imageio.dicom_series import Series
-
+# A single folder may hold any of these modalities; for archives the converter chooses.
+_SCANS = ("CT", "MR", "PT", "NM", "")
 _INT16 = (-32768, 32767)
 _LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81",
           "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")  # fmt: skip
 
 
+def read_series(folder: Path) -> sitk.Image:
+    """Read the only series of a folder as a SimpleITK image; rescale slope and intercept applied.
+
+    Localisers, secondary captures, reports and derived series beside it are ignored.
+
+    Raises:
+        ColipriError: no series, several series, or missing, duplicate or undecodable slices.
+    """
+    return read_volume(_only_series(folder))[0]
+
+
 def read_volume(series: Series) -> tuple[sitk.Image, list[str]]:
     """Read a series as a SimpleITK image, rescale slope and intercept applied once.
 
-    Pixels are decoded by GDCM (in SimpleITK), or by pydicom where GDCM cannot; the slice in the
-    middle is decoded by both, and they must agree.
+    Pixels are decoded by GDCM (in SimpleITK), or by pydicom if GDCM cannot decode them. The middle
+    slice is decoded by both, and they must agree.
 
     Returns:
-        int16 where that loses nothing, else float32; and notes on what was found or mended.
+        int16 if that is lossless, otherwise float32; and notes on what was found or corrected.
 
     Raises:
-        ColipriError: pixels that cannot be decoded (the transfer syntax is named), or are no HU.
+        ColipriError: pixels cannot be decoded (the transfer syntax is named), or are not HU.
     """
-    import SimpleITK as sitk
-
     instances = series.instances
     with plain_files(instances) as files:
         volume = _decode(instances, files)
@@ -59,31 +67,37 @@ def read_volume(series: Series) -> tuple[sitk.Image, list[str]]:
     return image, notes
 
 
-def same_pixels(instances: Sequence[Instance]) -> bool:
-    """Whether slices hold the same stored values (unreadable ones do not)."""
-    import pydicom
-
-    if len({(instance.slope, instance.intercept) for instance in instances}) > 1:
-        return False
-    with plain_files(instances) as files:
-        try:
-            contents = [pydicom.dcmread(file, force=True).PixelData for file in files]
-        except (OSError, AttributeError, EOFError, ValueError):
-            return False
-    return all(content == contents[0] for content in contents[1:])
+def _only_series(folder: Path) -> Series:
+    instances: list[Instance] = []
+    for file in sorted(entry for entry in folder.iterdir() if entry.is_file()):
+        found = [] if is_archive(file) else read_file(file)
+        instances += [item for item in found if isinstance(item, Instance)]
+    if not instances:
+        raise ColipriError(f"{folder} holds no DICOM series (nor is it an image file)")
+    series, skipped = find_series(instances, _SCANS)
+    if len(series) > 1:
+        listed = ", ".join(f"{len(s.instances)} slices of {s.uid}{s.part}" for s in series[:5])
+        raise ColipriError(
+            f"{folder} holds {len(series)} DICOM series ({listed}); keep one series per folder"
+        )
+    if not series:
+        largest = max(skipped, key=lambda part: part.files)
+        raise ColipriError(
+            f"the DICOM files in {folder} do not form a volume ({largest.files} files): "
+            f"{largest.reason}"
+        )
+    return series[0]
 
 
 def _decode(instances: Sequence[Instance], files: Sequence[Path]) -> np.ndarray:
     """(slices, rows, columns), rescaled."""
-    import SimpleITK as sitk
-
     one_scale = len({(i.slope, i.intercept) for i in instances}) == 1
     try:
         if one_scale:
             reader = sitk.ImageSeriesReader()
             reader.SetFileNames([str(file) for file in files])
             return sitk.GetArrayFromImage(reader.Execute())
-        # The series reader takes the type of the first slice for all, which would round the others.
+        # The series reader uses the first slice's type for all, which would round the others.
         slices = [sitk.ReadImage(str(file), sitk.sitkFloat64) for file in files]
         return np.concatenate([sitk.GetArrayFromImage(image) for image in slices])
     except RuntimeError:
@@ -92,8 +106,6 @@ def _decode(instances: Sequence[Instance], files: Sequence[Path]) -> np.ndarray:
 
 def _with_pydicom(instance: Instance, file: Path) -> np.ndarray:
     """(rows, columns) of one slice, rescaled."""
-    import pydicom
-
     try:
         stored = pydicom.dcmread(file, force=True).pixel_array
     except Exception as error:
@@ -115,15 +127,15 @@ def _with_pydicom(instance: Instance, file: Path) -> np.ndarray:
 def _compare_with_pydicom(
     instances: Sequence[Instance], files: Sequence[Path], volume: np.ndarray
 ) -> None:
-    """Two libraries must find the same values in the slice in the middle (lossless ones only)."""
+    """Two libraries must find the same values in the middle slice (lossless syntaxes only)."""
     middle = len(instances) // 2
     if volume.shape != (len(instances), instances[0].rows, instances[0].columns):
         raise ColipriError(
-            f"{instances[0].where}: the series has another size than its headers say: "
-            f"{volume.shape}, not {(len(instances), instances[0].rows, instances[0].columns)}"
+            f"{instances[0].where}: the series has the size {volume.shape}, but its headers state "
+            f"{(len(instances), instances[0].rows, instances[0].columns)}"
         )
     if instances[middle].transfer_syntax in _LOSSY:
-        return  # decoders may differ by a grey value
+        return  # decoders may differ by one grey value
     try:
         expected = _with_pydicom(instances[middle], files[middle])
     except ColipriError:
@@ -137,15 +149,15 @@ def _compare_with_pydicom(
 
 
 def _check_hu(instances: Sequence[Instance], volume: np.ndarray, notes: list[str]) -> None:
-    """A CT holds air: without values far below water its numbers are no HU."""
+    """A CT contains air: without values far below water its numbers are not HU."""
     if instances[0].modality != "CT":
         return
     low, high = float(volume.min()), float(volume.max())
     no_rescale = any(instance.intercept is None for instance in instances)
     if low >= 0 and no_rescale:
         raise ColipriError(
-            f"{instances[0].where}: the values are no HU: they go from {low:g} to {high:g}, and no "
-            "rescale intercept is given"
+            f"{instances[0].where}: the values are not HU: they range from {low:g} to {high:g}, "
+            "and the header has no rescale intercept"
         )
     kinds = {i.rescale_type for i in instances} - {"", "HU"}
     if kinds:
@@ -157,14 +169,12 @@ def _check_hu(instances: Sequence[Instance], volume: np.ndarray, notes: list[str
 
 
 def _straighten(image: sitk.Image, shift: tuple[float, float]) -> sitk.Image:
-    """Resample slices of a tilted gantry onto a right-angled grid that holds all of them.
+    """Resample slices of a tilted gantry onto an orthogonal grid that contains all of them.
 
     Args:
-        image: with a direction as if the slices lay exactly above each other.
+        image: its direction assumes that the slices lie exactly above each other.
         shift: mm along rows and columns from one slice to the next.
     """
-    import SimpleITK as sitk
-
     size, spacing = np.array(image.GetSize()), np.array(image.GetSpacing())
     direction = np.array(image.GetDirection()).reshape(3, 3)
     whole = np.array(shift) * (size[2] - 1)  # of the last slice against the first
@@ -176,7 +186,7 @@ def _straighten(image: sitk.Image, shift: tuple[float, float]) -> sitk.Image:
     grid.SetDirection(image.GetDirection())
     origin = np.array(image.GetOrigin())
     grid.SetOrigin((origin + direction @ start).tolist())
-    # Output point -> input point: slice k lies shifted by k * shift, so take that away.
+    # Output point -> input point: slice k is shifted by k * shift, so subtract that.
     shear = np.eye(3)
     shear[:2, 2] = -np.array(shift) / spacing[2]
     transform = sitk.AffineTransform((direction @ shear @ direction.T).ravel().tolist(), [0.0] * 3)

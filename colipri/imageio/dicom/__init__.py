@@ -1,0 +1,1 @@
+"""DICOM: finding files, reading headers, sorting slices into volumes, decoding, reports."""

@@ -1,0 +1,168 @@
+"""The record of a preprocessed case, and whether it is up to date.
+
+A case is made again when its source files or the part of the plan that its voxels depend on have
+changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colipri.common.digests import json_digest
+from colipri.common.errors import ColipriError
+from colipri.raw_dataset.cases import Case
+from colipri.raw_dataset.structured_reports import structured_reports_file
+
+if TYPE_CHECKING:
+    from colipri.experiment_planning.plans import Configuration, Plans
+
+DIGEST_LENGTH = 32  # hex digits of the digests that a store contains
+
+# Increase this when the same image and plan give different voxels or a different file layout.
+STORE_VERSION = 1
+
+# What the stored voxels depend on. The patch size only shapes the chunks, which affects speed, so
+# editing it requires no new preprocessing.
+_CONFIGURATION_KEYS = (
+    "spacing",
+    "token_patch_size",
+    "normalization_schemes",
+    "use_mask_for_norm",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "storage_dtype",
+)
+
+_OPTIONAL = ("hounsfield_range", "crop_to_body")  # in plans for encoders trained elsewhere
+
+
+_KEYS = {"image_digest", "metadata_digest", "image", "report"}
+
+
+@dataclass(frozen=True)
+class CaseTask:
+    """What a worker needs to make one case in one configuration.
+
+    Attributes:
+        case: source files and metadata.
+        plans, configuration: how to preprocess it.
+        folder: of the store.
+    """
+
+    case: Case
+    plans: Plans
+    configuration: Configuration
+    folder: Path
+
+
+def case_files(case: str) -> tuple[str, str]:
+    """Names of the array files of a case: its image, and its body grid."""
+    return f"{case}.b2nd", f"{case}_tokens.b2nd"
+
+
+def failure_file(folder: Path, case: str) -> Path:
+    """Where --keep_going stores the reason why a case could not be made."""
+    return folder / f"{case}.failed.json"
+
+
+def read_record(folder: Path, case: str) -> dict[str, Any] | None:
+    """The JSON of a finished case, or None if the case is incomplete.
+
+    Array files are checked by their size only.
+    """
+    try:
+        record: dict[str, Any] = json.loads((folder / f"{case}.json").read_text(encoding="utf-8"))
+        for name, expected in record["files"].items():
+            if (folder / name).stat().st_size != expected["bytes"]:
+                return None
+        if set(case_files(case)) != set(record["files"]) or not _KEYS.issubset(record):
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return record
+
+
+def case_metadata(case: Case) -> dict[str, Any]:
+    """The part of a case's record that comes from cases.csv."""
+    return {
+        "subject": case.subject,
+        "study": case.study,
+        "split": case.split,
+        "dataset": case.dataset,
+        "findings": dict(case.findings),
+        "source_images": [path.name for path in case.images],
+        "source_report": case.report.name if case.report else None,
+    }
+
+
+def is_current(record: dict[str, Any], task: CaseTask) -> bool:
+    """True if a record was made from the present source files and plan."""
+    try:
+        return record["image_digest"] == image_digest(task) and record.get(
+            "metadata_digest"
+        ) == metadata_digest(task.case)
+    except ColipriError:  # a source file is missing: making the case will report it
+        return False
+
+
+def failure_reason(folder: Path, case: str) -> str | None:
+    """The reason that --keep_going stored for a case; None if the case did not fail."""
+    path = failure_file(folder, case)
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["problem"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{path} cannot be read"
+
+
+def image_digest(task: CaseTask) -> str:
+    """Digest of what the arrays of a case depend on: its image files and the plan."""
+    parts = [source_digest(task.case.images), plans_digest(task.plans, task.configuration)]
+    return json_digest(parts, DIGEST_LENGTH)
+
+
+def metadata_digest(case: Case) -> str:
+    """Digest of what the rest of a case's JSON depends on: its row of cases.csv and its report."""
+    files = [case.report] if case.report else []
+    structured = structured_reports_file(case)
+    if files and structured is not None:
+        files.append(structured)
+    return json_digest([case_metadata(case), source_digest(files)], DIGEST_LENGTH)
+
+
+def plans_digest(plans: Plans, configuration: Configuration) -> str:
+    """Digest of the part of the plan that the stored voxels depend on."""
+    relevant: dict[str, Any] = {key: configuration.raw[key] for key in _CONFIGURATION_KEYS}
+    relevant |= {key: configuration.raw[key] for key in _OPTIONAL if key in configuration.raw}
+    relevant["spacing"] = [float(step) for step in relevant["spacing"]]  # 2 and 2.0 are the same
+    relevant["orientation"] = plans.raw["orientation"]
+    relevant["channel_names"] = plans.raw["channel_names"]
+    relevant["store_version"] = STORE_VERSION
+    if configuration.raw["storage_dtype"] != "int16":  # the stored voxels are normalised
+        relevant["intensities"] = plans.raw["foreground_intensity_properties_per_channel"]
+    return json_digest(relevant, DIGEST_LENGTH)
+
+
+def source_digest(files: Iterable[Path]) -> str:
+    """Digest of names, sizes and modification times of image files or DICOM folders.
+
+    Contents are not read, because that would mean reading terabytes twice.
+
+    Raises:
+        ColipriError: a file is missing.
+    """
+    entries = []
+    for path in files:
+        try:
+            members = sorted(path.iterdir()) if path.is_dir() else [path]
+            for member in members:
+                status = member.stat()
+                entries.append([member.name, status.st_size, status.st_mtime_ns])
+        except OSError as error:
+            raise ColipriError(f"{path} cannot be read: {error.strerror}") from error
+    return json_digest(entries, DIGEST_LENGTH)

@@ -1,0 +1,186 @@
+"""One case: what a worker process does.
+
+Results are cached, so that a run that was killed continues where it stopped. Only cases without an
+error are cached, and only while their files keep the same size and modification time: an error may
+come from a drive that was not mounted, and what was fixed must be checked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from colipri.common.atomic import atomic_write_json
+from colipri.common.digests import json_digest
+from colipri.common.errors import ColipriError
+from colipri.raw_dataset.cases import Case
+from colipri.raw_dataset.structured_reports import load_structured_report, structured_reports_file
+from colipri.raw_dataset.verification.codes import ERROR
+from colipri.raw_dataset.verification.images import check_images
+from colipri.raw_dataset.verification.issues import Issue, make_issue
+from colipri.text.reports.cleaning import fold_spaces
+from colipri.text.reports.report import read_report
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 2  # increase it when the checks change
+# First bytes of documents that hospitals export instead of text.
+_DOCUMENTS = (
+    (b"%PDF", "PDF"),
+    (b"PK\x03\x04", "Word or zip"),
+    (b"\xd0\xcf\x11\xe0", "old Word"),
+    (b"{\\rtf", "RTF"),
+    (b"\x1f\x8b", "gzip"),
+)
+_UTF8 = ("", "utf-8", "utf-8-sig", "ascii")
+FEWEST_WORDS = 3
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """The issues of one case, and digests of its voxels and of its report's text."""
+
+    issues: list[Issue]
+    image_digest: str
+    report_digest: str
+
+
+@dataclass(frozen=True)
+class CaseTask:
+    """What a worker needs to check one case.
+
+    Attributes:
+        case: its files.
+        channel_names: of dataset.json; channels named CT must hold HU.
+        label_values: values that the label map may contain; None if dataset.json has no labels.
+        cache: results of earlier runs.
+    """
+
+    case: Case
+    channel_names: Mapping[str, str]
+    label_values: frozenset[int] | None
+    cache: CaseCache
+
+
+def check_case(task: CaseTask) -> CaseResult:
+    """Check the images, label map and report of one case; runs in a worker process."""
+    cached = task.cache.load(task.case)
+    if cached is not None:
+        return cached
+    images, image_digest = check_images(task.case, task.channel_names, task.label_values)
+    report, report_digest = check_report(task.case)
+    result = CaseResult([*images, *report], image_digest, report_digest)
+    task.cache.store(task.case, result)
+    return result
+
+
+def check_report(case: Case) -> tuple[list[Issue], str]:
+    """Check the report of one case.
+
+    Returns:
+        Issues, and a digest of the text ("" if there is none); equal for equal wording.
+    """
+    if case.report is None:
+        return [], ""
+
+    def found(code: str, what: str) -> Issue:
+        return make_issue(code, case.identifier, case.report, what)
+
+    path = case.report
+    try:
+        if not path.exists():
+            link = f"a link to {path.readlink()}, which does not exist" if path.is_symlink() else ""
+            return [found("report_missing", link or "it does not exist")], ""
+        with path.open("rb") as file:
+            start = file.read(8).lstrip()
+        for signature, name in _DOCUMENTS:
+            if start.startswith(signature):
+                return [found("report_not_text", f"it is a {name} file")], ""
+        report = read_report(path)
+    except (ColipriError, OSError) as error:
+        return [found("report_unreadable", str(error))], ""
+    if report.is_empty:
+        return [found("report_empty", "it holds no text")], ""
+    issues = []
+    text = report.text
+    if "\ufffd" in text:
+        issues.append(found("report_damaged", f"{text.count(chr(0xFFFD))} characters were lost"))
+    elif report.notes or report.encoding.lower() not in _UTF8:
+        what = "; ".join(report.notes) or f"encoding {report.encoding}"
+        issues.append(found("report_encoding", what))
+    if len(text.split()) < FEWEST_WORDS:
+        issues.append(found("report_short", f"it has {len(text.split())} words"))
+    if structured_reports_file(case) is not None:
+        try:
+            load_structured_report(case)
+        except ColipriError as error:
+            issues.append(found("report_not_structured", str(error)))
+    folded = fold_spaces(text).casefold()
+    return issues, hashlib.blake2b(folded.encode(), digest_size=16).hexdigest()
+
+
+class CaseCache:
+    """Results of earlier runs, one small file per case.
+
+    Args:
+        folder: $colipri_preprocessed/DatasetXXX_Name/verification_cases; None caches nothing.
+        settings: plain data that results also depend on (channel names, label values).
+    """
+
+    def __init__(self, folder: Path | None, settings: Any) -> None:
+        self._folder = folder
+        self._settings = settings
+
+    def load(self, case: Case) -> CaseResult | None:
+        """The result of an earlier run, if the case's files are the same."""
+        if self._folder is None:
+            return None
+        try:
+            content = json.loads(self._file(case).read_text(encoding="utf-8"))
+            if content["key"] != self._key(case):
+                return None
+            issues = [Issue(**stored) for stored in content["findings"]]
+            return CaseResult(issues, content["image_digest"], content["report_digest"])
+        except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: check again
+            return None
+
+    def store(self, case: Case, result: CaseResult) -> None:
+        """Cache a result without errors; the verification continues if the disk is not writable."""
+        if self._folder is None or any(issue.severity == ERROR for issue in result.issues):
+            return
+        content = {
+            "key": self._key(case),
+            "findings": [asdict(issue) for issue in result.issues],
+            "image_digest": result.image_digest,
+            "report_digest": result.report_digest,
+        }
+        try:
+            atomic_write_json(self._file(case), content)
+        except (ColipriError, OSError) as error:
+            logger.debug("case %s: the result is not cached: %s", case.identifier, error)
+
+    def _file(self, case: Case) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{case.identifier}.json"
+
+    def _key(self, case: Case) -> str:
+        """Changes when a file of the case changes."""
+        parts: list[Any] = [FORMAT, self._settings, case.identifier]
+        for path in (*case.images, case.label, case.report, structured_reports_file(case)):
+            parts.append(None if path is None else list(_states(path)))
+        return json_digest(parts)
+
+
+def _states(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, size and modification time of a file and its side files, or of a folder's files."""
+    stem = path.name.partition(".")[0].removesuffix("_0000")
+    beside = [path.parent / f"{stem}{ending}" for ending in (".raw", ".zraw", ".json")]
+    files = sorted(path.iterdir()) if path.is_dir() else [path, *filter(Path.is_file, beside)]
+    for file in files:
+        state = file.stat()
+        yield str(file), state.st_size, state.st_mtime_ns
