@@ -80,8 +80,11 @@ def load_structured_reports(
         One report per study in the order of the cases (reconstructions of a scan share the report
         and must not count as duplicates), and identifier -> problem for unusable reports.
     """
-    first_case = {case.report: case for case in reversed(cases) if case.report is not None}
-    unique = [case for case in cases if first_case.get(case.report) is case]
+    by_file: dict[Path, Case] = {}
+    for case in cases:
+        if case.report is not None:
+            by_file.setdefault(case.report, case)
+    unique = list(by_file.values())
     processes = num_processes if len(unique) >= _WORTH_PROCESSES else 1
     structured: dict[Path | None, StructuredReport] = {}
     broken: dict[Path | None, str] = {}
