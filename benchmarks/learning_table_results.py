@@ -24,7 +24,7 @@ def measure(out: Path, checkpoint: Path, target: Path, steps: int, seed: int, da
         steps: of the training; 0 for the model before the first, which follows from ``seed``.
     """
     if not steps:
-        from colipri.training.controls import save_untrained
+        from colipri.checkpoints.baselines import save_untrained
 
         control = checkpoint.with_name("control_untrained.pth")
         save_untrained(checkpoint, control, seed)

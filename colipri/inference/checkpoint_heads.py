@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from colipri.inference.predictor import ColipriPredictor
+from colipri.architectures.model import ColipriModel
+from colipri.inference.predictor import ColipriPredictor
+from colipri.objectives.registry import with_defaults
 
 # objective -> the model's part, whose name its weights begin with
 HEADS = {
@@ -23,9 +24,6 @@ def head_of_checkpoint(
         None where the checkpoint holds no such decoder: it was trained without the objective, or
         the decoders were left out when it was written.
     """
-    from colipri.architectures.model import ColipriModel
-    from colipri.objectives.registry import with_defaults
-
     content, part = predictor.checkpoint, HEADS[objective]
     own = {
         name.removeprefix(f"{part}."): tensor

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
+from torch import Tensor
 
 from colipri.common.atomic import atomic_path
 from colipri.common.errors import ColipriError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from colipri.inference.predictor import EncodedImage
+from colipri.inference.predictor import EncodedImage
 
 _MOST_BYTES = 16 * 2**30  # everything is in memory until it is written
 
@@ -81,8 +79,6 @@ class EmbeddingFile:
                 with temporary.open("wb") as file:
                     np.savez(file, names=names, model=np.array(json.dumps(self.model)), **arrays)
                 return
-            from safetensors.numpy import save_file
-
             metadata = {"names": json.dumps(self.names), "model": json.dumps(self.model)}
             save_file(arrays, temporary, metadata=metadata)
 

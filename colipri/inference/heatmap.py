@@ -8,15 +8,15 @@ on locations. A map says what the embedding is made of; it is no segmentation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
+from matplotlib import colormaps
+from scipy import ndimage
+from torch import Tensor
 
 from colipri.common.errors import ColipriError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from torch import Tensor
 
 CT_WINDOW = (-1000.0, 400.0)  # HU shown from black to white: lung and soft tissue in one picture
 _PLANES = ("axial", "coronal", "sagittal")
@@ -36,8 +36,6 @@ def token_similarity(
     Returns:
         (K,) float32.
     """
-    import torch.nn.functional as F
-
     dense = F.normalize(dense_embeddings.float(), dim=-1)
     similarity = dense @ F.normalize(positive.float(), dim=-1)
     if negative is not None:
@@ -60,8 +58,6 @@ def voxel_map(
     Returns:
         (G0 * patch0, G1 * patch1, G2 * patch2) float32.
     """
-    from scipy import ndimage
-
     values = np.zeros(tuple(grid), dtype=np.float32)
     known = np.zeros(tuple(grid), dtype=np.float32)
     index = tuple(np.asarray(positions).T)
@@ -114,8 +110,6 @@ def overlay_planes(
         Three of {"name", "pixels": (rows, columns, 3) uint8, "millimetres": (row, column step)},
         in radiological view: the patient's right on the left side, anterior up or left.
     """
-    from matplotlib import colormaps
-
     if image.shape != heat.shape:
         raise ColipriError(f"image {image.shape} and heat map {heat.shape} do not fit")
     place = strongest_place(heat) if place is None else place
@@ -160,22 +154,6 @@ def to_grey(values: np.ndarray, window: tuple[float, float] | None = CT_WINDOW) 
     share = (values.astype(np.float32) - low) / max(float(high - low), 1e-9)
     result: np.ndarray = (np.clip(share, 0, 1) * 255).astype(np.uint8)
     return result
-
-
-def plot_heat_map(planes: Sequence[dict[str, Any]], title: str) -> Figure:
-    """The planes of :func:`overlay_planes` as a matplotlib figure (Agg: needs no screen)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4 * len(planes), 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, plane in zip(np.atleast_1d(figure.subplots(1, len(planes))), planes, strict=True):
-        down, across = plane["millimetres"]
-        axes.imshow(plane["pixels"], aspect=down / across, interpolation="bilinear")
-        axes.set_title(plane["name"], fontsize=10)
-        axes.set_axis_off()
-    figure.suptitle(title)
-    return figure
 
 
 def _limits(heat: np.ndarray) -> tuple[float, float]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import SimpleITK as sitk
+
 from colipri.common.errors import ColipriError
 
 # What SimpleITK reads and nnU-Net's readers accept in three dimensions; longest endings first.
@@ -86,8 +88,6 @@ def _is_dicom_folder(folder: Path) -> bool:
 
 
 def _has_series(folder: Path) -> bool:
-    import SimpleITK as sitk
-
     return bool(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
 
 

@@ -7,19 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from colipri.common.errors import ColipriError
+from colipri.dataloading.splits import SPLITS_FILE, load_splits, make_splits
+from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.volume import StoredVolume, Volume, prepare_files
+from colipri.paths import find_dataset_name, preprocessed_folder
+from colipri.preprocessing.manifest import check_preprocessed
+from colipri.preprocessing.store import CaseStore
+from colipri.raw_dataset.cases import Case
+from colipri.raw_dataset.dataset import load_raw_dataset
 from colipri.raw_dataset.structured_reports import load_structured_report
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from colipri.inference.predictor import ColipriPredictor
-    from colipri.preprocessing.store import CaseStore
-    from colipri.raw_dataset.cases import Case
-    from colipri.text.structured_report import StructuredReport
+from colipri.text.structured_report import StructuredReport
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +77,6 @@ def collect_cases(
     Raises:
         ColipriError: no such data set, or neither store nor images can be used.
     """
-    from colipri.paths import find_dataset_name
-    from colipri.preprocessing.manifest import check_preprocessed
-    from colipri.raw_dataset.dataset import load_raw_dataset
-
     name = find_dataset_name(dataset)
     if source == "preprocessed" and predictor.own_spacing:
         raise ColipriError("a spacing of one's own needs the raw images (--source raw)")
@@ -127,16 +125,12 @@ def first_split(
 
 def spread(cases: Sequence[LabelledCase], number: int) -> list[LabelledCase]:
     """``number`` cases at even distances, so that a sorted list is shown from end to end."""
-    import numpy as np
-
     places = np.linspace(0, len(cases) - 1, min(number, len(cases))).round().astype(int)
     return [cases[place] for place in places]
 
 
 def label_matrix(cases: Sequence[LabelledCase], finding_names: Sequence[str]) -> np.ndarray:
     """(n, F) of 0, 1 and NaN for unknown."""
-    import numpy as np
-
     rows = [[case.findings.get(name) for name in finding_names] for case in cases]
     return np.array(
         [[np.nan if value is None else float(value) for value in row] for row in rows]
@@ -168,9 +162,6 @@ def _own_fold(collection: CaseCollection, predictor: ColipriPredictor) -> int | 
 
 def _fold(collection: CaseCollection, fold: int) -> dict[str, list[str]]:
     """Train and val of the model's fold: of splits_final.json, or as it would be made."""
-    from colipri.dataloading.splits import SPLITS_FILE, load_splits, make_splits
-    from colipri.paths import preprocessed_folder
-
     records = {
         name: {"subject": case.subject, "split": case.split}
         for name, case in collection.cases.items()

@@ -9,22 +9,26 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from colipri.architectures.model import ColipriModel
+from colipri.architectures.primus import select_tokens
+from colipri.checkpoints.baselines import untrained_model
+from colipri.checkpoints.checkpoint_file import core_weights, load_checkpoint
 from colipri.common.devices import find_device
 from colipri.common.errors import ColipriError
-from colipri.common.seeds import derive_seed
+from colipri.dataloading.normalization import normalize_on_device
+from colipri.experiment_planning.plans import Configuration, Plans
+from colipri.inference.inputs import ImageInput
 from colipri.inference.volume import PreparedVolume, StoredVolume, Volume, prepare_files
 from colipri.inference.windows import Triple, plan_windows, positions_of, stitch
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from torch import Tensor
-
-    from colipri.experiment_planning.plans import Configuration, Plans
-    from colipri.inference.inputs import ImageInput
-    from colipri.preprocessing.store import CaseStore
+from colipri.preprocessing.body_grid import centre_start
+from colipri.preprocessing.store import CaseStore
+from colipri.text.tokenizer import encode_batch, tokenizer_from_string
 
 Made = TypeVar("Made")
 _TEXTS_AT_ONCE = 64
@@ -74,9 +78,6 @@ class ColipriPredictor:
         spacing: Sequence[float] | None = None,
         window: Sequence[int] | None = None,
     ) -> None:
-        from colipri.experiment_planning.plans import Plans
-        from colipri.text.tokenizer import tokenizer_from_string
-
         self.checkpoint, self.device, self.source = checkpoint, device, source
         self.plans: Plans = Plans(_with_spacing(checkpoint, spacing), f"the plan in {source}")
         self.configuration_name: str = checkpoint["configuration"]
@@ -105,8 +106,6 @@ class ColipriPredictor:
             ColipriError: no such file, not a colipri checkpoint, another version, another
                 orientation of the axes, or no such device.
         """
-        from colipri.checkpoints.checkpoint_file import load_checkpoint
-
         return cls(load_checkpoint(path), find_device(device), source=str(path), **options)
 
     def untrained(self, seed: int = 0) -> ColipriPredictor:
@@ -114,27 +113,18 @@ class ColipriPredictor:
 
         A pretrained text encoder starts from its pretrained weights, as training did.
         """
-        import torch
-
-        from colipri.architectures.model import ColipriModel
-
         control = copy.copy(self)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "untrained control"))
-            model = ColipriModel.from_plans(self.configuration.raw, len(self.tokenizer))
+        model = untrained_model(self.configuration.raw, len(self.tokenizer), seed)
         control.model = model.to(self.device).eval()
         control.source = f"{self.source} (untrained)"
         return control
 
     def _build(self, weights: dict[str, Tensor]) -> Any:
-        from colipri.architectures.model import ColipriModel
-        from colipri.architectures.training_heads import without_training_heads
-
         model = ColipriModel.from_plans(
             self.configuration.raw, len(self.tokenizer), load_pretrained=False
         )
         try:
-            model.load_state_dict(without_training_heads(weights))
+            model.load_state_dict(core_weights(weights))
         except RuntimeError as error:
             raise ColipriError(
                 f"{self.source}: the weights do not fit the network of its own plan "
@@ -201,8 +191,6 @@ class ColipriPredictor:
         Raises:
             ColipriError: the embedding is not finite.
         """
-        import torch
-
         with torch.inference_mode():
             encoded = self._whole(volume) if self.window is None else self._windows(volume)
         if not torch.isfinite(encoded.embedding).all():
@@ -228,16 +216,12 @@ class ColipriPredictor:
 
     def project(self, encoded: EncodedImage) -> Tensor:
         """(K, E) L2-normalised: every kept token in the space of the texts, on the CPU."""
-        import torch
-
         with torch.inference_mode():
             tokens = encoded.tokens.to(self.device).unsqueeze(0)
             projected: Tensor = self.model.project_tokens(tokens)[0].float().cpu()
         return projected
 
     def _whole(self, volume: Volume) -> EncodedImage:
-        from colipri.preprocessing.body_grid import centre_start
-
         start = centre_start(volume.shape, self.patch_size)
         tokens, kept, embedding = self._encode_crop(*volume.crop(start, self.patch_size))
         plan = plan_windows(self.patch_size, self.patch_size, self.token_patch)
@@ -247,8 +231,6 @@ class ColipriPredictor:
     def _windows(self, volume: Volume) -> EncodedImage:
         """Windows that hold body, stitched and pooled once; a volume of nothing but air: the
         centre, as training does."""
-        import torch
-
         assert self.window is not None
         plan = plan_windows(volume.shape, self.window, self.token_patch)
         used, tokens, kept = [], [], []
@@ -272,12 +254,6 @@ class ColipriPredictor:
 
     def _encode_crop(self, image: np.ndarray, body: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (K, D), their flat indices (K,) and the embedding (E,) of one crop, on the CPU."""
-        import numpy as np
-        import torch
-
-        from colipri.architectures.primus import select_tokens
-        from colipri.dataloading.normalization import normalize_on_device
-
         if not body.any():  # nothing but air: there must be something to encode, as in training
             body = np.ones_like(body)
         pixels = torch.from_numpy(image).unsqueeze(0).to(self.device)
@@ -289,8 +265,6 @@ class ColipriPredictor:
 
     def _bf16(self) -> bool:
         """As training: bf16 where the accelerator computes in it natively."""
-        import torch
-
         return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     # ---------------------------------------------------------------- texts
@@ -301,10 +275,6 @@ class ColipriPredictor:
         Raises:
             ColipriError: a text is empty.
         """
-        import torch
-
-        from colipri.text.tokenizer import encode_batch
-
         if any(not text.strip() for text in texts):
             raise ColipriError("an empty text cannot be encoded")
         limit = self.configuration.raw["max_text_tokens"]

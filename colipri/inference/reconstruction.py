@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
+from colipri.architectures.patches import patchify, unpatchify
 from colipri.common.seeds import derive_seed
+from colipri.dataloading.normalization import air_value, normalize_on_device
 from colipri.inference.checkpoint_heads import head_of_checkpoint
-
-if TYPE_CHECKING:
-    from colipri.inference.predictor import ColipriPredictor
-    from colipri.inference.volume import Volume
+from colipri.inference.predictor import ColipriPredictor
+from colipri.inference.volume import Volume
+from colipri.objectives.registry import build_objectives
+from colipri.preprocessing.body_grid import centre_start
 
 OBJECTIVE = "masked_image_modelling"
 
@@ -51,8 +54,6 @@ class Reconstructor:
     """
 
     def __init__(self, predictor: ColipriPredictor, decoder: Any, settings: dict[str, Any]) -> None:
-        from colipri.objectives.registry import build_objectives
-
         _, objective = build_objectives({OBJECTIVE: settings})[OBJECTIVE]
         self.predictor, self.decoder, self.objective = predictor, decoder, objective
 
@@ -73,12 +74,6 @@ class Reconstructor:
         A prediction of normalised tokens is taken back with mean and deviation of the true ones:
         the model says how a token looks, not how bright it is.
         """
-        import torch
-
-        from colipri.architectures.patches import patchify, unpatchify
-        from colipri.dataloading.normalization import air_value, normalize_on_device
-        from colipri.preprocessing.body_grid import centre_start
-
         predictor, objective = self.predictor, self.objective
         encoder = predictor.model.image_encoder
         size, patch = predictor.patch_size, encoder.patch_embed_size

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colipri.evaluation.html_page import Section
+from colipri.evaluation.prompts import DEFAULT_STYLE, PromptPair, make_prompts
 from colipri.evaluation.report_data import montage_section
 from colipri.evaluation.report_results import heat_map_section
+from colipri.evaluation.zero_shot import encode_prompts
 from colipri.inference.heatmap import (
     CT_WINDOW,
     overlay_planes,
@@ -24,9 +26,7 @@ from colipri.inference.labelled_cases import (
     first_split,
     spread,
 )
-from colipri.inference.prompts import DEFAULT_STYLE, PromptPair, make_prompts
 from colipri.inference.reconstruction_pictures import reconstruction_pictures
-from colipri.inference.zero_shot import encode_prompts
 
 if TYPE_CHECKING:
     from colipri.inference.labelled_cases import CaseCollection, LabelledCase

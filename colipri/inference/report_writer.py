@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from colipri.architectures.generation import GenerationSettings, decode_report, generate
 from colipri.common.errors import ColipriError
 from colipri.inference.checkpoint_heads import head_of_checkpoint
-from colipri.inference.generation import GenerationSettings, decode_report, generate
-
-if TYPE_CHECKING:
-    from colipri.inference.predictor import ColipriPredictor, EncodedImage
+from colipri.inference.predictor import ColipriPredictor, EncodedImage
 
 
 class ReportWriter:
@@ -30,8 +30,6 @@ class ReportWriter:
 
     def write(self, encoded: EncodedImage) -> str:
         """The report of one encoded volume."""
-        import torch
-
         tokenizer = self.predictor.tokenizer
         tokens = encoded.tokens.to(self.predictor.device).unsqueeze(0)
         bf16 = self.predictor.device.type == "cuda" and torch.cuda.is_bf16_supported()

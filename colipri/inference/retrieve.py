@@ -6,14 +6,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from colipri.common.errors import ColipriError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from colipri.inference.predictor import ColipriPredictor
+from colipri.common.progress import progress
+from colipri.inference.inputs import find_images
+from colipri.inference.labelled_cases import cases_of_split, collect_cases
+from colipri.inference.predictor import ColipriPredictor
+from colipri.inference.split_results import encode_split
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +71,6 @@ def rank_cases(
     source: str = "auto",
 ) -> list[Ranking]:
     """Search the cases of a data set's split; their known findings are listed beside."""
-    from colipri.inference.labelled_cases import cases_of_split, collect_cases
-    from colipri.inference.split_results import encode_split
-
     queries = predictor.encode_texts(texts)
     cases = cases_of_split(collect_cases(predictor, dataset, source), split, predictor)
     embeddings = encode_split(predictor, cases, split).embeddings
@@ -93,11 +93,6 @@ def rank_images(
     Raises:
         ColipriError: no image can be used.
     """
-    import torch
-
-    from colipri.common.progress import progress
-    from colipri.inference.inputs import find_images
-
     queries = predictor.encode_texts(texts)
     images = find_images(source, predictor.num_channels)
     names, rows = [], []

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from colipri.common.errors import ColipriError
 from colipri.evaluation.bootstrap import NUM_RESAMPLES
 from colipri.evaluation.classification import compare_models
+from colipri.evaluation.prompts import DEFAULT_STYLE, PromptPair, describe_prompts, make_prompts
 from colipri.inference.labelled_cases import (
     CaseCollection,
     LabelledCase,
     cases_of_split,
     collect_cases,
 )
-from colipri.inference.prompts import DEFAULT_STYLE, PromptPair, describe_prompts, make_prompts
+from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.split_results import (
     Thresholds,
     encode_split,
@@ -25,9 +26,6 @@ from colipri.inference.split_results import (
     thresholds_from_split,
     zero_shot_result,
 )
-
-if TYPE_CHECKING:
-    from colipri.inference.predictor import ColipriPredictor
 
 logger = logging.getLogger(__name__)
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.common.progress import progress
+from colipri.dataloading.dataset import text_hash
 from colipri.evaluation.bootstrap import NUM_RESAMPLES
 from colipri.evaluation.classification import classification_metrics
+from colipri.evaluation.prompts import PromptPair
 from colipri.evaluation.retrieval import retrieval_metrics
 from colipri.evaluation.thresholds import choose_thresholds
+from colipri.evaluation.zero_shot import encode_prompts, zero_shot_scores
 from colipri.inference.labelled_cases import LabelledCase, label_matrix
-from colipri.inference.prompts import PromptPair
-from colipri.inference.zero_shot import encode_prompts, zero_shot_scores
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-    from colipri.inference.predictor import ColipriPredictor
+from colipri.inference.predictor import ColipriPredictor
+from colipri.text.prompts.captions import full_caption
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,6 @@ def encode_split(
     predictor: ColipriPredictor, cases: Sequence[LabelledCase], name: str
 ) -> EncodedSplit:
     """Encode the cases of a split once, for everything that is measured on them."""
-    import torch
-
     encoded = predictor.encode_many(case.volume for case in cases)
     rows = [one.embedding for one in progress(encoded, f"Encoding {name}", total=len(cases))]
     return EncodedSplit(name, cases, torch.stack(rows))
@@ -149,9 +148,6 @@ def retrieval_result(
     Raises:
         ColipriError: fewer than two cases have one.
     """
-    from colipri.dataloading.dataset import text_hash
-    from colipri.text.prompts.captions import full_caption
-
     reports = [case.report() if case.has_report else None for case in split.cases]
     rows = [row for row, report in enumerate(reports) if report is not None]
     if len(rows) < 2:
@@ -174,8 +170,6 @@ def scores_of(
     result: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Scores (n, F), labels (n, F) and patients out of a result's ``case_scores``."""
-    import numpy as np
-
     cases = result["case_scores"]
     scores = np.array([[case["scores"][name] for name in names] for case in cases], dtype=float)
     labels = np.array([[case["labels"][name] for name in names] for case in cases], dtype=float)

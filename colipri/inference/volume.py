@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
 
 from colipri.common.errors import ColipriError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import numpy as np
-
-    from colipri.experiment_planning.plans import Configuration, Plans
-    from colipri.preprocessing.store import CaseStore
+from colipri.experiment_planning.plans import Configuration, Plans
+from colipri.imageio.reading import read_image
+from colipri.preprocessing.body_grid import crop_padded, tokens_of_crop
+from colipri.preprocessing.image import preprocess_image
+from colipri.preprocessing.store import CaseStore
 
 
 class Volume(Protocol):
@@ -54,8 +54,6 @@ class PreparedVolume:
 
     def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """As :meth:`Volume.crop`."""
-        from colipri.preprocessing.body_grid import crop_padded, tokens_of_crop
-
         image = crop_padded(self.array, start, size, self.properties["pad_value"])
         body = tokens_of_crop(
             self.properties["body_grid"],
@@ -93,9 +91,6 @@ def prepare_files(
     Raises:
         ColipriError: naming the image, if it cannot be read or does not fit the plan.
     """
-    from colipri.imageio.reading import read_image
-    from colipri.preprocessing.image import preprocess_image
-
     image = read_image(files, plans.raw["orientation"])
     try:
         array, properties = preprocess_image(image, plans, configuration)

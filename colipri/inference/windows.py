@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from colipri.common.errors import ColipriError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
 
 Triple = tuple[int, int, int]
 
@@ -85,9 +84,6 @@ def stitch(
         (K, D) float32, the mean of the windows that hold a token, and (K, 3) its positions in the
         grid, in grid order.
     """
-    import numpy as np
-    import torch
-
     flat = [
         torch.from_numpy(_flat_in_grid(plan, start, index.cpu().numpy()))
         for start, index in zip(plan.starts, kept, strict=True)
@@ -102,14 +98,10 @@ def stitch(
 
 def positions_of(index: Tensor, window: Sequence[int]) -> np.ndarray:
     """(K, 3) token coordinates of flat indices (axis 0 slowest)."""
-    import numpy as np
-
     return np.stack(np.unravel_index(index.cpu().numpy(), tuple(window)), axis=1)
 
 
 def _flat_in_grid(plan: WindowPlan, start: Triple, index: np.ndarray) -> np.ndarray:
-    import numpy as np
-
     local = np.unravel_index(index, plan.window)
     shifted = tuple(axis + first for axis, first in zip(local, start, strict=True))
     return np.asarray(np.ravel_multi_index(shifted, plan.grid), dtype=np.int64)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from colipri.common.errors import ColipriError
 from colipri.common.progress import progress
+from colipri.evaluation.prompts import DEFAULT_STYLE, describe_prompts, make_prompts
+from colipri.evaluation.zero_shot import encode_prompts, zero_shot_scores
 from colipri.inference.inputs import ImageInput, find_images
-from colipri.inference.prompts import DEFAULT_STYLE, describe_prompts, make_prompts
+from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.split_results import Thresholds, thresholds_from_file
-from colipri.inference.zero_shot import encode_prompts, zero_shot_scores
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from colipri.inference.predictor import ColipriPredictor
 
 
 def zero_shot_on_images(

@@ -16,7 +16,7 @@ from colipri.run.inference_options import (
 )
 
 if TYPE_CHECKING:
-    from colipri.inference.generation import GenerationSettings
+    from colipri.architectures.generation import GenerationSettings
     from colipri.inference.predictor import ColipriPredictor
     from colipri.inference.report_writer import ReportWriter
 
@@ -94,7 +94,7 @@ def generate_reports(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> GenerationSettings:
-    from colipri.inference.generation import GenerationSettings
+    from colipri.architectures.generation import GenerationSettings
 
     return GenerationSettings(
         options.method,

@@ -131,7 +131,7 @@ class Quickstart:
 
     def untrained_checkpoint(self) -> Path:
         """The control: the same model before the first step, evaluated in the same way."""
-        from colipri.training.controls import save_untrained
+        from colipri.checkpoints.baselines import save_untrained
 
         target = self.model_folder / "control_untrained.pth"
         if not target.is_file():

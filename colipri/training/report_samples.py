@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from colipri.architectures.generation import GenerationSettings, decode_report, generate
 from colipri.common.atomic import atomic_write_text
-from colipri.inference.generation import GenerationSettings, decode_report, generate
 from colipri.training.step import BatchEncoder, paired_rows
 
 logger = logging.getLogger(__name__)

@@ -115,7 +115,7 @@ def _measure_embeddings(
 ) -> None:
     """Retrieval, and zero-shot where enough cases have labels; the better score replaces."""
     from colipri.evaluation.retrieval import retrieval_metrics
-    from colipri.inference.zero_shot import evaluate_zero_shot
+    from colipri.evaluation.zero_shot import evaluate_zero_shot
 
     labels = np.array(
         [[_number(known.get(name)) for name in finding_names] for known in findings]

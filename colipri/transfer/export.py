@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from colipri.checkpoints.adaptation_plan import nnssl_adaptation_plan, primus_preset
 from colipri.checkpoints.checkpoint_file import save_tensors
@@ -15,9 +20,6 @@ from colipri.checkpoints.weight_file import ENCODER, EXPORT_FORMAT
 from colipri.common.atomic import atomic_path, atomic_write_json, atomic_write_text
 from colipri.common.errors import ColipriError
 from colipri.transfer.model_card import model_card
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,6 @@ def export_model(content: Mapping[str, Any], folder: Path, source: str) -> list[
     Raises:
         ColipriError: the folder cannot be written to or the disk is full.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     weights = {
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in content["network_weights"].items()
@@ -115,7 +114,6 @@ def export_primus(content: Mapping[str, Any], stock: StockTarget, target: Path) 
         ColipriError: the encoder is none of the stock Primus, or the plan's patch or channels do
             not fit.
     """
-    import torch
     from nnunetv2.training.nnUNetTrainer.primus import primus_trainers
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 

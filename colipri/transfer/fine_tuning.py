@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from colipri.architectures.parameter_groups import group_parameters
 from colipri.common.errors import ColipriError
-from colipri.training.optimizer import is_decayed
 
 # The plan's ``colipri_training``; every number may be edited there.
 FINE_TUNING: dict[str, Any] = {
@@ -64,11 +64,6 @@ def parameter_groups(network: nn.Module, settings: Mapping[str, Any]) -> list[di
         on names alone, so that a saved optimiser state always fits.
     """
     depth = len(network.eva.blocks)  # type: ignore[arg-type, union-attr]
-    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
-    for name, parameter in sorted(network.named_parameters()):
-        if parameter.requires_grad:
-            key = (_distance(name, depth), is_decayed(name, parameter))
-            groups.setdefault(key, []).append(parameter)
     return [
         {
             "params": parameters,
@@ -76,7 +71,9 @@ def parameter_groups(network: nn.Module, settings: Mapping[str, Any]) -> list[di
             "lr_factor": settings["layer_decay"] ** max(0, distance),
             "is_encoder": distance >= 0,
         }
-        for (distance, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
+        for distance, decayed, parameters in group_parameters(
+            network, lambda name: _distance(name, depth)
+        )
     ]
 
 

@@ -7,12 +7,12 @@ import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
+
+import torch
+from torch import nn
 
 from colipri.common.errors import ColipriError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ def load_like_nnunet(
     Raises:
         ColipriError: the plan's network cannot be built, or nnU-Net would refuse the file.
     """
-    import torch
     from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 

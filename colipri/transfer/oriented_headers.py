@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 
 from colipri.common.errors import ColipriError
 
@@ -23,9 +25,6 @@ def oriented_axes(image: Path) -> tuple[int, int, int]:
     Raises:
         ColipriError: the header cannot be read, or the image is not three-dimensional.
     """
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-
     try:
         header: Any = nibabel.load(image)
     except (ImageFileError, OSError, ValueError) as error:

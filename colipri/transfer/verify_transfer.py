@@ -10,12 +10,22 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from colipri.architectures.primus import PrimusEncoder
+from colipri.checkpoints.pretrained_encoder import encoder_of_file
+from colipri.checkpoints.weight_file import file_of_model
 from colipri.common.errors import ColipriError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from colipri.transfer.load_check import load_like_nnunet
+from colipri.transfer.nnunet_dataset import require_nnunet
+from colipri.transfer.segmentation_network import (
+    NETWORK_CLASS,
+    PrimusSegmentation,
+    deep_supervision_strides,
+)
 
 logger = logging.getLogger(__name__)
 EXAMPLE_CLASSES = 3
@@ -36,19 +46,6 @@ def verify_transfer(
     Raises:
         ColipriError: the encoder cannot be transferred; the message says why.
     """
-    import torch
-
-    from colipri.architectures.primus import PrimusEncoder
-    from colipri.checkpoints.pretrained_encoder import encoder_of_file
-    from colipri.checkpoints.weight_file import file_of_model
-    from colipri.transfer.load_check import load_like_nnunet
-    from colipri.transfer.nnunet_dataset import require_nnunet
-    from colipri.transfer.segmentation_network import (
-        NETWORK_CLASS,
-        PrimusSegmentation,
-        deep_supervision_strides,
-    )
-
     require_nnunet()
     encoder = encoder_of_file(file_of_model(weights, plans, configuration_name), "the model")
     architecture = {

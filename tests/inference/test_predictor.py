@@ -201,6 +201,16 @@ def test_wrong_checkpoints(tmp_path: Path, changes: dict[str, Any], message: str
         ColipriPredictor.from_checkpoint(path)
 
 
+def test_heads_of_unknown_objectives_are_left_out(tmp_path: Path) -> None:
+    whole = torch.load(write_checkpoint(tmp_path / "plain.pth"), weights_only=True)
+    weights = {**whole["network_weights"], "somebodys_head.weight": torch.zeros(3)}
+    plain = ColipriPredictor.from_checkpoint(tmp_path / "plain.pth")
+    other = ColipriPredictor.from_checkpoint(
+        write_checkpoint(tmp_path / "other.pth", network_weights=weights)
+    )
+    assert torch.equal(plain.encode_texts(["effusion"]), other.encode_texts(["effusion"]))
+
+
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:
     with pytest.raises(ColipriError, match="there is no checkpoint"):
         ColipriPredictor.from_checkpoint(tmp_path / "missing.pth")

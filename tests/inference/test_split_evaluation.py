@@ -14,10 +14,10 @@ from sklearn.metrics import roc_auc_score
 from tiny_model import DATASET, write_checkpoint
 
 from colipri.common.errors import ColipriError
+from colipri.evaluation.prompts import make_prompts
 from colipri.inference import split_results
 from colipri.inference.labelled_cases import cases_of_split, collect_cases, label_matrix
 from colipri.inference.predictor import ColipriPredictor
-from colipri.inference.prompts import make_prompts
 from colipri.inference.retrieve import rank_cases, rank_embeddings, rank_images
 from colipri.inference.split_evaluation import retrieval_on_split, zero_shot_on_split
 from colipri.inference.split_results import thresholds_from_file

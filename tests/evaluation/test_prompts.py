@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from colipri.common.errors import ColipriError
-from colipri.inference.prompts import available_styles, make_prompts
+from colipri.evaluation.prompts import available_styles, make_prompts
 
 
 @pytest.mark.parametrize(

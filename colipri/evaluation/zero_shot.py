@@ -1,16 +1,18 @@
-"""Zero-shot classification: is an image closer to the text that affirms, or that denies?"""
+"""Zero-shot classification: is an image closer to the affirming or to the denying text?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from colipri.common.errors import ColipriError
-from colipri.inference.prompts import DEFAULT_STYLE, PromptPair, make_prompts
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
+from colipri.evaluation.classification import classification_metrics
+from colipri.evaluation.prompts import DEFAULT_STYLE, PromptPair, make_prompts
 
 
 def zero_shot_scores(
@@ -22,17 +24,16 @@ def zero_shot_scores(
     """Softmax over the positive and the negative prompt of cosine / temperature.
 
     Args:
-        image_embeddings: (n, E); normalised here, so that any scale is welcome.
-        text_embeddings_pos: (F, P, E): P positive prompts a finding, averaged and normalised again.
+        image_embeddings: (n, E); normalized here, so any scale will do.
+        text_embeddings_pos: (F, P, E): P positive prompts per finding; their
+            normalized mean counts.
         text_embeddings_neg: (F, Q, E).
-        temperature: Of training, 1 / exp(logit_scale) in CLIP's terms; positive.
+        temperature: As trained: 1 / exp(logit_scale) in CLIP's terms; positive.
 
     Returns:
         (n, F) float64 probabilities that the finding is present. In double precision, because in
         single precision strong scores saturate at 1 and their order is lost.
     """
-    import torch.nn.functional as F
-
     if temperature <= 0:
         raise ColipriError(f"the temperature must be positive, not {temperature}")
     images = F.normalize(image_embeddings.double(), dim=-1)
@@ -44,17 +45,15 @@ def zero_shot_scores(
 def encode_prompts(
     prompts: Sequence[PromptPair], encode_texts: Callable[[list[str]], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """One embedding a finding and side, the mean over its prompts.
+    """One embedding per finding and side: the mean over its prompts.
 
     Args:
         prompts: F pairs; the number of texts may differ between findings.
-        encode_texts: Takes texts, gives (number, E).
+        encode_texts: Takes n texts, returns (n, E).
 
     Returns:
         Positive and negative, each (F, 1, E), ready for :func:`zero_shot_scores`.
     """
-    import torch
-
     texts = [text for pair in prompts for text in (*pair.positive, *pair.negative)]
     distinct = list(dict.fromkeys(texts))
     rows = dict(zip(distinct, encode_texts(distinct), strict=True))
@@ -84,16 +83,14 @@ def evaluate_zero_shot(
         finding_names: F names.
         encode_texts: As in :func:`encode_prompts`.
         temperature: As in :func:`zero_shot_scores`.
-        prompt_style: A shipped style or a JSON file.
-        patients: n, for the intervals.
-        thresholds: From another split; see ``classification_metrics``.
+        prompt_style: A built-in style or a JSON file.
+        patients: Patient of each image, length n, for the confidence intervals.
+        thresholds: Chosen on another split; see ``classification_metrics``.
         num_resamples: 0 for no intervals (training), 2,000 for a result.
 
     Returns:
-        What :func:`colipri.evaluation.classification.classification_metrics` gives: plain data.
+        The result of :func:`colipri.evaluation.classification.classification_metrics`: plain data.
     """
-    from colipri.evaluation.classification import classification_metrics
-
     positive, negative = encode_prompts(make_prompts(finding_names, prompt_style), encode_texts)
     scores = zero_shot_scores(image_embeddings, positive, negative, temperature).cpu().numpy()
     return classification_metrics(
@@ -109,14 +106,9 @@ def evaluate_zero_shot(
 
 def _average(rows: list[Tensor]) -> Tensor:
     """Mean of unit vectors, a unit vector again: every prompt counts the same."""
-    import torch
-    import torch.nn.functional as F
-
     return F.normalize(_mean_direction(torch.stack(rows)[None])[0], dim=-1)
 
 
 def _mean_direction(embeddings: Tensor) -> Tensor:
     """(F, P, E) -> (F, E) in float64."""
-    import torch.nn.functional as F
-
     return F.normalize(embeddings.double(), dim=-1).mean(dim=1)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from colipri.common.errors import ColipriError
-from colipri.inference.prompts import make_prompts
-from colipri.inference.zero_shot import encode_prompts, evaluate_zero_shot, zero_shot_scores
+from colipri.evaluation.prompts import make_prompts
+from colipri.evaluation.zero_shot import encode_prompts, evaluate_zero_shot, zero_shot_scores
 
 
 def test_is_the_two_way_softmax() -> None:

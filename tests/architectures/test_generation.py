@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
+from colipri.architectures.generation import GenerationSettings, generate
 from colipri.architectures.report_decoder import ReportDecoder
 from colipri.common.errors import ColipriError
-from colipri.inference.generation import GenerationSettings, generate
 
 VOCABULARY, BEGIN, END = 9, 2, 3
 

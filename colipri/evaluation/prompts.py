@@ -1,4 +1,4 @@
-"""Zero-shot prompts: styles are data (prompts.json), a user's own file works the same way."""
+"""Zero-shot prompts: styles are data (prompts.json); a user's own file works the same way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FIELDS = {"finding", "Finding"}
 
 @dataclass(frozen=True)
 class PromptPair:
-    """The texts that say one finding is there, and those that say it is not."""
+    """The texts that affirm one finding, and those that deny it."""
 
     finding: str
     positive: tuple[str, ...]
@@ -25,7 +25,7 @@ class PromptPair:
 
 
 def available_styles() -> list[str]:
-    """Names of the styles that are shipped."""
+    """Names of the built-in styles."""
     return list(_shipped())
 
 
@@ -34,7 +34,7 @@ def make_prompts(finding_names: Sequence[str], style: str = DEFAULT_STYLE) -> li
 
     Args:
         finding_names: Names as in dataset.json, or any free text.
-        style: A shipped style, or the path of a JSON file: {"positive": [templates], "negative":
+        style: A built-in style, or the path of a JSON file: {"positive": [templates], "negative":
             [templates], "findings": {name: {"positive": [texts], "negative": [texts]}}} where
             "findings" (optional) words single findings freely.
 
