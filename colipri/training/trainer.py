@@ -59,7 +59,8 @@ class ColipriTrainer:
     name with ``-tr``, also outside the package (colipri.common.registry).
 
     Args:
-        plans, configuration_name: what to train, as planned or edited by hand.
+        plans: what to train, as planned or edited by hand.
+        configuration_name: one of the plan's configurations.
         fold: 0 to 4, or "all".
         folder: the run's folder; it exists.
         device: cuda, cpu or mps.

@@ -89,3 +89,15 @@ def test_every_module_with_a_parser_is_a_command(project) -> None:
 def test_the_version_is_written_in_one_place(project) -> None:
     assert project["project"]["dynamic"] == ["version"]
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "colipri.__version__"}
+    version = re.escape(colipri.__version__)
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(rf"^version: {version}$", citation, re.MULTILINE)
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## \[{version}\] - \d{{4}}-\d\d-\d\d$", changes, re.MULTILINE)
+
+
+def test_the_package_is_installed_from_the_repository() -> None:
+    """PyPI's package of this name is another one."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "documentation").glob("*.md")]
+    wrong = re.compile(r"pip install [^\n]*\bcolipri(\[\w+\])?['\"\s`]")
+    assert [page.name for page in pages if wrong.search(page.read_text(encoding="utf-8"))] == []
