@@ -14,7 +14,7 @@ __version__ = "0.2.0"
 _PUBLIC = {
     "ColipriError": "colipri.common.errors",
     "load_raw_dataset": "colipri.raw_dataset.dataset",
-    "verify_dataset": "colipri.raw_dataset.verification",
+    "verify_dataset": "colipri.raw_dataset.verification.verify",
     "extract_fingerprint": "colipri.experiment_planning.fingerprint",
     "ColipriPlanner": "colipri.experiment_planning.planner",
     "load_plans": "colipri.experiment_planning.plans",

@@ -47,8 +47,9 @@ def preprocess_dataset(
         plans: of this data set.
         configurations: names in the plan; None means all.
         num_processes: None means colipri.common.parallel.default_num_processes.
-        num_parts, part_id: process only every ``num_parts``-th case, starting at ``part_id``. The
-            part that finishes last writes the manifest.
+        num_parts: process only every ``num_parts``-th case. The part that finishes last writes the
+            manifest.
+        part_id: start at this case, 0 to ``num_parts - 1``.
         keep_going: skip broken cases (listed in manifest.json under "failed").
 
     Returns:

@@ -54,3 +54,8 @@ def test_help(command: str) -> None:
         "try:\n    main(['--help'])\nexcept SystemExit as ended:\n    assert ended.code == 0"
     )
     assert slow_imports(program) == set()
+
+
+def test_every_public_name_can_be_imported() -> None:
+    program = "import colipri\nassert all(getattr(colipri, name) for name in colipri.__all__)"
+    assert slow_imports(program)
