@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from colipri.common.atomic import atomic_write_json
+from colipri.common.digests import json_digest
 from colipri.common.errors import ColipriError
 from colipri.imageio.body import body_mask, find_ct_channel, mask_box
 from colipri.raw_dataset.cases import Case
@@ -116,7 +117,7 @@ def _key(task: ImageTask) -> str:
             raise ColipriError(f"case {task.case.identifier}: image {path} does not exist")
         entries = sorted(path.iterdir()) if path.is_dir() else [path]
         parts += [[str(e), e.stat().st_size, e.stat().st_mtime_ns] for e in entries]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return json_digest(parts)
 
 
 def _read_cache(path: Path) -> dict[str, Any]:

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from colipri.run.cli import make_parser, run_command
 
 DESCRIPTION = """\
-Join data sets into a collection, which everything else takes like any other data set. Nothing is
-copied: the collection is a dataset.json that names its members.
+Join data sets into a collection, which all commands accept like any other data set. Nothing is
+copied: the collection is a dataset.json that lists its members.
 
     colipri_join_datasets -d 101 201 -o 901 -n Chest
     colipri_plan_and_preprocess -d 901
 
 Members must have the same channels (the same modality), and findings that mean the same must have
-the same name; a finding that a member knows nothing about is unknown in its cases. In a collection,
-case, subject and study names begin with the member's number (101_...), so that they never clash.
-Members may be added to later by joining again under another number.
+the same name; a finding that a member does not have is unknown in its cases. In a collection, case,
+subject and study names start with the member's number (101_...), so that they never collide. To add
+members later, join again under another number.
 """
 
 
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def join(options: argparse.Namespace) -> int:
-    """Write the collection and say what it holds."""
+    """Write the collection and log what it contains."""
     import logging
 
     from colipri.raw_dataset.collection import findings_unknown_in, join_datasets

@@ -15,22 +15,23 @@ if TYPE_CHECKING:
     from colipri.raw_dataset.verification.issues import Verification
 
 DESCRIPTION = """\
-Look at every image, report and row of a data set and name all problems in one pass: truncated
-files, NaN, lost spacing, channels on different grids, values that are no Hounsfield units, empty or
-wrongly joined reports, the same scan twice, subjects on two sides of a split, and more.
+Check every image, report and row of a data set and list all problems in one pass: truncated files,
+NaN, lost spacing, channels on different grids, values that are not Hounsfield units, empty or
+wrongly paired reports, duplicate scans, subjects on two sides of a split, and more.
 
     colipri_verify_dataset -d 101
-    colipri_verify_dataset -d 101 201 --json findings.json -np 8
+    colipri_verify_dataset -d 101 201 --json issues.json -np 8
 
-No raw file is changed. Errors must be mended (or the cases left out), warnings are worth a look,
-notes are for your information. The exit code is 1 if there is an error, otherwise 0. Every code is
-explained, with what to do, in documentation/raw_format.md.
+No raw file is changed. Errors must be fixed (or the cases removed), warnings should be checked,
+notes are for information. The exit code is 1 if there is an error, otherwise 0.
+documentation/raw_format.md explains every code and its remedy.
 
-Killed and run again, it goes on: cases without errors whose files have not changed are not read
-again ($colipri_preprocessed/DatasetXXX/verification_cases; remove that folder to start afresh).
+A run that was killed can be repeated and continues: cases without errors whose files have not
+changed are not read again ($colipri_preprocessed/DatasetXXX/verification_cases; remove that folder
+to start from scratch).
 
-The JSON is a list with one object per finding: dataset, severity (error, warning, info), code,
-case, file, message.
+The JSON is a list with one object per issue: dataset, severity (error, warning, info), code, case,
+file, message.
 """
 
 
@@ -39,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("colipri_verify_dataset", DESCRIPTION)
     add_dataset_option(parser)
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all findings there, for scripts"
+        "--json", type=Path, metavar="FILE", help="write all issues to this file, for scripts"
     )
     parser.add_argument("-np", type=int, metavar="N", help="processes (default: cores, at most 8)")
     return parser
@@ -52,11 +53,11 @@ def verify(options: argparse.Namespace) -> int:
     from colipri.raw_dataset.verification.verify import verify_dataset
 
     check_processes(options.np)
-    names = [find_dataset_name(dataset) for dataset in options.d]  # all exist before work begins
+    names = [find_dataset_name(dataset) for dataset in options.d]  # check all names before starting
     results = [verify_dataset(name, options.np) for name in names]
     if options.json is not None:
-        findings = [found for result in results for found in result.to_list()]
-        atomic_write_json(options.json, findings)
+        issues = [issue for result in results for issue in result.to_list()]
+        atomic_write_json(options.json, issues)
     for result in results:
         _show(result, options.json)
     return EXIT_PROBLEM if any(result.errors for result in results) else EXIT_OK
@@ -71,10 +72,10 @@ def _show(result: Verification, json_file: Path | None) -> None:
     logger.info("%s", result.to_text())
     number = dataset_id(result.dataset)
     if json_file is not None:
-        logger.info("All findings are in %s", json_file)
+        logger.info("All issues are in %s", json_file)
     if result.errors:
-        again = json_file or "findings.json"
-        logger.info("Next: mend errors, then colipri_verify_dataset -d %d --json %s", number, again)
+        again = json_file or "issues.json"
+        logger.info("Next: fix errors, then colipri_verify_dataset -d %d --json %s", number, again)
     else:
         logger.info("Next: colipri_plan_and_preprocess -d %d", number)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
+from colipri.common.digests import json_digest
 from colipri.common.errors import ColipriError
 from colipri.transfer.nnunet_dataset import SegmentationDataset
 from colipri.transfer.segmentation_network import NETWORK_CLASS
@@ -21,7 +20,7 @@ def plan_digest(plans: dict[str, Any]) -> str:
     """Digest of what is planned here; further configurations and the plan's own record aside."""
     content = {k: v for k, v in plans.items() if k not in ("colipri", "configurations")}
     content[CONFIGURATION] = plans.get("configurations", {}).get(CONFIGURATION)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json_digest(content)
 
 
 def describe_edits(existing: dict[str, Any], planned: dict[str, Any]) -> str:

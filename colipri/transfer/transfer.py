@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
 from colipri.common.atomic import atomic_write_json, read_json
+from colipri.common.digests import json_digest
 from colipri.common.errors import ColipriError
 from colipri.transfer.edited_plans import check_plans, describe_edits, plan_digest
 from colipri.transfer.encoder_weights import repeat_channels, save_encoder, weights_for_plan
@@ -193,4 +192,4 @@ def _preprocessing_digest(dataset: SegmentationDataset, plans: dict[str, Any]) -
             for path in (*images, label)
         ],
     }
-    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
+    return json_digest(relevant)

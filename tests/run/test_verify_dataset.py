@@ -39,7 +39,7 @@ def test_problems_in_text_and_json(workspace: Workspace, tmp_path: Path) -> None
     assert "ERROR image_truncated (1): " in result.stdout
     assert "WARNING report_short (1): " in result.stdout
     assert "2 cases, 1 error, 1 warning, 0 notes" in result.stdout
-    assert f"Next: mend errors, then colipri_verify_dataset -d 401 --json {file}" in result.stdout
+    assert f"Next: fix errors, then colipri_verify_dataset -d 401 --json {file}" in result.stdout
     error, warning = json.loads(file.read_text())
     assert set(error) == {"dataset", "severity", "code", "case", "file", "message"}
     assert (error["severity"], error["code"], error["case"]) == ("error", "image_truncated", "a")

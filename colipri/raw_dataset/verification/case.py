@@ -21,7 +21,6 @@ from colipri.common.errors import ColipriError
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.structured_reports import load_structured_report, structured_reports_file
 from colipri.raw_dataset.verification.codes import ERROR
-from colipri.raw_dataset.verification.images import check_images
 from colipri.raw_dataset.verification.issues import Issue, make_issue
 from colipri.text.reports.cleaning import fold_spaces
 from colipri.text.reports.report import read_report
@@ -72,6 +71,10 @@ def check_case(task: CaseTask) -> CaseResult:
     cached = task.cache.load(task.case)
     if cached is not None:
         return cached
+    # SimpleITK, scipy and nibabel take a second or more to import: neither the parent process nor
+    # a run that finds all cases in the cache needs them.
+    from colipri.raw_dataset.verification.images import check_images
+
     images, image_digest = check_images(task.case, task.channel_names, task.label_values)
     report, report_digest = check_report(task.case)
     result = CaseResult([*images, *report], image_digest, report_digest)

@@ -5,7 +5,6 @@ Valid answers are cached on disk, so no request is paid for twice.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from colipri.common.atomic import atomic_write_text
+from colipri.common.digests import json_digest
 from colipri.text.llm.answer import (
     AnswerCounts,
     Findings,
@@ -82,8 +82,7 @@ class AnswerCache:
     @staticmethod
     def key(request: Mapping[str, Any]) -> str:
         """Digest of a whole request, including model and messages (prompt and text)."""
-        content = json.dumps(request, sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(content.encode("ascii")).hexdigest()
+        return json_digest(request)
 
     def get(self, key: str) -> str | None:
         """The cached answer; None if it is missing or damaged."""
