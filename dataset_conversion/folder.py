@@ -11,9 +11,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from colipri.common.errors import ColipriError
-from colipri.dataset_conversion.base import Converter, SourceCase
-from colipri.dataset_conversion.base_names import split_name
-from colipri.dataset_conversion.base_paths import image_ending, image_stem
+from colipri.dataset_conversion.base.converter import Converter
+from colipri.dataset_conversion.base.source_case import (
+    SourceCase,
+    image_ending,
+    image_stem,
+    split_name,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from colipri.common.errors import ColipriError
-from colipri.dataset_conversion.base import Converter, SourceCase
-from colipri.dataset_conversion.base_names import split_name
-from colipri.dataset_conversion.table_cells import identifier, label, report_text
-from colipri.dataset_conversion.table_files import TableFile
+from colipri.dataset_conversion.base.converter import Converter
+from colipri.dataset_conversion.base.source_case import SourceCase, split_name
+from colipri.dataset_conversion.table.cells import identifier, label, report_text
+from colipri.dataset_conversion.table.file import TableFile
 
 _KEY = "impression_id"
 _IMPRESSIONS = ("impressions_*.tsv", "Final_Impressions.csv", "Final_Impressions.xlsx")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from colipri.common.errors import ColipriError
-from colipri.dataset_conversion.base import Converter, SourceCase
-from colipri.dataset_conversion.base_names import split_name
-from colipri.dataset_conversion.table_cells import identifier, label, report_text
-from colipri.dataset_conversion.table_files import TableFile, TableRow
+from colipri.dataset_conversion.base.converter import Converter
+from colipri.dataset_conversion.base.source_case import SourceCase, split_name
+from colipri.dataset_conversion.table.cells import identifier, label, report_text
+from colipri.dataset_conversion.table.file import TableFile, TableRow
 from colipri.text.reports.report import split_sections
 
 _REPORTS = ("reports_final.xlsx", "reports_final_updated.xlsx", "reports_final.csv")
@@ -111,7 +111,7 @@ class Merlin(Converter):
 
     def _sections(self, row: TableRow) -> dict[str, str]:
         """The published findings go on with "IMPRESSION: ..." in the same cell."""
-        from colipri.dataset_conversion.dicom_texts import named
+        from colipri.dataset_conversion.dicom.source import named
 
         texts = {s: str(report_text(row.cells[name])) for s, name in self.sections.items()}
         sections = named(split_sections(texts.pop("findings")))

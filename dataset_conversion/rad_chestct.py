@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import argparse
 import logging
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
-from colipri.dataset_conversion.base import Converter, SourceCase
-from colipri.dataset_conversion.rad_chestct_image import volume_of_npz
-from colipri.dataset_conversion.rad_chestct_labels import any_of, columns_of, load_mapping
-from colipri.dataset_conversion.table_cells import identifier
-from colipri.dataset_conversion.table_files import TableFile, TableRow
+from colipri.dataset_conversion.base.converter import Converter
+from colipri.dataset_conversion.base.source_case import SourceCase
+from colipri.dataset_conversion.table.cells import identifier, label
+from colipri.dataset_conversion.table.file import TableFile, TableRow
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 logger = logging.getLogger(__name__)
 
 _PARTS = {"imgtrain": "train", "imgvalid": "val", "imgtest": "test"}
 _PATIENTS = ("Summary_3630.csv", "CT_Scan_Metadata_Complete_35747.csv")
+SPACING_MM = 0.8
+KEY = "ct"
+ORIGINAL = "original"
+_MAPPINGS = Path(__file__).with_name("rad_chestct_mappings.json")
 
 
 class RadChestCT(Converter):
@@ -116,3 +124,82 @@ class RadChestCT(Converter):
                 return {str(c["NoteAcc_DEID"]).strip(): str(c["MRN_DEID"]).strip() for c in cells}
         logger.warning("%s is missing: scans of one patient count as several", _PATIENTS[0])
         return {}
+
+
+def volume_of_npz(files: Sequence[Path]) -> sitk.Image:
+    """Read ``ct``: (inferior, posterior, left) int16 HU at 0.8 mm; the file says nothing of this.
+
+    Raises:
+        ColipriError: no array file, another key, pickled content, or no HU.
+    """
+    import numpy as np
+    import SimpleITK as sitk
+
+    (file,) = files
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            if KEY not in content.files:
+                raise ColipriError(f"the npz file has no array '{KEY}': it has {content.files}")
+            array = content[KEY]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ColipriError(f"the npz file cannot be read: {file} ({error})") from error
+    if array.ndim != 3 or not np.issubdtype(array.dtype, np.number):
+        raise ColipriError(f"'{KEY}' is no volume: shape {array.shape}, {array.dtype}")
+    low, high = float(array.min()), float(array.max())
+    if low > -500 or high < 0:
+        raise ColipriError(f"the values are no HU of a chest: they go from {low:g} to {high:g}")
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((SPACING_MM,) * 3)
+    # SimpleITK counts towards left, posterior and superior; the first array axis runs down.
+    image.SetDirection((1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0))
+    if low < -1000 or high > 1000:
+        image.SetMetaData("ITK_FileNotes", f"HU from {low:g} to {high:g}, not clipped to 1000")
+    return image
+
+
+def load_mapping(name: str, table: TableFile) -> dict[str, list[str]]:
+    """Finding -> abnormalities whose maximum it is.
+
+    Args:
+        name: of a published mapping, "original" (each abnormality by itself), or a JSON file.
+        table: a label table, for the abnormalities that there are.
+
+    Raises:
+        ColipriError: no such mapping, or a file of another form.
+    """
+    known = read_json(_MAPPINGS)
+    if name in known:
+        return dict(known[name]["findings"])
+    if name == ORIGINAL:
+        abnormalities = dict.fromkeys(c.partition("*")[0] for c in table.columns if "*" in c)
+        return {abnormality: [abnormality] for abnormality in abnormalities}
+    if not Path(name).is_file():
+        raise ColipriError(
+            f"--mapping '{name}' is no file and none of {', '.join([*known, ORIGINAL])}"
+        )
+    content = read_json(name)
+    if not (isinstance(content, dict) and all(isinstance(v, list) for v in content.values())):
+        raise ColipriError(f'{name} must be an object {{"Finding": ["abnormality", ...], ...}}')
+    return content
+
+
+def columns_of(mapping: Mapping[str, Sequence[str]], table: TableFile) -> dict[str, list[str]]:
+    """Finding -> all its columns "abnormality*location".
+
+    Raises:
+        ColipriError: the table has no column of an abnormality.
+    """
+    by_abnormality: dict[str, list[str]] = {}
+    for column in table.columns:
+        if "*" in column:
+            by_abnormality.setdefault(column.partition("*")[0], []).append(column)
+    for name in (name for names in mapping.values() for name in names):
+        if name not in by_abnormality:
+            raise ColipriError(f"{table.path} has no columns '{name}*...', which the mapping needs")
+    return {f: [c for name in names for c in by_abnormality[name]] for f, names in mapping.items()}
+
+
+def any_of(row: TableRow, columns: Sequence[str]) -> int | None:
+    """The maximum over locations (and abnormalities); None if nothing is known."""
+    known = [value for c in columns if (value := label(row.cells[c], c)) is not None]
+    return max(known) if known else None

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from colipri.common.errors import ColipriError
 from colipri.common.registry import find_class
-
-if TYPE_CHECKING:
-    from colipri.dataset_conversion.base import Converter
+from colipri.dataset_conversion.base.converter import Converter
 
 
 @dataclass(frozen=True)
@@ -24,15 +21,15 @@ class Entry:
 # One line a data set; the module is imported when its name is asked for.
 CONVERTERS: dict[str, Entry] = {
     "table": Entry(
-        "colipri.dataset_conversion.table:Table",
+        "colipri.dataset_conversion.table.converter:Table",
         "a table of your own (CSV, TSV, JSONL, Parquet, Excel), columns named by you",
     ),
     "dicom": Entry(
-        "colipri.dataset_conversion.dicom:Dicom",
+        "colipri.dataset_conversion.dicom.converter:Dicom",
         "a folder or archive of DICOM series, with structured reports or text files",
     ),
     "ct_rate": Entry(
-        "colipri.dataset_conversion.ct_rate:CtRate",
+        "colipri.dataset_conversion.ct_rate.converter:CtRate",
         "CT-RATE v1 or v2: chest CTs with reports and 18 labels",
     ),
     "folder": Entry(
@@ -43,15 +40,15 @@ CONVERTERS: dict[str, Entry] = {
         "colipri.dataset_conversion.nnunet:NnUnet", "a raw data set of nnU-Net, for its images only"
     ),
     "msd": Entry(
-        "colipri.dataset_conversion.msd:Decathlon",
+        "colipri.dataset_conversion.nnunet:Decathlon",
         "a task of the Medical Segmentation Decathlon, for its images only",
     ),
     "openmind": Entry(
-        "colipri.dataset_conversion.openmind:OpenMind",
+        "colipri.dataset_conversion.nnssl:OpenMind",
         "OpenMind and any other pretrain_data.json of nnssl (image-only)",
     ),
     "to_nnssl": Entry(
-        "colipri.dataset_conversion.to_nnssl:ToNnssl",
+        "colipri.dataset_conversion.nnssl:ToNnssl",
         "the other way: a pretrain_data.json for nnssl from a raw data set of colipri",
     ),
     "rad_chestct": Entry(
@@ -71,11 +68,11 @@ CONVERTERS: dict[str, Entry] = {
         "INSPECT: CT pulmonary angiograms with impressions and embolism labels",
     ),
     "lidc": Entry(
-        "colipri.dataset_conversion.lidc:Lidc",
+        "colipri.dataset_conversion.lidc.converter:Lidc",
         "LIDC-IDRI: DICOM with the nodule readings of four radiologists as findings",
     ),
     "semi_synthetic_chest": Entry(
-        "colipri.dataset_conversion.semi_synthetic:SemiSyntheticChest",
+        "colipri.dataset_conversion.semi_synthetic_chest.converter:SemiSyntheticChest",
         "embedded real chest CTs with inserted findings and written reports (no download)",
     ),
 }
@@ -87,8 +84,6 @@ def find_converter(name: str) -> type[Converter]:
     Raises:
         ColipriError: there is none; near names are suggested.
     """
-    from colipri.dataset_conversion.base import Converter
-
     targets = {known: entry.target for known, entry in CONVERTERS.items()}
     try:
         return find_class("converters", name, targets, Converter)  # type: ignore[type-abstract]

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colipri.dataset_conversion.base import Converter, SourceCase
+from colipri.dataset_conversion.base.converter import Converter
+from colipri.dataset_conversion.base.source_case import SourceCase
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

@@ -45,7 +45,7 @@ def build_converter_parser(name: str) -> argparse.ArgumentParser:
     Raises:
         ColipriError: no such converter.
     """
-    from colipri.dataset_conversion.base_options import add_common_arguments
+    from colipri.dataset_conversion.base.target import add_common_arguments
     from colipri.dataset_conversion.registry import find_converter
 
     converter = find_converter(name)
@@ -61,7 +61,7 @@ def convert(options: argparse.Namespace) -> int:
     """Run the converter and say what comes next."""
     import logging
 
-    from colipri.dataset_conversion.base_options import target_of
+    from colipri.dataset_conversion.base.target import target_of
 
     if options.converter.exports:
         exported: int = options.converter(options).convert(None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest
 
@@ -40,8 +41,6 @@ def draw_acquisition(rng: np.random.Generator) -> Acquisition:
 
 def acquire(chest: Chest, acquisition: Acquisition, rng: np.random.Generator) -> NDArray[np.int16]:
     """The chest as stored: (Z, Y, X) int16 HU."""
-    from scipy import ndimage
-
     hu = chest.hu
     smooth = ndimage.gaussian_filter(hu, 0.7)
     if acquisition.sharpness < 0:

@@ -1,4 +1,4 @@
-"""One chest in the making: the warped scan with its anatomy, and the brushes that findings use.
+"""A chest for a new study: the warped scan with its anatomy, and how findings are drawn into it.
 
 Arrays are (Z, Y, X); z grows to the head, y to the back, x to the patient's left; mm throughout.
 """
@@ -6,20 +6,37 @@ Arrays are (Z, Y, X); z grows to the head, y to the back, x to the patient's lef
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from colipri.dataset_conversion.semi_synthetic_chest.fields import (
+from colipri.dataset_conversion.semi_synthetic_chest.deformation import (
+    Shape,
+    View,
+    source_coordinates,
+)
+from colipri.dataset_conversion.semi_synthetic_chest.interpolation import (
     EVERYTHING,
     Box,
     index_of,
     only,
+    sample,
     upsample,
 )
-from colipri.dataset_conversion.semi_synthetic_chest.sources import Array, Source
+from colipri.dataset_conversion.semi_synthetic_chest.sources import (
+    LEFT_LUNG,
+    RIGHT_LUNG,
+    Array,
+    Source,
+)
 
+Details = dict[str, Any]  # of one finding: its side, size, place, ...
 SIDES = ("right", "left")
+LOBES = {
+    "right": ("right upper lobe", "right middle lobe", "right lower lobe"),
+    "left": ("left upper lobe", "left lower lobe"),
+}
 
 
 @dataclass
@@ -152,3 +169,67 @@ class Chest:
         low, high = self.boxes[side]
         middle: NDArray[np.float64] = (low + high) / 2
         return middle
+
+
+def lobe_at(chest: Chest, side: str, position: NDArray[np.float64]) -> str:
+    """The lobe that holds ``position`` (z, y, x mm), by the usual course of the fissures."""
+    low, high = chest.boxes[side]
+    height, back = (position[:2] - low[:2]) / (high[:2] - low[:2])
+    if height < _oblique_fissure(back):
+        return f"{side} lower lobe"
+    if side == "right" and height < 0.45 and back < 0.62:
+        return "right middle lobe"
+    return f"{side} upper lobe"
+
+
+def lobe_mask(chest: Chest, lobe: str) -> NDArray[np.bool_]:
+    """Where the lobe would be in a box-shaped lung; multiply with the lung's mask. (Z, Y, 1)"""
+    side = lobe.split()[0]
+    height, back = chest.height(side), chest.backness(side)
+    lower = height < _oblique_fissure(back)
+    if lobe.endswith("lower lobe"):
+        return np.asarray(lower)
+    middle = (side == "right") & (height < 0.45) & (back < 0.62) & ~lower
+    return np.asarray(middle if lobe.endswith("middle lobe") else ~lower & ~middle)
+
+
+def _oblique_fissure(backness: Array | float) -> Array | float:
+    """Height of the oblique fissure: from the diaphragm in front to T4 at the back."""
+    return 0.02 + 0.7 * backness
+
+
+def make_chest(source: Source, shape: Shape, view: View, rng: np.random.Generator) -> Chest:
+    """Sample a source scan and its anatomy on the grid of a new study."""
+    coarse, size = source_coordinates(source, shape, view)
+    extent = (np.array(source.hu.shape) - 1) * source.spacing
+    relative = (coarse - source.origin.reshape(3, 1, 1, 1)) / extent.reshape(3, 1, 1, 1) * 2 - 1
+    grid = upsample(relative[::-1].astype(np.float32), size)  # x, y, z
+    sampled = sample(_volumes(source), grid)
+    return Chest(
+        source=source,
+        hu=sampled[0],
+        lung={"right": sampled[1], "left": sampled[2]},
+        wall_mm=sampled[3],
+        pleura_mm=sampled[4],
+        spacing=view.spacing,
+        coarse=coarse,
+        rng=rng,
+    )
+
+
+_VOLUMES: dict[str, Array] = {}
+
+
+def _volumes(source: Source) -> Array:
+    """(5, Z, Y, X): what is sampled together; cached per process, as it is used for every study."""
+    if source.name not in _VOLUMES:
+        _VOLUMES[source.name] = np.stack(
+            [
+                source.hu,
+                (source.anatomy == RIGHT_LUNG).astype(np.float32),
+                (source.anatomy == LEFT_LUNG).astype(np.float32),
+                source.wall_mm,
+                source.pleura_mm,
+            ]
+        )
+    return _VOLUMES[source.name]

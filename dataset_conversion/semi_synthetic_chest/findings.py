@@ -9,20 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from colipri.dataset_conversion.semi_synthetic_chest import (
-    airspace_findings,
-    atelectasis,
+    lung_findings,
     mediastinal_findings,
     pleural_findings,
 )
-from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest
-from colipri.dataset_conversion.semi_synthetic_chest.shapes import Shape
-
-Details = dict[str, Any]
+from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest, Details
+from colipri.dataset_conversion.semi_synthetic_chest.deformation import Shape
 
 
 @dataclass(frozen=True)
@@ -66,37 +62,37 @@ FINDINGS: tuple[Finding, ...] = (
         "Consolidation",
         "consolidation",
         0.39,
-        airspace_findings.draw_consolidation,
-        airspace_findings.insert_consolidation,
+        lung_findings.draw_consolidation,
+        lung_findings.insert_consolidation,
     ),
     Finding(
         "Lung opacity",
         "lung_opacity",
         0.36,
-        airspace_findings.draw_opacity,
-        airspace_findings.insert_opacity,
+        lung_findings.draw_opacity,
+        lung_findings.insert_opacity,
     ),
     Finding(
         "Lung nodule",
         "lung_nodule",
         0.42,
-        airspace_findings.draw_nodules,
-        airspace_findings.insert_nodules,
+        lung_findings.draw_nodules,
+        lung_findings.insert_nodules,
     ),
     Finding(
         "Emphysema",
         "emphysema",
         0.34,
-        airspace_findings.draw_emphysema,
-        airspace_findings.insert_emphysema,
+        lung_findings.draw_emphysema,
+        lung_findings.insert_emphysema,
     ),
     Finding(
         "Atelectasis",
         "atelectasis",
         0.34,
-        atelectasis.draw_atelectasis,
-        atelectasis.insert_atelectasis,
-        atelectasis.deform_atelectasis,
+        lung_findings.draw_atelectasis,
+        lung_findings.insert_atelectasis,
+        lung_findings.deform_atelectasis,
     ),
     Finding(
         "Cardiomegaly",

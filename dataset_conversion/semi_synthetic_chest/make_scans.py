@@ -16,11 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from colipri.common.atomic import atomic_path
-from colipri.dataset_conversion.semi_synthetic_chest import repair, segmentation
+from colipri.dataset_conversion.semi_synthetic_chest import segmentation
+from colipri.dataset_conversion.semi_synthetic_chest.segmentation import (
+    LEFT_LUNG,
+    RIGHT_LUNG,
+    Mask,
+    chest_cavity,
+)
 from colipri.dataset_conversion.semi_synthetic_chest.sources import (
     BODY,
     CAVITY,
@@ -33,12 +40,15 @@ logger = logging.getLogger(__name__)
 _VOXEL_MM = 3.0
 _MARGIN_MM = 9.0  # air kept around the body
 _AORTA_RADIUS_MM = 20.0
+Array = NDArray[np.float32]
+Spacing = tuple[float, float, float]
+
+_REPAIR_MARGIN_MM = 7.0  # spiculae and partial volume around the readers' contour
+_CALCIUM_ABOVE_TISSUE_HU = 55.0
 
 
 def make_scan(entry: dict[str, Any], originals: Path, target: Path) -> None:
     """Write ``target/<name>.nii.gz`` and ``target/<name>_anatomy.nii.gz`` for one source."""
-    import SimpleITK as sitk
-
     image = _read(originals / entry["original"], entry.get("corrected_spacing"))
     grid = _resample(image, None)
     hu = np.clip(sitk.GetArrayFromImage(grid), -1024, 2500).astype(np.float32)
@@ -47,11 +57,11 @@ def make_scan(entry: dict[str, Any], originals: Path, target: Path) -> None:
     if "lesion" in entry:
         mask = _resample(_read(originals / entry["lesion"], None), grid)
         lesion = sitk.GetArrayFromImage(mask) > 0.3
-        hu, labels = repair.remove_lesion(hu, labels, lesion, spacing)
+        hu, labels = remove_lesion(hu, labels, lesion, spacing)
     heart, vessels = _heart_and_aorta(entry, labels.shape, spacing)
     tissue = float(np.median(hu[heart & (hu > 0) & (hu < 250)]))
     regions = (heart | vessels) & (labels == segmentation.BODY)
-    hu = repair.remove_calcification(hu, regions, spacing, tissue, seed=int(entry["number"]))
+    hu = remove_calcification(hu, regions, spacing, tissue, seed=int(entry["number"]))
     anatomy = labels.copy()
     anatomy[labels == segmentation.BODY] = BODY
     anatomy[segmentation.chest_cavity(labels) & (labels == segmentation.BODY)] = CAVITY
@@ -59,8 +69,6 @@ def make_scan(entry: dict[str, Any], originals: Path, target: Path) -> None:
 
 
 def _read(path: Path, corrected_spacing: list[float] | None) -> Any:
-    import SimpleITK as sitk
-
     image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
     if corrected_spacing is not None:
         image.SetSpacing(corrected_spacing)
@@ -72,8 +80,6 @@ def _resample(image: Any, grid: Any | None) -> Any:
 
     The new origin puts the outer corner of the whole volume at (0, 0, 0).
     """
-    import SimpleITK as sitk
-
     image = sitk.Cast(image, sitk.sitkFloat32)
     image.SetDirection(np.eye(3).ravel().tolist())
     old = image.GetSpacing()
@@ -114,8 +120,6 @@ def _heart_and_aorta(
 def _write(
     hu: NDArray[np.int16], anatomy: NDArray[np.uint8], grid: Any, target: Path, name: str
 ) -> None:
-    import SimpleITK as sitk
-
     spacing = grid.GetSpacing()[::-1]
     body = np.argwhere(anatomy > 0)
     margin = [int(_MARGIN_MM / s) for s in spacing]
@@ -147,3 +151,89 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def remove_lesion(
+    hu: Array, labels: NDArray[np.uint8], lesion: Mask, spacing: Spacing
+) -> tuple[Array, NDArray[np.uint8]]:
+    """Replace a lesion by the nearest piece of ordinary lung of the same side.
+
+    The piece is the same shape shifted by a whole number of voxels; the seam is blended over
+    about 5 mm. Where the lesion touched the chest wall, lung is restored up to the wall.
+
+    Raises:
+        ValueError: no healthy piece of that shape exists on that side.
+    """
+    grown = ndimage.distance_transform_edt(~lesion, sampling=spacing) <= _REPAIR_MARGIN_MM
+    side = _side_of(lesion, labels)
+    lung = labels == side
+    inside = chest_cavity(labels) & grown & ~_other_tissue(hu, labels, lesion, side, spacing)
+    target = inside & (lung | grown)
+    healthy = ndimage.distance_transform_edt(lung & ~grown, sampling=spacing) > 2.0
+    shift = _nearest_shift(target, healthy, spacing)
+    donor = np.roll(hu, shift, axis=(0, 1, 2))
+    depth = ndimage.distance_transform_edt(np.pad(target, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+    weight = np.clip(depth / 5.0, 0, 1)
+    weight[lesion & target] = 1.0
+    weight = np.where(target, np.maximum(ndimage.gaussian_filter(weight, 0.6), weight), 0)
+    repaired = (hu + weight * (donor - hu)).astype(np.float32)
+    labels = labels.copy()
+    labels[target] = side
+    return repaired, labels
+
+
+def remove_calcification(
+    hu: Array, regions: Mask, spacing: Spacing, tissue_hu: float, seed: int
+) -> Array:
+    """Replace bright specks in heart and aorta by tissue of ``tissue_hu`` with the scan's noise.
+
+    Bone (large bright objects, such as the spine beside the aorta) stays.
+    """
+    threshold = tissue_hu + _CALCIUM_ABOVE_TISSUE_HU
+    bright = hu > threshold
+    components, _ = ndimage.label(hu > max(threshold, 180.0))
+    sizes = np.bincount(components.ravel()) * float(np.prod(spacing))
+    large = sizes > 15_000.0
+    large[0] = False
+    bone = ndimage.binary_dilation(large[components])
+    specks = ndimage.binary_dilation(bright & regions & ~bone) & ~bone & (hu > tissue_hu)
+    tissue = regions & ~specks & (np.abs(hu - tissue_hu) < 60)
+    noise = float(np.std(hu[tissue]))
+    rng = np.random.default_rng(seed)
+    repaired = hu.copy()
+    repaired[specks] = tissue_hu + rng.normal(0, noise * 0.7, int(specks.sum()))
+    return repaired
+
+
+def _side_of(lesion: Mask, labels: NDArray[np.uint8]) -> int:
+    near = labels[ndimage.binary_dilation(lesion, iterations=4)]
+    left, right = int((near == LEFT_LUNG).sum()), int((near == RIGHT_LUNG).sum())
+    return LEFT_LUNG if left > right else RIGHT_LUNG
+
+
+def _other_tissue(
+    hu: Array, labels: NDArray[np.uint8], lesion: Mask, side: int, spacing: Spacing
+) -> Mask:
+    """Soft tissue near the lesion that is not lesion: chest wall, diaphragm, mediastinum."""
+    lung = labels == side
+    near = ndimage.distance_transform_edt(~lesion, sampling=spacing) <= 4.0
+    return (hu > -300) & ~near & ~lung
+
+
+def _nearest_shift(target: Mask, healthy: Mask, spacing: Spacing) -> tuple[int, int, int]:
+    points = np.argwhere(target)
+    reach = [int(120 / s) for s in spacing]
+    best: tuple[float, float, tuple[int, int, int]] | None = None
+    for dz in range(-reach[0], reach[0] + 1, 2):
+        for dy in range(-reach[1], reach[1] + 1, 2):
+            for dx in range(-reach[2] // 2, reach[2] // 2 + 1, 2):
+                moved = points - (dz, dy, dx)
+                if (moved < 0).any() or (moved >= target.shape).any():
+                    continue
+                missing = 1 - float(healthy[tuple(moved.T)].mean())
+                length = float(np.linalg.norm([dz * spacing[0], dy * spacing[1], dx * spacing[2]]))
+                if best is None or (missing, length) < best[:2]:
+                    best = (missing, length, (dz, dy, dx))
+    if best is None or best[0] > 0.15:
+        raise ValueError(f"no healthy lung of the lesion's shape (best: {best})")
+    return best[2]

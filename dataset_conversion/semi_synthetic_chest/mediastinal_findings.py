@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from colipri.dataset_conversion.semi_synthetic_chest.brushes import (
+from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest, Details
+from colipri.dataset_conversion.semi_synthetic_chest.deformation import Shape
+from colipri.dataset_conversion.semi_synthetic_chest.shape_drawing import (
     blob,
     edge_width,
     size_word,
     soft_step,
 )
-from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest
-from colipri.dataset_conversion.semi_synthetic_chest.shapes import Shape
-
-Details = dict[str, Any]
 
 _AORTA_RADIUS_MM = 13.0
 

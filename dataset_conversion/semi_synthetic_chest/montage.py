@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from colipri.common.atomic import atomic_path
@@ -80,8 +81,6 @@ def _example(
 
 def _read(path: Path) -> NDArray[Any]:
     """A volume in LPS, axes z, y, x."""
-    import SimpleITK as sitk
-
     return np.asarray(sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")))
 
 

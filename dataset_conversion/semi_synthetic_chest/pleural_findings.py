@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from colipri.dataset_conversion.semi_synthetic_chest.brushes import (
+from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest, Details
+from colipri.dataset_conversion.semi_synthetic_chest.shape_drawing import (
     edge_width,
     random_side,
     random_sides,
@@ -14,9 +13,6 @@ from colipri.dataset_conversion.semi_synthetic_chest.brushes import (
     size_word,
     soft_step,
 )
-from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest
-
-Details = dict[str, Any]
 
 
 def draw_effusion(rng: np.random.Generator) -> Details:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from colipri.common.atomic import read_json
 
@@ -71,9 +73,6 @@ def source_names(split: str) -> list[str]:
 @cache
 def load_source(name: str) -> Source:
     """Read one scan and derive its distance maps (about a second; cached per process)."""
-    import SimpleITK as sitk
-    from scipy import ndimage
-
     entry = next(e for e in read_source_list() if e["name"] == name)
     image = sitk.ReadImage(str(SCANS_FOLDER / f"{name}.nii.gz"))
     hu = sitk.GetArrayFromImage(image).astype(np.float32)

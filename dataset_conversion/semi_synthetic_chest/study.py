@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colipri.dataset_conversion.semi_synthetic_chest.acquisition import acquire, draw_acquisition
+from colipri.dataset_conversion.semi_synthetic_chest.chest import make_chest
+from colipri.dataset_conversion.semi_synthetic_chest.deformation import draw_shape, draw_view
 from colipri.dataset_conversion.semi_synthetic_chest.findings import FINDINGS
 from colipri.dataset_conversion.semi_synthetic_chest.reports import (
     Mention,
     report_as_text,
     write_report,
 )
-from colipri.dataset_conversion.semi_synthetic_chest.sampling import make_chest
-from colipri.dataset_conversion.semi_synthetic_chest.shapes import draw_shape, draw_view
 from colipri.dataset_conversion.semi_synthetic_chest.sources import load_source
 
 SPACING_MM = 5.0

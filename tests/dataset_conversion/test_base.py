@@ -15,7 +15,7 @@ from conftest import Workspace
 from conversion import ROOT, real_scans, summary
 
 from colipri.common.errors import ColipriError
-from colipri.dataset_conversion.base_names import CaseNames, safe_name, split_name
+from colipri.dataset_conversion.base.source_case import CaseNames, safe_name, split_name
 from colipri.imageio.reading import read_image
 from colipri.raw_dataset.dataset import load_raw_dataset
 from colipri.run.convert_dataset import main

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from conftest import Workspace
 from conversion import SCANS, report_rows, summary
 
-from colipri.dataset_conversion.ct_rate_tables import FINDINGS, METADATA
+from colipri.dataset_conversion.ct_rate.source import FINDINGS, METADATA
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.run.convert_dataset import main

@@ -18,8 +18,8 @@ from conftest import Workspace
 from conversion import summary
 from dicom_writing import expected, save, slice_dataset, uid, write_series
 
-from colipri.dataset_conversion.lidc_findings import FINDINGS, labels_of, nodules_of
-from colipri.dataset_conversion.lidc_readings import RATINGS, read_csv, read_xml
+from colipri.dataset_conversion.lidc.findings import FINDINGS, labels_of, nodules_of
+from colipri.dataset_conversion.lidc.readings import RATINGS, read_csv, read_xml
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.run.convert_dataset import main

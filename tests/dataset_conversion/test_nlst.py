@@ -9,8 +9,7 @@ import SimpleITK as sitk
 from conftest import Workspace
 from conversion import SCANS, report_rows, summary
 
-from colipri.dataset_conversion.nlst import study_date
-from colipri.dataset_conversion.nlst_reconstructions import kernel_of
+from colipri.dataset_conversion.nlst import kernel_of, study_date
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.run.convert_dataset import main

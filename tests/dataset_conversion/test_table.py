@@ -16,7 +16,7 @@ from conftest import Workspace
 from conversion import real_scans, report_rows, summary
 
 from colipri.common.errors import ColipriError
-from colipri.dataset_conversion.table_files import TableFile
+from colipri.dataset_conversion.table.file import TableFile
 from colipri.imageio.reading import read_header, read_image
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.run.convert_dataset import main

@@ -1,0 +1,1 @@
+"""What all converters share: checking, naming, writing, resuming and reporting cases."""

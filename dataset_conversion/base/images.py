@@ -1,0 +1,166 @@
+"""Images of a source: read, then referenced, copied, linked or written as .nii.gz."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from colipri.common.atomic import TEMPORARY_MARK, atomic_path
+from colipri.common.errors import ColipriError
+from colipri.imageio.dicom.pixels import read_series
+from colipri.imageio.integrity import require_whole
+
+_TIFF = (".tif", ".tiff")
+NOTE_KEY = "ITK_FileNotes"  # the NIfTI header's "descrip"
+NOTE_LENGTH = 79  # characters that it has room for
+
+
+def check_source(path: Path, what: str = "image") -> Path:
+    """``path`` as an absolute path to something that can be read.
+
+    Raises:
+        ColipriError: missing, empty, not readable, a loop of symbolic links, or a "|" in its name.
+    """
+    path = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100  links stay as they are
+    if "|" in str(path):
+        raise ColipriError(f"the path of the {what} holds a '|', rename it: {path}")
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        kind = "is a broken link" if path.is_symlink() else "does not exist"
+        raise ColipriError(f"the {what} {kind}: {path}") from None
+    except OSError as error:  # a loop of links, a name too long, no permission on the way
+        raise ColipriError(f"the {what} cannot be reached: {path} ({error.strerror})") from error
+    if not os.access(path, os.R_OK):
+        raise ColipriError(f"the {what} cannot be read, check its permissions: {path}")
+    if status.st_size == 0 or (path.is_dir() and not any(path.iterdir())):
+        raise ColipriError(f"the {what} is empty: {path}")
+    return path
+
+
+def place_image(source: Path, stem: Path, mode: str) -> Path:
+    """Bring one channel's image into the data set as ``mode`` says; finished files are kept.
+
+    Args:
+        source: a checked path.
+        stem: the target without file name ending, .../imagesTr/case_0000.
+
+    Returns:
+        the path for cases.csv.
+    """
+    if mode == "reference":
+        return source
+    if source.name.lower().endswith(_TIFF):
+        raise ColipriError(f"TIFF keeps its spacing in a second file, do not {mode}: {source}")
+    if mode == "link":
+        return link(source, stem.with_name(stem.name + ending_of(source)))
+    if mode == "copy" and source.is_file():  # a DICOM series becomes one file
+        return copy(source, stem.with_name(stem.name + ending_of(source)))
+    target = stem.with_name(stem.name + ".nii.gz")
+    if not is_current(target, [source]):
+        write_image(read_volume(source), target)
+    return target
+
+
+def copy(source: Path, target: Path) -> Path:
+    """Copy a file; a copy of the same size that is not older is kept."""
+    same = is_current(target, [source]) and target.stat().st_size == source.stat().st_size
+    if not same:
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+    return target
+
+
+def link(source: Path, target: Path) -> Path:
+    """Make a symbolic link."""
+    if not (target.is_symlink() and target.readlink() == source):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(TEMPORARY_MARK + target.name)
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(source)
+            os.replace(temporary, target)
+        except OSError as error:
+            raise ColipriError(f"cannot write {target}: {error.strerror}") from error
+    return target
+
+
+def is_current(target: Path, sources: Sequence[Path]) -> bool:
+    """Whether ``target`` is there and not older than what it is made from."""
+    if not target.is_file():
+        return False
+    made = target.stat().st_mtime_ns
+    return all(source.stat().st_mtime_ns <= made for source in sources)
+
+
+def ending_of(path: Path) -> str:
+    """ ".nii.gz", ".nrrd", ...; empty for a folder."""
+    if path.is_dir():
+        return ""
+    return ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix
+
+
+def read_volume(source: Path) -> sitk.Image:
+    """Read an image file or the only DICOM series of a folder; rescale slopes are applied.
+
+    Raises:
+        ColipriError: it cannot be read.
+    """
+    if source.is_dir():
+        return read_series(source)
+    try:
+        require_whole([source])  # the NIfTI reader takes half a file for a whole one
+        return sitk.ReadImage(str(source))
+    except (RuntimeError, ColipriError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()[:200]
+        raise ColipriError(f"the image cannot be read: {source} ({reason})") from error
+
+
+def note_of(path: Path) -> str:
+    """What was written into the image's description (so that a resumed run knows it as well)."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader.GetMetaData("descrip").strip() if reader.HasMetaDataKey("descrip") else ""
+
+
+def write_image(image: sitk.Image, target: Path) -> None:
+    """Write a 3D image as compressed NIfTI; whole numbers that fit become int16.
+
+    Raises:
+        ColipriError: not three-dimensional, or it cannot be written.
+    """
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[:, :, :, 0]
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise ColipriError(
+            f"the image is no 3D volume: size {image.GetSize()}, "
+            f"{image.GetNumberOfComponentsPerPixel()} values a voxel"
+        )
+    with atomic_path(target) as temporary:
+        try:
+            sitk.WriteImage(_small(image), str(temporary), useCompression=True)
+            require_whole([temporary])  # a full disk is no error to the NIfTI writer
+        except (RuntimeError, ColipriError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ColipriError(f"cannot write {target}: {reason}; check free space") from error
+
+
+def _small(image: sitk.Image) -> sitk.Image:
+    """int16 where that loses nothing: readers turn rescaled integers into floating point."""
+    if image.GetPixelID() == sitk.sitkInt16:
+        return image
+    values = sitk.GetArrayViewFromImage(image)
+    if not (np.isfinite(values).all() and abs(values).max() < 2**15):
+        return image
+    if not (values == np.rint(values)).all():
+        return image
+    small = sitk.Cast(image, sitk.sitkInt16)
+    if image.HasMetaDataKey(NOTE_KEY):  # casting loses it
+        small.SetMetaData(NOTE_KEY, image.GetMetaData(NOTE_KEY))
+    return small

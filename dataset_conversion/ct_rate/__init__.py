@@ -1,0 +1,1 @@
+"""CT-RATE, first and second release."""

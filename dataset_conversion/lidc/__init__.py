@@ -1,0 +1,1 @@
+"""LIDC-IDRI, DICOM with the readings of four radiologists."""

@@ -1,0 +1,62 @@
+"""The embedded semi-synthetic chest set as a converter."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator
+
+from colipri.common.errors import EXIT_OK
+from colipri.dataset_conversion.base.converter import Converter
+from colipri.dataset_conversion.base.source_case import SourceCase
+from colipri.dataset_conversion.base.target import Target
+
+logger = logging.getLogger(__name__)
+
+
+class SemiSyntheticChest(Converter):
+    """Build a chest CT set with reports from scans that the package brings along.
+
+    Real scans are warped, findings are inserted and reports written for them. Training, validation
+    and test studies come from different people. For trying the framework, teaching and tests; not
+    for clinical conclusions. Nothing is downloaded; the same seed gives the same files.
+
+        colipri_convert_dataset semi_synthetic_chest -d 901 -n SemiSyntheticChest
+
+    Killed, the same command goes on where it stopped. Licences of the scans (all of them allow
+    redistribution): dataset_conversion/semi_synthetic_chest/scans/SOURCES.md.
+    """
+
+    needs_input = False
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """--num_studies and --seed."""
+        parser.add_argument(
+            "--num_studies",
+            type=int,
+            default=600,
+            metavar="N",
+            help="training studies; 12%% validation and 24%% test studies are added "
+            "(default: %(default)s)",
+        )
+        parser.add_argument(
+            "--seed", type=int, default=12345, metavar="N", help="default: %(default)s"
+        )
+
+    def cases(self) -> Iterator[SourceCase]:
+        """Not used: the generator writes its own files."""
+        return iter(())
+
+    def convert(self, target: Target) -> int:
+        """Make the studies that are missing."""
+        # Here, as torch (which samples the scans) takes seconds and would slow --help down.
+        from colipri.dataset_conversion.semi_synthetic_chest.build import build_dataset
+
+        options = self.options
+        counts = build_dataset(
+            target.folder, options.n, options.num_studies, options.seed, target.num_processes
+        )
+        listing = ", ".join(f"{number} {split}" for split, number in counts.items())
+        logger.info("%s holds %d cases: %s", target.folder, sum(counts.values()), listing)
+        return EXIT_OK

@@ -1,0 +1,1 @@
+"""Tables that name an image per row."""
