@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
 from colipri.architectures.pooling import AttentionPool
+from colipri.architectures.pretrained_text import first_line
 from colipri.common.errors import ColipriError
-
-CXR_BERT = "microsoft/BiomedVLP-CXR-BERT-specialized"
 
 
 class TextEncoder(nn.Module):
@@ -46,8 +45,6 @@ class TextEncoder(nn.Module):
 
 
 def _build_bert(settings: dict[str, Any], vocabulary_size: int, load_pretrained: bool) -> Any:
-    from transformers import AutoConfig, AutoModel, BertConfig, BertModel
-
     if settings["source"] == "scratch":
         config = BertConfig(vocab_size=vocabulary_size, **settings["arch_kwargs"])
         return BertModel(config, add_pooling_layer=False)
@@ -60,7 +57,7 @@ def _build_bert(settings: dict[str, Any], vocabulary_size: int, load_pretrained:
         return _without_pooler(AutoModel.from_config(config))
     except (OSError, ValueError, KeyError) as error:
         raise ColipriError(
-            f"the text encoder '{name}' of the plan cannot be loaded ({_first_line(error)}); put "
+            f"the text encoder '{name}' of the plan cannot be loaded ({first_line(error)}); put "
             "it into the local cache, name a folder, or plan again with -text_encoder scratch"
         ) from error
 
@@ -70,73 +67,3 @@ def _without_pooler(model: Any) -> Any:
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     return model
-
-
-def pretrained_available(name: str) -> tuple[bool, str]:
-    """Whether a pretrained text encoder can be loaded here, and why (not).
-
-    Looks into the local cache first; asks the hub only unless HF_HUB_OFFLINE forbids it.
-    """
-    from transformers import AutoConfig
-
-    try:
-        AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
-        return True, f"{name} is in the local cache"
-    except (OSError, ValueError):
-        pass  # not here; the hub is asked next
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return False, f"{name} is not in the local cache and HF_HUB_OFFLINE is set"
-    try:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-        get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=5)
-        return True, f"{name} can be downloaded"
-    except Exception as error:  # noqa: BLE001 (whatever keeps the hub away is the answer)
-        return (
-            False,
-            f"{name} is not in the local cache and no hub answers ({type(error).__name__})",
-        )
-
-
-# What a plan stores of a pretrained encoder: enough to build it again without its files.
-_CONFIG_ENTRIES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "hidden_act",
-    "layer_norm_eps",
-    "pad_token_id",
-)
-
-
-def pretrained_config(name: str) -> dict[str, Any]:
-    """The numbers of a pretrained text encoder's BertConfig, as a plan stores them.
-
-    Raises:
-        ColipriError: it cannot be loaded, or it is not a BERT.
-    """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ColipriError(
-            f"the text encoder '{name}' cannot be loaded ({_first_line(error)}); name a folder "
-            "with config.json, or use -text_encoder scratch"
-        ) from error
-    missing = [entry for entry in _CONFIG_ENTRIES if not hasattr(config, entry)]
-    if missing:
-        raise ColipriError(
-            f"the text encoder '{name}' is a {config.model_type}, not a BERT-like encoder "
-            f"(no {', '.join(missing)})"
-        )
-    return {entry: getattr(config, entry) for entry in _CONFIG_ENTRIES}
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__

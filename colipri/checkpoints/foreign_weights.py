@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from colipri.architectures.pretrained_text import CXR_BERT
 from colipri.architectures.primus import PRESETS
-from colipri.architectures.text_encoder import CXR_BERT
 from colipri.checkpoints.weight_conversion import (
     encoder_from_dna,
     model_from_released,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+
+import torch
 
 from colipri.common.errors import ColipriError
-
-if TYPE_CHECKING:
-    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +17,6 @@ def find_device(name: str | torch.device) -> torch.device:
     Raises:
         ColipriError: it is not available on this machine.
     """
-    import torch
-
     if name == "auto":
         best = "mps" if torch.backends.mps.is_available() else "cpu"
         name = "cuda" if torch.cuda.is_available() else best

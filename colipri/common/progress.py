@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from tqdm import tqdm
+
 Item = TypeVar("Item")
 
 
@@ -21,8 +23,6 @@ def progress(
 
     ``status`` gives more to show behind the rate, asked after each item.
     """
-    from tqdm import tqdm
-
     bar = tqdm(
         items,
         desc=description,

@@ -16,6 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,8 +42,6 @@ def find_class(kind: str, name: str, builtin: Mapping[str, str], base: type[Base
         return _checked(_import(name, name), name, base)
     if name in builtin:
         return _checked(_import(builtin[name], name), name, base)
-    from importlib.metadata import entry_points  # slow, and seldom needed
-
     registered = {entry.name: entry for entry in entry_points(group=f"colipri.{kind}")}
     if name in registered:
         return _checked(_import(registered[name].value, name), name, base)

@@ -203,7 +203,7 @@ class ColipriPlanner:
             encoder: dict[str, Any] = {"source": "scratch", "name_or_path": None}
             shared = size.shared_dim
         else:
-            from colipri.architectures.text_encoder import pretrained_config
+            from colipri.architectures.pretrained_text import pretrained_config
 
             config = pretrained_config(self.text_encoder)
             if max_tokens > config["max_position_embeddings"]:

@@ -97,7 +97,7 @@ def resolve_text_encoder(wanted: str) -> tuple[str, str]:
     """Which text encoder is planned for, and why."""
     if wanted == "scratch":
         return wanted, "asked for (-text_encoder scratch)"
-    from colipri.architectures.text_encoder import CXR_BERT, pretrained_available
+    from colipri.architectures.pretrained_text import CXR_BERT, pretrained_available
 
     if wanted != "auto":
         available, reason = pretrained_available(wanted)

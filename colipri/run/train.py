@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colipri.common.devices import find_device
 from colipri.common.errors import (
     EXIT_INTERRUPTED,
     EXIT_PROBLEM,
@@ -37,6 +36,8 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         raise ColipriError(f"-num_gpus must be at least 1, not {options.num_gpus}")
     if started_by_another():  # torch's own words on a lost process: pages of addresses
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from colipri.common.devices import find_device
+
     device = find_device(options.device)
     if options.num_gpus > 1 and os.environ.get(STARTED_HERE) is None:
         if started_by_another():

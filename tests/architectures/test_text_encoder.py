@@ -7,11 +7,8 @@ import pytest
 import torch
 from architectures.tiny_encoder import randomise
 
-from colipri.architectures.text_encoder import (
-    TextEncoder,
-    pretrained_available,
-    pretrained_config,
-)
+from colipri.architectures.pretrained_text import pretrained_available, pretrained_config
+from colipri.architectures.text_encoder import TextEncoder
 from colipri.common.errors import ColipriError
 
 SCRATCH: dict[str, Any] = {

@@ -172,7 +172,7 @@ def test_where_cxr_bert_is_in_the_cache_it_is_the_default(
     import huggingface_hub.constants
     import transformers.utils.hub
 
-    from colipri.architectures.text_encoder import CXR_BERT
+    from colipri.architectures.pretrained_text import CXR_BERT
 
     cache = tmp_path / "hub"
     model = cache / f"models--{CXR_BERT.replace('/', '--')}"

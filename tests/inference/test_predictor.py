@@ -132,7 +132,7 @@ def test_finer_spacing_makes_a_finer_grid(predictor: ColipriPredictor, tiny: Any
 def test_volume_of_air(predictor: ColipriPredictor) -> None:
     properties = {
         "pad_value": -1024.0,
-        "body_cells": np.zeros((10, 10, 10), np.uint8),
+        "body_grid": np.zeros((10, 10, 10), np.uint8),
         "cell_size": (4, 4, 4),
         "token_patch_size": (8, 8, 8),
     }

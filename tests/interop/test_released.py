@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from colipri.architectures.model import ColipriModel
+from colipri.architectures.pretrained_text import CXR_BERT
 from colipri.architectures.primus import PRESETS, PrimusEncoder
-from colipri.architectures.text_encoder import CXR_BERT, TextEncoder
+from colipri.architectures.text_encoder import TextEncoder
 from colipri.checkpoints.checkpoint_file import load_state_dict_reported
 from colipri.checkpoints.warm_start import warm_start
 from colipri.checkpoints.weight_conversion import model_from_released
