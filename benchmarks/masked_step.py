@@ -23,9 +23,9 @@ from saved_memory import clock_of, peak_saved_bytes
 from torch import Tensor
 
 from colipri.architectures.masked_decoder import MaskedDecoder
-from colipri.architectures.patches import fill_patches
 from colipri.architectures.primus import PRESETS, PrimusEncoder
 from colipri.architectures.rope import grid_positions
+from colipri.architectures.tokens import fill_patches
 from colipri.objectives.masked_image_modelling import MaskedImageModellingObjective
 from colipri.objectives.masking import MaskedTokens
 

@@ -60,7 +60,7 @@ class MaskedDecoder(nn.Module):
         asked = self.mask_token.to(visible.dtype).expand(batch, count, -1)
         x = torch.cat((visible, asked), dim=1)
         positions = torch.cat((visible_positions, masked_positions), dim=1)
-        turn = rotation(positions, self.head_dim).unsqueeze(-2)
+        rope = rotation(positions, self.head_dim).unsqueeze(-2)
         mask = None
         if visible_mask is not None or masked_mask is not None:
             keys = torch.cat(
@@ -72,7 +72,7 @@ class MaskedDecoder(nn.Module):
             )
             mask = keys[:, None, None, :]
         for block in self.eva.blocks:
-            x = block(x, turn, 0, mask)
+            x = block(x, rope, 0, mask)
         return self.head(self.eva.norm(x[:, -count:]))
 
 

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def masked_mean(tokens: Tensor, key_mask: Tensor | None) -> Tensor:
+def masked_mean(tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
     """(B, K, E) -> (B, E), fillers and padding left out."""
-    if key_mask is None:
+    if attention_mask is None:
         return tokens.mean(dim=1)
-    weight = key_mask.unsqueeze(-1).to(tokens.dtype)
+    weight = attention_mask.unsqueeze(-1).to(tokens.dtype)
     return (tokens * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
 
@@ -39,19 +39,19 @@ class AttentionPool(nn.Module):
             nn.Parameter(torch.randn(1, num_queries, dim) * 0.02) if num_queries else None
         )
 
-    def forward(self, tokens: Tensor, key_mask: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """(B, K, E) -> (B, E).
 
         Args:
             tokens: (B, K, E).
-            key_mask: (B, K) bool, False at fillers and padding; they count neither in the query
-                nor as keys.
+            attention_mask: (B, K) bool, False at padding, which counts neither in the query nor
+                as a key.
         """
         attention = self.attention
         if self.queries is not None:
             query = self.queries.expand(len(tokens), -1, -1)
         else:
-            query = masked_mean(tokens, key_mask).unsqueeze(1)
+            query = masked_mean(tokens, attention_mask).unsqueeze(1)
         batch, dim = len(tokens), tokens.shape[-1]
         heads = attention.num_heads
         weights = attention.in_proj_weight.chunk(3)
@@ -60,13 +60,13 @@ class AttentionPool(nn.Module):
             F.linear(x, w, b).view(batch, -1, heads, dim // heads).transpose(1, 2)
             for x, w, b in zip((query, tokens, tokens), weights, biases, strict=True)
         )
-        mask = None if key_mask is None else key_mask[:, None, None, :]
+        mask = None if attention_mask is None else attention_mask[:, None, None, :]
         pooled = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         pooled = pooled.transpose(1, 2).reshape(batch, -1, dim)
         if self.detector is not None:
             found = F.relu(self.detector(tokens))
-            if key_mask is not None:
-                found = found.masked_fill(~key_mask.unsqueeze(-1), 0.0)
+            if attention_mask is not None:
+                found = found.masked_fill(~attention_mask.unsqueeze(-1), 0.0)
             pooled = pooled + found.amax(dim=1, keepdim=True)
         return attention.out_proj(pooled).mean(dim=1)
 

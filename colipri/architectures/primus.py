@@ -133,61 +133,64 @@ class PrimusEncoder(nn.Module):
         grid = self.grid(image.shape[2:])
         return self.down_projection(image).flatten(2).transpose(1, 2), grid
 
-    def encode(self, tokens: Tensor, positions: Tensor, key_mask: Tensor | None = None) -> Tensor:
+    def encode(
+        self, tokens: Tensor, positions: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
         """Run the transformer on any list of tokens.
 
         Args:
             tokens: (B, K, D).
             positions: (B, K, 3) or (K, 3) integers.
-            key_mask: (B, K) bool, False at fillers; what they hold does not matter, not even NaN.
+            attention_mask: (B, K) bool, False at padding, whose content does not matter, not even
+                NaN.
 
         Returns:
             (B, K, D), normalised by the final norm; zero at fillers.
         """
-        turn = rotation(positions, self.head_dim).unsqueeze(-2)
-        return self._encode(tokens, positions, turn, key_mask)
+        rope = rotation(positions, self.head_dim).unsqueeze(-2)
+        return self._encode(tokens, positions, rope, attention_mask)
 
     def forward(
-        self, image: Tensor, keep: Tensor | None = None, key_mask: Tensor | None = None
+        self, image: Tensor, ids_keep: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> Tensor:
         """Encode an image, or only the kept tokens of it.
 
         Args:
             image: (B, C, A0, A1, A2), normalised.
-            keep: (B, K) token indices (:func:`select_tokens`); None for all N.
-            key_mask: (B, K) bool, False at fillers; None where there are none, which lets attention
-                take its fastest path.
+            ids_keep: (B, K) token indices (:func:`select_tokens`); None for all N.
+            attention_mask: (B, K) bool, False at padding; None if there is none, which lets
+                attention take its fastest path.
 
         Returns:
             (B, K, D) or (B, N, D).
         """
         tokens, grid = self.tokenize(image)
         positions = grid_positions(grid, image.device)
-        turn = grid_rotation(grid, self.head_dim, image.device)
-        if keep is not None:
-            tokens = tokens.gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-            positions, turn = positions[keep], turn[keep]
-        return self._encode(tokens, positions, turn.unsqueeze(-2), key_mask)
+        rope = grid_rotation(grid, self.head_dim, image.device)
+        if ids_keep is not None:
+            tokens = tokens.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+            positions, rope = positions[ids_keep], rope[ids_keep]
+        return self._encode(tokens, positions, rope.unsqueeze(-2), attention_mask)
 
     def _encode(
-        self, tokens: Tensor, positions: Tensor, turn: Tensor, key_mask: Tensor | None
+        self, tokens: Tensor, positions: Tensor, rope: Tensor, attention_mask: Tensor | None
     ) -> Tensor:
         x = self._with_absolute_positions(tokens, positions)
         prefix, mask = self.num_register_tokens, None
-        if key_mask is not None:
+        if attention_mask is not None:
             # zero times NaN is NaN: fillers must not enter attention's weighted sums as they are
-            x = x.masked_fill(~key_mask.unsqueeze(-1), 0.0)
-            mask = _attention_mask(key_mask, prefix)
+            x = x.masked_fill(~attention_mask.unsqueeze(-1), 0.0)
+            mask = _attention_mask(attention_mask, prefix)
         if prefix:
             x = torch.cat((self._registers().expand(len(x), -1, -1).to(x.dtype), x), dim=1)
         for block in self.eva.blocks:
             if self.activation_checkpointing == "full" and torch.is_grad_enabled():
-                x = checkpoint(block, x, turn, prefix, mask, use_reentrant=False)
+                x = checkpoint(block, x, rope, prefix, mask, use_reentrant=False)
             else:
-                x = block(x, turn, prefix, mask, self.activation_checkpointing == "mlp")
+                x = block(x, rope, prefix, mask, self.activation_checkpointing == "mlp")
         x = self.eva.norm(x)
         x = x[:, prefix:] if prefix else x
-        return x if key_mask is None else x.masked_fill(~key_mask.unsqueeze(-1), 0.0)
+        return x if attention_mask is None else x.masked_fill(~attention_mask.unsqueeze(-1), 0.0)
 
     def _with_absolute_positions(self, tokens: Tensor, positions: Tensor) -> Tensor:
         if self.position_grid is None:
@@ -210,7 +213,7 @@ class PrimusEncoder(nn.Module):
         return self.register_tokens + self.eva.pos_embed[:, : self.num_register_tokens]
 
 
-def _attention_mask(key_mask: Tensor, prefix: int) -> Tensor:
+def _attention_mask(attention_mask: Tensor, prefix: int) -> Tensor:
     """(B, 1, 1, prefix + K) bool; a sample without any key attends to all, which stays finite."""
-    mask = key_mask | ~key_mask.any(dim=1, keepdim=True)
+    mask = attention_mask | ~attention_mask.any(dim=1, keepdim=True)
     return nn.functional.pad(mask, (prefix, 0), value=True)[:, None, None, :]

@@ -5,7 +5,7 @@ of each head per axis, interleaved pairs, frequencies 10000^(-i/n), positions co
 each kept token carries its own (i, j, k), dropping tokens, masking and other grids need no special
 case: a distance of one token means the same everywhere.
 
-A pair is turned as one complex number: one kernel instead of the five of stack-and-add, and seven
+A pair is rotated as one complex number: one kernel instead of the five of stack-and-add, and seven
 times faster on a CPU.
 """
 
@@ -26,7 +26,7 @@ def check_head_dim(embed_dim: int, num_heads: int) -> int:
     """Width of a head; it must split into three axes of sine-cosine pairs.
 
     Raises:
-        ValueError: embed_dim is no multiple of num_heads, or a head no multiple of 6.
+        ValueError: embed_dim is not a multiple of num_heads, or the width of a head not one of 6.
     """
     head_dim, rest = divmod(embed_dim, num_heads)
     if rest or head_dim % 6:
@@ -54,7 +54,7 @@ def grid_rotation(grid: Grid, head_dim: int, device: torch.device | None = None)
 
 
 def rotation(positions: Tensor, head_dim: int) -> Tensor:
-    """Unit complex numbers that turn the pairs of a head.
+    """Unit complex numbers that rotate the pairs of a head.
 
     Args:
         positions: (..., 3) integers, in tokens.
@@ -70,12 +70,12 @@ def rotation(positions: Tensor, head_dim: int) -> Tensor:
     return torch.complex(angles.cos(), angles.sin())
 
 
-def rotate(features: Tensor, turn: Tensor) -> Tensor:
-    """Turn queries or keys by position, in float32, and return their own type.
+def rotate(features: Tensor, rope: Tensor) -> Tensor:
+    """Rotate queries or keys by position, in float32; the result has their own type.
 
     Args:
         features: (B, K, heads, head_dim).
-        turn: (K, 1, head_dim / 2) or (B, K, 1, head_dim / 2), from :func:`rotation`.
+        rope: (K, 1, head_dim / 2) or (B, K, 1, head_dim / 2), from :func:`rotation`.
     """
     pairs = torch.view_as_complex(features.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turn).flatten(-2).to(features.dtype)
+    return torch.view_as_real(pairs * rope).flatten(-2).to(features.dtype)

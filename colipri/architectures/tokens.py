@@ -1,6 +1,13 @@
-"""Which tokens of a volume the encoder sees: body without air, and in training a random share."""
+"""Tokens of a volume: cutting images into token patches and back, and which ones the encoder sees.
+
+Tokens and the voxels within a token both run with axis 0 slowest, as ``PrimusEncoder.tokenize`` and
+``rope.grid_positions`` count them. Masks, targets and predictions all go through these functions.
+The encoder sees body without air, and in training a random subset of it.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,21 +19,21 @@ def select_tokens(
     max_tokens: int | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Choose body tokens, and of these a uniformly random share.
+    """Choose body tokens, or a uniformly random subset of them.
 
-    Attention costs N^2: of a chest CT in a cubic field of view less than half of the tokens are
-    body. Dropping a random share as well is FLIP's speed-up (arXiv 2212.00794).
+    Attention costs N^2, and less than half of the tokens of a chest CT in a cubic field of view are
+    body. Dropping a random subset as well is FLIP's speed-up (arXiv 2212.00794).
 
     Args:
         body: (B, N) bool, True where a token patch holds more than air.
-        keep_ratio: share of each sample's body tokens to keep, in (0, 1].
+        keep_ratio: fraction of each sample's body tokens to keep, in (0, 1].
         max_tokens: upper limit per sample.
-        generator: decides the random share; on the device of ``body``.
+        generator: draws the random subset; on the device of ``body``.
 
     Returns:
-        keep: (B, K) int64 token indices in ascending order, K the largest count of the batch;
-            samples with fewer tokens are filled up with their unused ones.
-        key_mask: (B, K) bool, False at the fillers; None where there are none.
+        ids_keep: (B, K) int64 token indices in ascending order, K the largest count in the batch;
+            samples with fewer tokens are padded with their unused ones.
+        attention_mask: (B, K) bool, False at the padding; None if there is none.
     """
     batch, total = body.shape
     counts = (body.sum(dim=1) * keep_ratio).ceil().long().clamp(min=1)
@@ -42,6 +49,43 @@ def select_tokens(
     # ascending positions, fillers last: memory access stays local and the order is reproducible
     sort_key = torch.where(wanted, ranking, ranking + total)
     rank = sort_key.argsort(dim=1)
-    keep = ranking.gather(1, rank)
-    key_mask = wanted.gather(1, rank)
-    return keep, (None if bool(key_mask.all()) else key_mask)
+    ids_keep = ranking.gather(1, rank)
+    attention_mask = wanted.gather(1, rank)
+    return ids_keep, (None if bool(attention_mask.all()) else attention_mask)
+
+
+def patchify(image: Tensor, patch: Sequence[int]) -> Tensor:
+    """(B, C, A0, A1, A2) -> (B, N, C * p0 * p1 * p2)."""
+    return _blocks(image, patch).permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
+
+
+def unpatchify(patches: Tensor, grid: Sequence[int], patch: Sequence[int]) -> Tensor:
+    """(B, N, C * p0 * p1 * p2) -> (B, C, A0, A1, A2); the inverse of :func:`patchify`."""
+    batch = len(patches)
+    channels = patches.shape[-1] // (patch[0] * patch[1] * patch[2])
+    blocks = patches.reshape(batch, *grid, channels, *patch).permute(0, 4, 1, 5, 2, 6, 3, 7)
+    sizes = [count * step for count, step in zip(grid, patch, strict=True)]
+    return blocks.reshape(batch, channels, *sizes)
+
+
+def fill_patches(image: Tensor, hidden: Tensor, patch: Sequence[int], value: float) -> Tensor:
+    """A copy of the image in which whole token patches have one value.
+
+    Args:
+        image: (B, C, A0, A1, A2).
+        hidden: (B, N) bool, True at the patches to fill.
+    """
+    blocks = _blocks(image, patch)
+    grid = (blocks.shape[2], blocks.shape[4], blocks.shape[6])
+    mask = hidden.reshape(len(image), 1, grid[0], 1, grid[1], 1, grid[2], 1)
+    return blocks.masked_fill(mask, value).reshape(image.shape)
+
+
+def _blocks(image: Tensor, patch: Sequence[int]) -> Tensor:
+    """(B, C, g0, p0, g1, p1, g2, p2)."""
+    sizes = [
+        part
+        for size, step in zip(image.shape[2:], patch, strict=True)
+        for part in (size // step, step)
+    ]
+    return image.reshape(*image.shape[:2], *sizes)

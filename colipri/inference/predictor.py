@@ -258,10 +258,16 @@ class ColipriPredictor:
             body = np.ones_like(body)
         pixels = torch.from_numpy(image).unsqueeze(0).to(self.device)
         pixels = normalize_on_device(pixels, self.plans, self.configuration)
-        keep, key_mask = select_tokens(torch.from_numpy(body.reshape(1, -1)).to(self.device))
+        ids_keep, attention_mask = select_tokens(
+            torch.from_numpy(body.reshape(1, -1)).to(self.device)
+        )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16()):
-            features = self.model.encode_image(pixels, keep, key_mask)
-        return features.tokens[0].float().cpu(), keep[0].cpu(), features.embedding[0].float().cpu()
+            features = self.model.encode_image(pixels, ids_keep, attention_mask)
+        return (
+            features.tokens[0].float().cpu(),
+            ids_keep[0].cpu(),
+            features.embedding[0].float().cpu(),
+        )
 
     def _bf16(self) -> bool:
         """As training: bf16 where the accelerator computes in it natively."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from colipri.architectures.patches import patchify, unpatchify
+from colipri.architectures.tokens import patchify, unpatchify
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.normalization import air_value, normalize_on_device
 from colipri.inference.checkpoint_heads import head_of_checkpoint

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from colipri.architectures.masked_decoder import MaskedDecoder
-from colipri.architectures.patches import fill_patches, patchify
 from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.rope import grid_positions
+from colipri.architectures.tokens import fill_patches, patchify
 from colipri.objectives.masking import MASKS, MaskedTokens, draw_masks
 
 TARGETS = ("plain", "normalised")

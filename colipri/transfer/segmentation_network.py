@@ -68,17 +68,17 @@ class PrimusSegmentation(PrimusEncoder):
         self.depths = _evenly_spaced(len(self.eva.blocks), self.decoder.seg_layers.num_depths)
 
     def forward(
-        self, image: Tensor, keep: Tensor | None = None, key_mask: Tensor | None = None
+        self, image: Tensor, ids_keep: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> Any:
         """(B, C, A0, A1, A2) -> (B, classes, A0, A1, A2), or a list of them per level."""
-        if keep is not None or key_mask is not None:
+        if ids_keep is not None or attention_mask is not None:
             raise ValueError("a segmentation needs all tokens")
         return self.decoder(image, self.token_maps(image))
 
     def token_maps(self, image: Tensor) -> list[Tensor]:
         """Tokens after the chosen blocks as (B, D, G0, G1, G2); the last has the final norm."""
         tokens, grid = self.tokenize(image)
-        positions, turn = _tables(grid, self.head_dim, image.device)
+        positions, rope = _tables(grid, self.head_dim, image.device)
         x = self._with_absolute_positions(tokens, positions)
         prefix = self.num_register_tokens
         if prefix:
@@ -86,9 +86,9 @@ class PrimusSegmentation(PrimusEncoder):
         maps = []
         for number, block in enumerate(self.eva.blocks, start=1):
             if self.activation_checkpointing == "full" and torch.is_grad_enabled():
-                x = checkpoint(block, x, turn, prefix, None, use_reentrant=False)
+                x = checkpoint(block, x, rope, prefix, None, use_reentrant=False)
             else:
-                x = block(x, turn, prefix, None, self.activation_checkpointing == "mlp")
+                x = block(x, rope, prefix, None, self.activation_checkpointing == "mlp")
             if number in self.depths:
                 level = self.eva.norm(x) if number == len(self.eva.blocks) else x
                 maps.append(level[:, prefix:].transpose(1, 2).unflatten(2, grid))

@@ -14,9 +14,9 @@ from colipri.common.digests import json_digest
 from colipri.common.errors import ColipriError
 from colipri.transfer.edited_plans import check_plans, describe_edits, plan_digest
 from colipri.transfer.encoder_weights import repeat_channels, save_encoder, weights_for_plan
-from colipri.transfer.load_check import load_like_nnunet, quiet
 from colipri.transfer.nnunet_dataset import SegmentationDataset
 from colipri.transfer.segmentation_planner import CONFIGURATION, PlanOptions, SegmentationPlanner
+from colipri.transfer.verify_transfer import load_like_nnunet, quiet
 
 logger = logging.getLogger(__name__)
 # What nnU-Net raises for broken images, full disks and workers that died.

@@ -1,25 +1,26 @@
-"""Before a long pre-training: can its encoder go into nnU-Net at all?
+"""Proof that an encoder loads into nnU-Net: its own functions build the network and read the file.
 
-Builds the network that a later transfer will build from this plan and loads the present, untrained
-encoder into it with nnU-Net's own function. What cannot work fails in the first minute, not after
-days of training.
+A transfer checks the file that it wrote. Before a long pre-training, the untrained encoder is
+loaded into the network that a later transfer would build, so that what cannot work fails in the
+first minute and not after days of training.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from colipri.architectures.primus import PrimusEncoder
 from colipri.checkpoints.pretrained_encoder import encoder_of_file
 from colipri.checkpoints.weight_file import file_of_model
 from colipri.common.errors import ColipriError
-from colipri.transfer.load_check import load_like_nnunet
 from colipri.transfer.nnunet_dataset import require_nnunet
 from colipri.transfer.segmentation_network import (
     NETWORK_CLASS,
@@ -34,7 +35,7 @@ EXAMPLE_CLASSES = 3
 def verify_transfer(
     weights: Mapping[str, Tensor], plans: Mapping[str, Any], configuration_name: str
 ) -> int:
-    """Transfer the present encoder into a segmentation network of the same patch and compare.
+    """Transfer the current encoder into a segmentation network and compare their features.
 
     Args:
         weights: state dict of the model in training.
@@ -77,3 +78,67 @@ def verify_transfer(
         )
     logger.info("Verified: %d tensors of the encoder load into nnU-Net's network", loaded)
     return loaded
+
+
+def load_like_nnunet(
+    source: Path | IO[bytes], architecture: dict[str, Any], input_channels: int, num_heads: int
+) -> tuple[nn.Module, int]:
+    """Build the network as nnU-Net does and load the file with nnU-Net's own function.
+
+    Args:
+        source: as for ``-pretrained_weights``.
+        architecture: of the plan's configuration.
+        input_channels, num_heads: inputs and outputs of the network.
+
+    Returns:
+        The network, and how many of its tensors came from the file.
+
+    Raises:
+        ColipriError: the plan's network cannot be built, or nnU-Net would refuse the file.
+    """
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    try:
+        network = get_network_from_plans(
+            architecture["network_class_name"],
+            architecture["arch_kwargs"],
+            architecture["_kw_requires_import"],
+            input_channels,
+            num_heads,
+            deep_supervision=True,
+        )
+    except (TypeError, ValueError, ImportError, KeyError) as error:
+        raise ColipriError(f"the plan's network cannot be built: {error}") from error
+    name = source if isinstance(source, Path) else "the encoder"
+    try:
+        with quiet():
+            load_pretrained_weights(network, source)
+    except AssertionError as error:
+        raise ColipriError(
+            f"nnU-Net would refuse {name}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    stored = torch.load(_rewound(source), map_location="cpu", weights_only=True)["network_weights"]
+    state = network.state_dict()
+    expected = [name for name in state if ".seg_layers." not in name]
+    wrong = [name for name in expected if not torch.equal(state[name], stored[name])]
+    if wrong or set(stored) != set(expected):
+        raise ColipriError(f"{name} was not loaded completely (first {wrong[:1]})")
+    return network, len(expected)
+
+
+def _rewound(source: Path | IO[bytes]) -> Path | IO[bytes]:
+    if not isinstance(source, Path):
+        source.seek(0)
+    return source
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """nnU-Net prints; at debug level its lines are logged, otherwise they are dropped."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        yield
+    for line in text.getvalue().splitlines():
+        if line.strip():
+            logger.debug("nnU-Net: %s", line)

@@ -17,11 +17,11 @@ def _encoder(level: str) -> PrimusEncoder:
 
 def _step(encoder: PrimusEncoder, ragged: bool) -> tuple[Tensor, dict[str, Tensor]]:
     torch.manual_seed(11)
-    keep, key_mask = None, None
+    ids_keep, attention_mask = None, None
     if ragged:
         counts = torch.tensor([[30], [17], [8], [25]])
-        keep, key_mask = select_tokens(torch.arange(30).expand(4, 30) < counts)
-    out = encoder(striped_volume(batch=4), keep, key_mask)
+        ids_keep, attention_mask = select_tokens(torch.arange(30).expand(4, 30) < counts)
+    out = encoder(striped_volume(batch=4), ids_keep, attention_mask)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(12))
     (out * weights).sum().backward()
     gradients = {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}

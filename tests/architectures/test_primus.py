@@ -15,8 +15,10 @@ def test_keeping_every_token_is_the_whole_image(stem: str):
     encoder, image = tiny_encoder(stem=stem), striped_volume(batch=2)
     whole = encoder(image)
     assert whole.shape == (2, 2 * 3 * 5, 48)
-    keep, key_mask = select_tokens(torch.ones(2, 30, dtype=torch.bool))
-    torch.testing.assert_close(encoder(image, keep, key_mask), whole, rtol=1e-5, atol=1e-5)
+    ids_keep, attention_mask = select_tokens(torch.ones(2, 30, dtype=torch.bool))
+    torch.testing.assert_close(
+        encoder(image, ids_keep, attention_mask), whole, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_the_order_of_the_token_list_does_not_matter_and_each_keeps_its_own_position():
@@ -34,20 +36,20 @@ def test_shifting_all_positions_changes_nothing_but_exchanging_axes_does():
     here = encoder.encode(tokens, positions)
     there = encoder.encode(tokens, positions + torch.tensor([7, 3, 11]))
     torch.testing.assert_close(here, there, rtol=1e-3, atol=1e-3)
-    turned = encoder.encode(tokens, positions[:, [1, 0, 2]])
-    assert (here - turned).abs().max() > 0.1
+    rotated = encoder.encode(tokens, positions[:, [1, 0, 2]])
+    assert (here - rotated).abs().max() > 0.1
 
 
 def test_a_dropped_token_changes_the_others_and_positions_are_not_renumbered():
     encoder, image = tiny_encoder(), striped_volume()
-    keep = torch.tensor([[0, 7, 8, 13, 22, 29]])
-    kept = encoder(image, keep)
+    ids_keep = torch.tensor([[0, 7, 8, 13, 22, 29]])
+    kept = encoder(image, ids_keep)
     tokens, grid = encoder.tokenize(image)
-    by_hand = encoder.encode(tokens[:, keep[0]], grid_positions(grid)[keep[0]])
+    by_hand = encoder.encode(tokens[:, ids_keep[0]], grid_positions(grid)[ids_keep[0]])
     torch.testing.assert_close(kept, by_hand)
-    renumbered = encoder.encode(tokens[:, keep[0]], grid_positions((1, 2, 3)))
+    renumbered = encoder.encode(tokens[:, ids_keep[0]], grid_positions((1, 2, 3)))
     assert (kept - renumbered).abs().max() > 0.1
-    assert (kept - encoder(image)[:, keep[0]]).abs().max() > 0.1
+    assert (kept - encoder(image)[:, ids_keep[0]]).abs().max() > 0.1
 
 
 def test_other_grids_with_the_same_weights():
@@ -61,8 +63,8 @@ def test_other_grids_with_the_same_weights():
         large = torch.zeros(1, 1, 40, 40, 40)
         large[:, :, : shape[0], : shape[1], : shape[2]] = image
         a, b, c = grid_positions(grid).unbind(1)
-        keep = ((a * 5 + b) * 5 + c).unsqueeze(0)
-        torch.testing.assert_close(encoder(large, keep), whole, rtol=1e-4, atol=1e-4)
+        ids_keep = ((a * 5 + b) * 5 + c).unsqueeze(0)
+        torch.testing.assert_close(encoder(large, ids_keep), whole, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("registers", [0, 2])
@@ -72,9 +74,9 @@ def test_a_ragged_batch_equals_single_items(registers: int):
     body = torch.rand(3, 30, generator=torch.Generator().manual_seed(4)) < torch.tensor(
         [[0.9], [0.5], [0.2]]
     )
-    keep, key_mask = select_tokens(body)
-    assert key_mask is not None
-    together = encoder(image, keep, key_mask)
+    ids_keep, attention_mask = select_tokens(body)
+    assert attention_mask is not None
+    together = encoder(image, ids_keep, attention_mask)
     for item in range(3):
         own, none = select_tokens(body[item : item + 1])
         assert none is None
@@ -87,12 +89,12 @@ def test_fillers_reach_neither_output_nor_gradient():
     encoder = tiny_encoder()
     tokens = torch.randn(2, 4, 48, generator=torch.Generator().manual_seed(5))
     positions = grid_positions((1, 1, 4))
-    key_mask = torch.tensor([[True] * 4, [True, True, False, False]])
-    clean = encoder.encode(tokens, positions, key_mask)
+    attention_mask = torch.tensor([[True] * 4, [True, True, False, False]])
+    clean = encoder.encode(tokens, positions, attention_mask)
     spoiled = tokens.clone()
     spoiled[1, 2:] = float("nan")
     spoiled.requires_grad_()
-    out = encoder.encode(spoiled, positions, key_mask)
+    out = encoder.encode(spoiled, positions, attention_mask)
     assert torch.equal(out, clean)
     out.square().sum().backward()
     assert spoiled.grad is not None
@@ -115,15 +117,15 @@ def test_an_absolute_position_embedding_is_taken_by_position():
     assert encoder.eva.pos_embed is not None
     assert encoder.eva.pos_embed.shape == (1, 31, 48)
     image = striped_volume()
-    keep = torch.tensor([[3, 11, 29]])
+    ids_keep = torch.tensor([[3, 11, 29]])
     tokens, grid = encoder.tokenize(image)
     by_hand = tiny_encoder(num_register_tokens=1)
     by_hand.load_state_dict({k: v for k, v in encoder.state_dict().items() if k != "eva.pos_embed"})
     with torch.no_grad():
         by_hand.register_tokens.add_(encoder.eva.pos_embed[:, :1])
-    added = (tokens + encoder.eva.pos_embed[:, 1:])[:, keep[0]]
-    expected = by_hand.encode(added, grid_positions(grid)[keep[0]])
-    torch.testing.assert_close(encoder(image, keep), expected, rtol=1e-5, atol=1e-5)
+    added = (tokens + encoder.eva.pos_embed[:, 1:])[:, ids_keep[0]]
+    expected = by_hand.encode(added, grid_positions(grid)[ids_keep[0]])
+    torch.testing.assert_close(encoder(image, ids_keep), expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="image is larger"):
         encoder(striped_volume((16, 24, 48)))
 
@@ -140,10 +142,12 @@ def test_every_parameter_gets_a_gradient(stem: str):
 
 def test_bf16_autocast_is_near_fp32():
     encoder, image = tiny_encoder(), striped_volume(batch=2)
-    keep, key_mask = select_tokens(torch.arange(30).expand(2, 30) < torch.tensor([[20], [9]]))
-    exact = encoder(image, keep, key_mask)
+    ids_keep, attention_mask = select_tokens(
+        torch.arange(30).expand(2, 30) < torch.tensor([[20], [9]])
+    )
+    exact = encoder(image, ids_keep, attention_mask)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = encoder(image, keep, key_mask)
+        rough = encoder(image, ids_keep, attention_mask)
     assert torch.isfinite(rough).all()
     real = exact[0], rough[0].float()
     assert nn.functional.cosine_similarity(*real, dim=-1).min() > 0.99
@@ -169,7 +173,7 @@ def test_wrong_sizes_are_named():
 
 
 def test_drop_path_leaves_out_whole_branches_and_keeps_the_expectation():
-    from colipri.architectures.blocks import DropPath
+    from colipri.architectures.transformer import DropPath
 
     drop, x = DropPath(0.25).train(), torch.ones(4000, 3, 2)
     torch.manual_seed(0)

@@ -27,17 +27,17 @@ def test_positions_count_tokens_with_axis_0_slowest():
 
 def test_the_rotation_is_the_textbook_formula():
     bands = HEAD // 6
-    turn = rotation(torch.tensor([[2, 5, 11]]), HEAD)[0]
+    rope = rotation(torch.tensor([[2, 5, 11]]), HEAD)[0]
     expected = [
         complex(math.cos(p * 10000 ** (-i / bands)), math.sin(p * 10000 ** (-i / bands)))
         for p in (2, 5, 11)
         for i in range(bands)
     ]
-    assert turn.tolist() == pytest.approx(expected, abs=1e-6)
+    assert rope.tolist() == pytest.approx(expected, abs=1e-6)
     x = torch.randn(1, 1, 1, HEAD, generator=torch.Generator().manual_seed(0))
     pairs = [complex(a, b) for a, b in x.view(-1, 2).tolist()]
-    turned = [complex(a, b) for a, b in rotate(x, turn).view(-1, 2).tolist()]
-    assert turned == pytest.approx([p * t for p, t in zip(pairs, expected, strict=True)], abs=1e-5)
+    rotated = [complex(a, b) for a, b in rotate(x, rope).view(-1, 2).tolist()]
+    assert rotated == pytest.approx([p * t for p, t in zip(pairs, expected, strict=True)], abs=1e-5)
 
 
 def test_only_the_difference_of_positions_counts_on_every_axis():
@@ -45,8 +45,8 @@ def test_only_the_difference_of_positions_counts_on_every_axis():
     query, key = torch.randn(2, 1, 1, 1, HEAD, generator=generator)
 
     def score(a: list[int], b: list[int]) -> float:
-        turned = [rotate(x, rotation(torch.tensor(p), HEAD)) for x, p in ((query, a), (key, b))]
-        return float((turned[0] * turned[1]).sum())
+        rotated = [rotate(x, rotation(torch.tensor(p), HEAD)) for x, p in ((query, a), (key, b))]
+        return float((rotated[0] * rotated[1]).sum())
 
     assert score([1, 2, 3], [4, 6, 8]) == pytest.approx(score([11, 5, 20], [14, 9, 25]), abs=1e-4)
     distances = [score([0, 0, 0], step) for step in ([3, 0, 0], [0, 3, 0], [0, 0, 3])]
@@ -70,11 +70,11 @@ def test_tables_made_in_inference_mode_can_be_trained_with_afterwards():
 
 
 def test_bf16_features_are_turned_in_float32():
-    turn = rotation(torch.tensor([[100, 7, 3]]), HEAD)
+    rope = rotation(torch.tensor([[100, 7, 3]]), HEAD)
     x = torch.randn(1, 1, 2, HEAD, generator=torch.Generator().manual_seed(2)).bfloat16()
-    turned = rotate(x, turn)
-    assert turned.dtype == torch.bfloat16
-    assert torch.equal(turned, rotate(x.float(), turn).bfloat16())
+    rotated = rotate(x, rope)
+    assert rotated.dtype == torch.bfloat16
+    assert torch.equal(rotated, rotate(x.float(), rope).bfloat16())
 
 
 @pytest.mark.parametrize(("width", "heads"), [(768, 12), (100, 3), (64, 1)])

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from colipri.architectures.masked_decoder import MaskedDecoder
-from colipri.architectures.patches import fill_patches, patchify, unpatchify
 from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.rope import grid_positions
+from colipri.architectures.tokens import fill_patches, patchify, unpatchify
 from colipri.objectives.masked_image_modelling import MaskedImageModellingObjective
 from colipri.objectives.masking import draw_masks
 

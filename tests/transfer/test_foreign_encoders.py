@@ -15,10 +15,10 @@ from transfer.nnunet_data import features, fingerprint_of, write_nnunet_dataset
 from colipri.checkpoints.encoder_fitting import resize_positions
 from colipri.checkpoints.pretrained_encoder import load_pretrained_encoder
 from colipri.common.errors import ColipriError
-from colipri.transfer.load_check import load_like_nnunet
 from colipri.transfer.nnunet_dataset import find_segmentation_dataset
 from colipri.transfer.segmentation_planner import PlanOptions
 from colipri.transfer.transfer import transfer_encoder
+from colipri.transfer.verify_transfer import load_like_nnunet
 
 CUBE = (24, 24, 24)
 SHAPE = (16, 24, 32)
