@@ -43,7 +43,7 @@ def format_plan(plans: Mapping[str, Any]) -> str:
         "",
         *_costs(configurations),
     ]
-    rows = {name: _rows(configuration) for name, configuration in configurations.items()}
+    rows = {name: plan_rows(configuration) for name, configuration in configurations.items()}
     shared = [row for row in next(iter(rows.values())) if all(row in own for own in rows.values())]
     for name, own in rows.items():
         parts += _section(name, [row for row in own if len(rows) == 1 or row not in shared])
@@ -94,7 +94,7 @@ def _section(title: str, rows: list[Shown]) -> list[str]:
     return ["", head, "-" * WIDTH, *(_row(*row) for row in rows)]
 
 
-def _rows(configuration: Mapping[str, Any]) -> list[Shown]:
+def plan_rows(configuration: Mapping[str, Any]) -> list[Shown]:
     because = configuration["because"]
     shown = [entry for entry in _ROWS if entry in because]
     rows = [(entry, _ROWS[entry](configuration), because[entry]) for entry in shown]

@@ -2,7 +2,7 @@
 
 Tokens are projected by the value and output projections of the attention pool alone
 (``ColipriModel.project_tokens``), which puts each place into the shared space without any training
-on locations. A map says what the embedding is made of; it is no segmentation.
+on locations. A map says what the embedding is made of; it is not a segmentation.
 """
 
 from __future__ import annotations

@@ -28,6 +28,10 @@ class Volume(Protocol):
     def shape(self) -> tuple[int, int, int]:
         """Voxels."""
 
+    @property
+    def properties(self) -> dict[str, Any]:
+        """Geometry before and after preprocessing, as ``preprocess_image`` returns it."""
+
     def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Image (C, *size) as stored, padded with air, and body (*size / token patch) bool."""
 
@@ -77,6 +81,12 @@ class StoredVolume:
         """Voxels."""
         _, a, b, c = self.store.shape(self.name)
         return (a, b, c)
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """As :attr:`Volume.properties`."""
+        geometry: dict[str, Any] = self.store.properties(self.name)["image"]
+        return geometry
 
     def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """As :meth:`Volume.crop`."""

@@ -190,7 +190,7 @@ def forest_plot(rows: Sequence[ForestRow], x_label: str, *, chance: float = 0.5)
 
     values = [(row.name, row.model.get("value")) for row in rows]
     spoken = ", ".join(f"{name} {v:.2f}" for name, v in values if v is not None)
-    return _svg(draw, (6.6, 0.62 + _ROW * len(rows)), f"{x_label}: {spoken}")
+    return _svg(draw, (5.2, 0.62 + _ROW * len(rows)), f"{x_label}: {spoken}")
 
 
 def roc_chart(
@@ -403,6 +403,11 @@ def _svg(draw: Callable[[Axes], None], inches: tuple[float, float], description:
     return for_page(buffer.getvalue(), description)
 
 
+def _round_coordinates(tag: re.Match[str]) -> str:
+    """Hundredths of a point are enough; numbers between tags are text and stay."""
+    return re.sub(r"(?<=\d\.\d{2})\d+", "", tag[0])
+
+
 def for_page(svg: str, description: str) -> Markup:
     """matplotlib's SVG file as an element of the page.
 
@@ -415,7 +420,7 @@ def for_page(svg: str, description: str) -> Markup:
     referenced = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in referenced else "", body)
     body = re.sub(r"font-family: [^;\"]*(; )?", "", body)
-    body = re.sub(r"(?<=\d\.\d{2})\d+", "", body)  # hundredths of a point are enough
+    body = re.sub(r"<[^>]*>", _round_coordinates, body)
     body = body.replace("xlink:href", "href").replace("\n", " ")
     for name, colour in _TONES.items():
         body = body.replace(colour, f"var(--{name})")

@@ -102,13 +102,21 @@ def bounds(estimate: Mapping[str, Any], decimals: int = 3) -> str:
     return f"{number(estimate['low'], decimals)}{EN_DASH}{number(estimate['high'], decimals)}"
 
 
+def tidy(text: Any) -> Any:
+    """Signs as they are set: 2 \u00d7 2, and no line break before a unit. Other values pass."""
+    if not isinstance(text, str):
+        return text
+    return re.sub(r"(?<=\d) x (?=[\d.])", " \u00d7 ", re.sub(r"(?<=\d) %", "\u00a0%", text))
+
+
 def png_address(picture: Picture) -> str:
     """The picture as a data address, so that no file is needed beside the page."""
     pixels = picture.pixels
     if pixels.ndim == 2:
         pixels = pixels[..., None].repeat(3, axis=2)
     buffer = io.BytesIO()
-    image.imsave(buffer, np.ascontiguousarray(pixels), format="png")
+    nothing = {"Software": None}  # not even the name of what wrote it
+    image.imsave(buffer, np.ascontiguousarray(pixels), format="png", metadata=nothing)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
@@ -142,6 +150,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters.update(
         number=number,
+        tidy=tidy,
         bounds=bounds,
         png=png_address,
         outline=outline_path,

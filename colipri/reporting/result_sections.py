@@ -99,7 +99,12 @@ def zero_shot_section(result: Result, *, title: str = "Result", order: int = 10)
                 quiet=True,
             )
         )
-    parts += [_auroc_table(result, controls), _metrics_table(result)]
+    source = (result.get("thresholds") or {}).get("source", "none were given")
+    parts += [
+        _auroc_table(result, controls),
+        _metrics_table(result),
+        Paragraph(f"Decision thresholds: {source}.", quiet=True),
+    ]
     return Section(title, parts, _who_was_judged(result), order)
 
 
@@ -260,9 +265,8 @@ def _metrics_table(result: Result) -> Table:
         [name, *(entry[key] for key in _METRICS), number(entry.get("threshold"))]
         for name, entry in result["per_finding"].items()
     ]
-    source = (result.get("thresholds") or {}).get("source", "none were given")
-    title = f"All other metrics (decision thresholds: {source})"
-    return Table(header, [macro, *rows], range(1, len(header)), decimals=2, title=title)
+    columns = range(1, len(header))
+    return Table(header, [macro, *rows], columns, decimals=2, title="All other metrics")
 
 
 def _curves(result: Result, names: list[str], *, band: bool) -> dict[str, RocCurve]:

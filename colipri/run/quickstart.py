@@ -100,15 +100,17 @@ class Quickstart:
         self.train()
         best = self.model_folder / "checkpoint_best.pth"
         for name, checkpoint in (("trained", best), ("untrained", self.untrained_checkpoint())):
-            self.command(
+            self.evaluate(
                 f"zero-shot classification on unseen anatomy ({name} encoder)",
                 "colipri_zero_shot",
-                f"-m {shlex.quote(str(checkpoint))} {self.on_test(f'zero_shot_{name}')}",
+                checkpoint,
+                f"zero_shot_{name}",
             )
-            self.command(
+            self.evaluate(
                 f"retrieval on unseen anatomy ({name} encoder)",
                 "colipri_retrieve",
-                f"-m {shlex.quote(str(checkpoint))} {self.on_test(f'retrieval_{name}')}",
+                checkpoint,
+                f"retrieval_{name}",
             )
         self.step("report", self.write_page)
         self.say_result(self.write_metrics())
@@ -129,6 +131,18 @@ class Quickstart:
             arguments += " --c"
         self.command("pre-train image and text encoder", "colipri_train", arguments)
 
+    def evaluate(self, title: str, command: str, checkpoint: Path, result: str) -> None:
+        """Evaluate a checkpoint on the held-out split, unless its result is there already."""
+        target = self.result(result)
+        if target.is_file() and target.stat().st_mtime >= checkpoint.stat().st_mtime:
+            self.say(f"\n# {title}: done in an earlier run")
+            return
+        arguments = (
+            f"-m {shlex.quote(str(checkpoint))} -d {DATASET_ID} --split test "
+            f"-device {self.options.device} -o {shlex.quote(str(target))}"
+        )
+        self.command(title, command, arguments)
+
     def untrained_checkpoint(self) -> Path:
         """The control: the same model before the first step, evaluated in the same way."""
         from colipri.checkpoints.baselines import save_untrained
@@ -139,10 +153,16 @@ class Quickstart:
         return target
 
     def write_page(self) -> None:
-        """One self-contained HTML page of everything."""
-        from colipri.evaluation.html_report import write_report
+        """One self-contained HTML page; no patient wrote these reports, so they are shown."""
+        from colipri.reporting.report import picture_sections, write_report
 
-        write_report(self.model_folder, self.folder / "report.html")
+        pictures = picture_sections(self.model_folder, self.options.device, show_reports=True)
+        write_report(
+            self.model_folder,
+            self.folder / "report.html",
+            pictures,
+            title="colipri quick start: semi-synthetic chest CT",
+        )
 
     def write_metrics(self) -> dict[str, Any]:
         """metrics.json: the numbers of the page, for scripts."""
@@ -165,13 +185,6 @@ class Quickstart:
         }
         atomic_write_json(self.folder / "metrics.json", metrics)
         return metrics
-
-    def on_test(self, result: str) -> str:
-        """Arguments of an evaluation on the held-out split."""
-        return (
-            f"-d {DATASET_ID} --split test -device {self.options.device} "
-            f"-o {shlex.quote(str(self.result(result)))}"
-        )
 
     def result(self, name: str) -> Path:
         """Where a result file lies: beside the model, where colipri_report looks for it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colipri.common.errors import EXIT_OK, ColipriError
@@ -12,7 +11,7 @@ from colipri.run.cli import make_parser, run_command
 from colipri.run.inference_options import check_output
 
 if TYPE_CHECKING:
-    from colipri.evaluation.html_page import Section
+    from colipri.common.page_parts import Section
 
 DESCRIPTION = """\
 Write one HTML page about a trained model. It needs no other file and loads nothing from anywhere.
@@ -20,8 +19,8 @@ Write one HTML page about a trained model. It needs no other file and loads noth
     FOLD=$colipri_results/Dataset101_ChestCT/ColipriTrainer_C__colipriPlans__3d_lowres/fold_0
     colipri_report $FOLD
 
-Shown is what the folder holds: fingerprint, plan with reasons, training curves, zero_shot*.json
-(ROC curves and all metrics, with controls) and retrieval*.json. Write those there first:
+The page shows what the folder holds: results beside their controls (zero_shot*.json and
+retrieval*.json), training curves, the data, and the plan with its reasons. Write the results first:
 
     colipri_zero_shot -m $FOLD/checkpoint_best.pth -d 101 --control_untrained \\
                       -o $FOLD/zero_shot_test.json
@@ -40,13 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pictures",
         action="store_true",
-        help="show scans, text heat maps and, after training with objective M, reconstructions of "
-        "hidden tokens as well (reads the best checkpoint and the data set)",
+        help="also show unseen scans with text heat maps, training scans, and what the objectives "
+        "show of themselves, such as reconstructions (reads the best checkpoint and the data set)",
     )
     parser.add_argument(
         "--show_reports",
         action="store_true",
-        help="with --pictures: print patients' reports beside their scans",
+        help="with --pictures: print patients' reports beside their scans, and the model's own",
     )
     parser.add_argument(
         "-device", default="auto", help="for --pictures: cuda, cpu or mps (default: the best)"
@@ -56,28 +55,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 def report(options: argparse.Namespace) -> int:
     """Write the page and say where it is."""
-    from colipri.evaluation.html_report import write_report
+    from colipri.reporting.report import picture_sections, write_report
 
     if options.show_reports and not options.pictures:
         raise ColipriError("--show_reports needs --pictures")
     output = check_output(options.o, (".html", ".htm"))
-    pictures = _pictures(options) if options.pictures else []
+    pictures: list[Section] = []
+    if options.pictures:
+        pictures = picture_sections(
+            options.folder, options.device, show_reports=options.show_reports
+        )
     print(write_report(options.folder, output, pictures, title=options.title))
     return EXIT_OK
-
-
-def _pictures(options: argparse.Namespace) -> list[Section]:
-    from colipri.inference.predictor import ColipriPredictor
-    from colipri.inference.report_pictures import picture_sections
-
-    folder = Path(options.folder)
-    names = ("checkpoint_best.pth", "checkpoint_final.pth", "checkpoint_latest.pth")
-    found = next((folder / name for name in names if (folder / name).is_file()), None)
-    if found is None:
-        raise ColipriError(f"--pictures needs a checkpoint, and {folder} holds none")
-    predictor = ColipriPredictor.from_checkpoint(found, options.device)
-    dataset = predictor.plans.dataset_name
-    return picture_sections(predictor, dataset, show_reports=options.show_reports)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

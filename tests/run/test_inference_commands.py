@@ -141,8 +141,8 @@ def test_report(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     output = tmp_path / "page.html"
     assert report([str(fold), "--pictures", "-o", str(output), "--title", "A <title>"]) == 0
     page = output.read_text()
-    assert page.count("data:image/png") == 6 + 3  # a montage of six, one heat map in three planes
-    assert "A &lt;title&gt;" in page and "Where the text points" in page
+    assert page.count("data:image/png") == 6 + 4  # six training scans, one finding in two planes
+    assert "A &lt;title&gt;" in page and "Unseen scans" in page
     assert "The heart has size" not in page  # nobody's report, unless asked for
     assert report([str(fold), "--pictures", "--show_reports"]) == 0
     assert "The heart has size" in (fold / "report.html").read_text()

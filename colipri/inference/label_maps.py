@@ -1,0 +1,90 @@
+"""Where a finding truly is: label maps of the raw data set on a case's preprocessed grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colipri.common.errors import ColipriError
+from colipri.imageio.reading import read_image
+from colipri.inference.volume import Volume
+from colipri.preprocessing.body_grid import crop_padded
+from colipri.raw_dataset.dataset import load_raw_dataset
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """The label maps of a data set; empty where it has none.
+
+    Attributes:
+        files: Case -> its label map.
+        values: Finding, in lower case -> the values that mean it.
+        orientation: Axes of the preprocessed volumes, as in the plan.
+    """
+
+    files: Mapping[str, Path] = field(default_factory=dict)
+    values: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    orientation: str = "SAR"
+
+    @classmethod
+    def of_dataset(cls, dataset: str, orientation: str) -> LabelMaps:
+        """Those of a raw data set; none if its raw folder is not there."""
+        try:
+            raw = load_raw_dataset(dataset)
+        except ColipriError:  # a copy of the preprocessed data is enough for everything else
+            return cls()
+        values = {
+            _key(name): tuple(value) if isinstance(value, list) else (int(value),)
+            for name, value in (raw.dataset_json.get("labels") or {}).items()
+            if isinstance(value, (int, list))
+        }
+        files = {case.identifier: case.label for case in raw.cases if case.label is not None}
+        return cls(files, values, orientation)
+
+    def knows(self, case: str, finding: str) -> bool:
+        """True if the case has a label map that has a value for the finding."""
+        return case in self.files and _key(finding) in self.values
+
+    def mask(
+        self, volume: Volume, finding: str, start: Sequence[int], size: Sequence[int]
+    ) -> np.ndarray | None:
+        """Where the finding is, within a crop of the preprocessed volume.
+
+        Args:
+            volume: Of the case.
+            finding: A label of dataset.json.
+            start: First voxel of the crop; may be negative.
+            size: Voxels of the crop.
+
+        Returns:
+            (*size) bool, or None where the label map does not know the finding or the file
+            does not fit the image.
+        """
+        if not self.knows(volume.name, finding):
+            return None
+        label = read_image(self.files[volume.name], self.orientation).array[0]
+        present = np.isin(label, self.values[_key(finding)])
+        properties = volume.properties
+        if list(present.shape) != list(properties["shape_before_crop"]):
+            return None
+        inside = present[tuple(slice(*pair) for pair in properties["crop_box"])]
+        resampled = _nearest(inside, volume.shape)
+        found: np.ndarray = crop_padded(resampled[None], start, size, 0)[0].astype(bool)
+        return found
+
+
+def _key(name: str) -> str:
+    return name.replace("_", " ").lower()
+
+
+def _nearest(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Resample to ``shape`` by the voxel whose centre is nearest."""
+    places: list[Any] = [
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
+        for old, new in zip(mask.shape, shape, strict=True)
+    ]
+    return mask[np.ix_(*places)]
