@@ -1,4 +1,4 @@
-"""A folder of images with report files beside them."""
+"""A folder of images with report files next to them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Folder(Converter):
         colipri_convert_dataset folder -i /data/scans -d 101 -n ChestCT \\
             --pattern "(?P<split>train|val)/(?P<subject>[^/]+)/(?P<study>[^/]+)/"
 
-    scan_1.nii.gz takes its report from scan_1.txt or scan_1.json beside it; a folder with one image
-    and one report of any names is a pair as well. Images without report are image-only cases. A
-    case is called like its path: p1/scan_1.nii.gz is p1_scan_1.
+    scan_1.nii.gz takes its report from scan_1.txt or scan_1.json next to it; a folder with just one
+    image and one report is a pair whatever their names. Images without report are image-only cases.
+    A case is named after its path: p1/scan_1.nii.gz is p1_scan_1.
 
     Licence and access terms are those of your data.
     """
@@ -42,11 +42,13 @@ class Folder(Converter):
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
         if not options.i.is_dir():
-            raise ColipriError(f"-i {options.i} is no folder")
+            raise ColipriError(f"-i {options.i} is not a folder")
         try:
             self.pattern = re.compile(options.pattern or "")
         except re.error as error:
-            raise ColipriError(f"--pattern '{options.pattern}' is no pattern: {error}") from error
+            raise ColipriError(
+                f"--pattern '{options.pattern}' is not a regular expression: {error}"
+            ) from error
         unknown = set(self.pattern.groupindex) - {"subject", "study", "split"}
         if unknown:
             raise ColipriError(f"--pattern: the groups are subject, study, split, not {unknown}")
@@ -58,14 +60,14 @@ class Folder(Converter):
             "--pattern",
             metavar="REGEX",
             help="finds the groups subject, study and split in an image's path below -i (with /); "
-            "default: every image is a patient of its own",
+            "default: one patient per image",
         )
         parser.add_argument(
             "--ignore",
             nargs="+",
             default=[],
             metavar="GLOB",
-            help="names to leave out: '*_seg.nii.gz'",
+            help="names to skip: '*_seg.nii.gz'",
         )
 
     def cases(self) -> Iterator[SourceCase]:
@@ -90,7 +92,7 @@ class Folder(Converter):
             if fnmatch(name, pattern):
                 return f"ignored by --ignore {pattern}"
         if image_ending(name).lower() in _NOT_HERE:
-            return f"{image_ending(name)} files need a converter of their own (dicom, rad_chestct)"
+            return f"{image_ending(name)} files need their own converter (dicom, rad_chestct)"
         return ""
 
     def _case(self, path: Path, report: Path | None, reason: str) -> SourceCase:
@@ -125,13 +127,13 @@ class Folder(Converter):
 def walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
     """Folders with the sorted names of their files; links are followed, each folder once.
 
-    Hidden files and folders are passed over (macOS leaves "._scan.nii.gz" in archives).
+    Hidden files and folders are skipped (macOS leaves "._scan.nii.gz" in archives).
     """
     seen: set[tuple[int, int]] = set()
     for folder, folders, names in os.walk(top, followlinks=True):
         status = os.stat(folder)  # noqa: PTH116  os.walk gives text
         if (status.st_dev, status.st_ino) in seen:
-            logger.warning("%s leads to a folder that was read already; passed over", folder)
+            logger.warning("%s leads to a folder that was already read; skipped", folder)
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))

@@ -16,7 +16,7 @@ from colipri.dataset_conversion.table.file import TableFile
 _KEY = "impression_id"
 _IMPRESSIONS = ("impressions_*.tsv", "Final_Impressions.csv", "Final_Impressions.xlsx")
 _TEXT = ("impressions", "impression", "Impressions_EN")
-# What the impression says of this scan. Outcomes of later months (mortality, readmission) are no
+# What the impression says of this scan. Outcomes of later months (mortality, readmission) are not
 # findings of the image and are left to whoever predicts them.
 _LABELS = {
     "Pulmonary embolism": ("pe_positive_nlp", "pe_positive"),

@@ -36,8 +36,8 @@ class Merlin(Converter):
     "study id", "Findings", "Split") and zero_shot_findings_disease_cls.csv (1 mentioned, 0 negated,
     -1 not mentioned, which is unknown here). --reports and --labels name other tables.
 
-    The published tables do not say whose scan it is; the official split is by patient and is kept,
-    so do not split the training part anew where patients must not be on two sides.
+    The published tables do not name the patient of a scan. The official split is by patient and is
+    kept, so do not re-split the training part where patients must stay on one side.
 
     Licence: Stanford University Dataset Research Use Agreement (non-commercial, no
     redistribution); access: sign it at the Stanford AIMI Center's page of the data set.

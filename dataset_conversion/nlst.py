@@ -46,12 +46,12 @@ class Nlst(Converter):
 
     SOURCE holds <patient>/<study>/*.nii.gz, one file a series, as the DICOM download is commonly
     converted (for the DICOM files themselves: colipri_convert_dataset dicom --keep_identifiers).
-    <study> begins with the study date (19990102..., or 01-02-1999-... as TCIA's folders do); 1999,
+    <study> starts with the study date (19990102..., or 01-02-1999-... as TCIA's folders do); 1999,
     2000 and 2001 are the screening rounds T0, T1 and T2.
 
-    Of each exam at most --max_reconstructions are kept: localisers and short series are left out,
-    then the series with most slices of each kernel, soft kernels first (sharp ones add noise, not
-    content). The kernel is read from the file's name, where TCIA's series descriptions have it.
+    At most --max_reconstructions per exam are kept: localisers and short series are skipped, then
+    each kernel's series with the most slices is chosen, soft kernels first (sharp ones add noise,
+    not content). The kernel is read from the file's name, where TCIA's series descriptions have it.
     Only headers are read for this.
 
     Licence: CC BY 4.0; access: images from TCIA (or IDC) without application, clinical data by
@@ -69,14 +69,14 @@ class Nlst(Converter):
             type=int,
             default=2,
             metavar="N",
-            help="of one exam (default: %(default)s)",
+            help="per exam (default: %(default)s)",
         )
         parser.add_argument(
             "--min_slices",
             type=int,
             default=40,
             metavar="N",
-            help="series of fewer slices are left out (default: %(default)s)",
+            help="skip series with fewer slices (default: %(default)s)",
         )
 
     def cases(self) -> Iterator[SourceCase]:
@@ -155,13 +155,13 @@ def read_reconstruction(file: Path) -> Reconstruction:
     """The kernel from the name, the slices from the header.
 
     Raises:
-        ColipriError: the header cannot be read, or it is no volume.
+        ColipriError: the header cannot be read, or the image is not a volume.
     """
     from colipri.imageio.reading import read_header
 
     header = read_header(file)
     if header.dimension != 3:
-        raise ColipriError(f"the image is no volume: {file} has size {header.shape}")
+        raise ColipriError(f"the image is not a volume: {file} has size {header.shape}")
     return Reconstruction(file, kernel_of(file.name), int(header.shape[2]))
 
 
@@ -182,7 +182,12 @@ def kernel_of(name: str) -> str:
 
 
 def choose(found: Sequence[Reconstruction], most: int, min_slices: int) -> dict[Path, str]:
-    """File -> why it is left out, for those that are."""
+    """File -> reason to skip it.
+
+    Args:
+        found: all reconstructions of one exam.
+        most: the largest number to keep.
+        min_slices: fewer slices are skipped."""
     reasons: dict[Path, str] = {}
     best: dict[str, Reconstruction] = {}
     for one in sorted(found, key=lambda r: (-r.slices, r.file.name)):

@@ -29,7 +29,7 @@ FILE = "pretrain_data.json"
 OWN_KEY = "colipri"  # in the free "image_info": what nnssl's format has no place for
 logger = logging.getLogger(__name__)
 
-# What nnssl's readers take; it also wants one ending for the whole data set.
+# What nnssl can read; it also needs one file format for the whole data set.
 _READABLE = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
@@ -53,7 +53,7 @@ class OpenMind(Converter):
         self.file: Path = options.i / FILE if options.i.is_dir() else options.i
         content = read_json(self.file)
         if not (isinstance(content, dict) and isinstance(content.get("datasets"), dict)):
-            raise ColipriError(f"{self.file} has no 'datasets': it is no {FILE} of nnssl")
+            raise ColipriError(f"{self.file} has no 'datasets': it is not an nnssl {FILE}")
         self.datasets: dict[str, Any] = content["datasets"]
         self.channel_names = {"0": self._channel()}
 
@@ -102,7 +102,7 @@ class OpenMind(Converter):
         )
 
     def _channel(self) -> str:
-        """CT where all that is kept is CT; MR where nothing is."""
+        """CT if every selected image is CT; MR if none is."""
         wanted = set(self.options.modality)
         found = {str(image.get("modality", "")) for _, image in images_of(self.datasets)}
         kept = found & wanted if wanted else found
@@ -144,7 +144,7 @@ def expanded(path: str) -> str:
         return path
     variable, _, rest = path[1:].partition("/")
     if not os.environ.get(variable):
-        raise ColipriError(f"paths begin with ${variable}, which is not set: export it first")
+        raise ColipriError(f"paths start with ${variable}, which is not set: export it first")
     return str(Path(os.environ[variable]) / rest)
 
 
@@ -159,9 +159,9 @@ class ToNnssl(Converter):
 
         colipri_convert_dataset to_nnssl -i 101 -o $nnssl_raw/Dataset101_ChestCT/pretrain_data.json
 
-    Images stay where they are (absolute paths). nnssl has no place for reports, labels and splits;
-    they are kept in "image_info", where nnssl ignores them and the converter openmind finds them.
-    nnssl reads NIfTI, NRRD and MetaImage, of one kind in a data set.
+    Images stay where they are (absolute paths). nnssl has no field for reports, labels and splits,
+    so they are stored in "image_info", which nnssl ignores and the converter openmind reads. nnssl
+    reads NIfTI, NRRD and MetaImage, one format per data set.
 
     Licence and access terms are those of the data set.
     """
@@ -174,7 +174,7 @@ class ToNnssl(Converter):
         parser.add_argument("-i", required=True, metavar="DATASET", help="number, name or folder")
         parser.add_argument("-o", type=Path, metavar="FILE", help=f"default: {FILE} in that folder")
         parser.add_argument(
-            "--keep_going", action="store_true", help="leave cases out that nnssl cannot read"
+            "--keep_going", action="store_true", help="skip cases that nnssl cannot read"
         )
 
     def cases(self) -> Iterator[SourceCase]:
@@ -190,18 +190,18 @@ class ToNnssl(Converter):
         left_out = [case.identifier for case in data.cases if not _readable(case)]
         if left_out and not self.options.keep_going:
             raise ColipriError(
-                f"{len(left_out)} cases are no {', '.join(_READABLE)}, first {left_out[0]}: "
-                "convert the data set with --compress, or leave them out with --keep_going"
+                f"{len(left_out)} cases are not {', '.join(_READABLE)}, first {left_out[0]}: "
+                "convert the data set with --compress, or skip them with --keep_going"
             )
         endings = sorted({image_ending(path.name) for case in kept for path in case.images})
         if len(endings) != 1:
             raise ColipriError(
-                f"nnssl wants one kind of file, {data.name} has {', '.join(endings) or 'none'}: "
+                f"nnssl needs one file format, {data.name} has {', '.join(endings) or 'none'}: "
                 "convert it with --compress"
             )
         output = self.options.o or data.folder / FILE
         atomic_write_json(output, collection_of(data, kept))
-        logger.info("%s: %d cases for nnssl, %d left out", output, len(kept), len(left_out))
+        logger.info("%s: %d cases for nnssl, %d skipped", output, len(kept), len(left_out))
         return EXIT_OK
 
 

@@ -26,7 +26,7 @@ class NnUnet(Converter):
         colipri_convert_dataset nnunet -i $nnUNet_raw/Dataset003_Liver -d 203 -n Liver
 
     imagesTr and imagesTs (test cases) are read, or what "dataset" in dataset.json names; images
-    stay where they are. Every case is a patient of its own; labels are not used.
+    stay where they are. Every case counts as one patient; labels are not used.
 
     Licence and access terms are those of the data set ("licence" in its dataset.json is kept).
     """
@@ -70,7 +70,7 @@ class NnUnet(Converter):
                 continue
             match = _CHANNEL.fullmatch(path.name.removesuffix(ending))
             if not path.name.endswith(ending) or match is None:
-                reason = f"no image named <case>_0000{ending}"
+                reason = f"not an image named <case>_0000{ending}"
                 yield SourceCase(path.name, f"{folder.name}/{path.name}", skipped=reason)
                 continue
             channels.setdefault(match[1], []).append(path)
@@ -79,7 +79,7 @@ class NnUnet(Converter):
             expected = [f"{name}_{number:04d}{ending}" for number in range(len(self.channel_names))]
             if [image.name for image in images] != expected:
                 found = ", ".join(image.name for image in images)
-                yield SourceCase(name, where, problem=f"the channels are not complete: {found}")
+                yield SourceCase(name, where, problem=f"channels are missing: {found}")
             else:
                 yield SourceCase(name, where, split=split, images=images)
 
@@ -92,7 +92,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     content = read_json(folder / "dataset.json")
     if not isinstance(content, dict):
-        raise ColipriError(f"{folder / 'dataset.json'} is no object")
+        raise ColipriError(f"{folder / 'dataset.json'} is not a JSON object")
     return content
 
 

@@ -75,7 +75,7 @@ class RadChestCT(Converter):
         parser.add_argument(
             "--external_test",
             action="store_true",
-            help="all scans become the test split, as where the set is an external test",
+            help="all scans become the test split, for use as an external test set",
         )
 
     def finding_names(self) -> Sequence[str]:
@@ -83,7 +83,7 @@ class RadChestCT(Converter):
         return list(self.mapping)
 
     def cases(self) -> Iterator[SourceCase]:
-        """One case a row of the label tables."""
+        """One case per row of the label tables."""
         for part, table in self.tables.items():
             columns = columns_of(self.mapping, table)
             wanted = list(dict.fromkeys(name for names in columns.values() for name in names))
@@ -130,7 +130,7 @@ def volume_of_npz(files: Sequence[Path]) -> sitk.Image:
     """Read ``ct``: (inferior, posterior, left) int16 HU at 0.8 mm; the file says nothing of this.
 
     Raises:
-        ColipriError: no array file, another key, pickled content, or no HU.
+        ColipriError: not an array file, another key, pickled content, or not HU.
     """
     import numpy as np
     import SimpleITK as sitk
@@ -144,10 +144,10 @@ def volume_of_npz(files: Sequence[Path]) -> sitk.Image:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ColipriError(f"the npz file cannot be read: {file} ({error})") from error
     if array.ndim != 3 or not np.issubdtype(array.dtype, np.number):
-        raise ColipriError(f"'{KEY}' is no volume: shape {array.shape}, {array.dtype}")
+        raise ColipriError(f"'{KEY}' is not a volume: shape {array.shape}, {array.dtype}")
     low, high = float(array.min()), float(array.max())
     if low > -500 or high < 0:
-        raise ColipriError(f"the values are no HU of a chest: they go from {low:g} to {high:g}")
+        raise ColipriError(f"the values are not HU of a chest: they range from {low:g} to {high:g}")
     image = sitk.GetImageFromArray(array)
     image.SetSpacing((SPACING_MM,) * 3)
     # SimpleITK counts towards left, posterior and superior; the first array axis runs down.
@@ -175,7 +175,7 @@ def load_mapping(name: str, table: TableFile) -> dict[str, list[str]]:
         return {abnormality: [abnormality] for abnormality in abnormalities}
     if not Path(name).is_file():
         raise ColipriError(
-            f"--mapping '{name}' is no file and none of {', '.join([*known, ORIGINAL])}"
+            f"--mapping '{name}' is neither a file nor one of {', '.join([*known, ORIGINAL])}"
         )
     content = read_json(name)
     if not (isinstance(content, dict) and all(isinstance(v, list) for v in content.values())):

@@ -1,4 +1,4 @@
-"""The converters by name: data, so that listing them imports none of them."""
+"""The converters by name, as data: listing them imports none of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Entry:
     summary: str
 
 
-# One line a data set; the module is imported when its name is asked for.
+# One line per data set; its module is imported when it is used.
 CONVERTERS: dict[str, Entry] = {
     "table": Entry(
         "colipri.dataset_conversion.table.converter:Table",
@@ -34,7 +34,7 @@ CONVERTERS: dict[str, Entry] = {
     ),
     "folder": Entry(
         "colipri.dataset_conversion.folder:Folder",
-        "a folder of images, with report files (.txt, .json) beside them if there are any",
+        "a folder of images, with report files (.txt, .json) next to them, if any",
     ),
     "nnunet": Entry(
         "colipri.dataset_conversion.nnunet:NnUnet", "a raw data set of nnU-Net, for its images only"
@@ -82,7 +82,7 @@ def find_converter(name: str) -> type[Converter]:
     """The converter class called ``name``: built in, registered, or "package.module:Class".
 
     Raises:
-        ColipriError: there is none; near names are suggested.
+        ColipriError: there is none of that name; the message suggests the nearest.
     """
     targets = {known: entry.target for known, entry in CONVERTERS.items()}
     try:
@@ -95,6 +95,6 @@ def find_converter(name: str) -> type[Converter]:
 
 
 def list_converters() -> str:
-    """One line a converter, for --help."""
+    """One line per converter, for --help."""
     width = max(len(name) for name in CONVERTERS)
     return "\n".join(f"    {name:<{width}}  {e.summary}" for name, e in CONVERTERS.items())

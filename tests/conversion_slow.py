@@ -23,7 +23,7 @@ def make_slowly(files: Sequence[Path]) -> sitk.Image:
 
 
 class Slow(Converter):
-    """Every scan in a folder, made anew."""
+    """Every scan in a folder, made again."""
 
     def cases(self) -> Iterator[SourceCase]:
         for path in sorted(self.options.i.glob("*.nii.gz")):

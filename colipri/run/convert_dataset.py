@@ -19,7 +19,7 @@ Convert other data into colipri's raw format, $colipri_raw/DatasetXXX_Name.
     colipri_convert_dataset NAME --help              what NAME expects, and its options
 
 Images stay where they are unless you ask for copies. The command may be stopped or killed at any
-moment: run it again and it goes on. What is left out is listed with its reason.
+time; run it again to continue. Skipped cases are listed with the reason.
 
 Converters:
 

@@ -23,15 +23,15 @@ from colipri.dataset_conversion.base.images import (
 from colipri.dataset_conversion.base.source_case import SourceCase
 from colipri.raw_dataset.writing import CaseRow
 
-CANNOT_WRITE = "cannot write "  # begins the messages of colipri.common.atomic
+CANNOT_WRITE = "cannot write "  # messages of colipri.common.atomic start with it
 
 
 @dataclass(frozen=True)
 class CaseTask:
-    """A case, the name it gets, the folder of the data set and what becomes of images.
+    """A case, its new name, the data set's folder and how images are written.
 
-    status, reason: of a case that is left out; it only passes through, so that the report keeps the
-    order of the source.
+    status, reason: of a skipped case. It only passes through, so that the report keeps the order of
+    the source.
     """
 
     case: SourceCase
@@ -50,11 +50,11 @@ class WrittenCase:
     row: CaseRow | None
     endings: frozenset[str] = frozenset()
     note: str = ""
-    stop: str = ""  # a full disk is no broken case
+    stop: str = ""  # a full disk is not the case's fault
 
 
 def write_case(task: CaseTask) -> WrittenCase:
-    """Write a case's files; what an earlier run finished is kept.
+    """Write a case's files; files that an earlier run finished are kept.
 
     Raises:
         ColipriError: the case has a problem.
@@ -89,7 +89,7 @@ def write_case(task: CaseTask) -> WrittenCase:
 
 
 def _made(case: SourceCase, sources: list[Path], stem: Path, channels: int) -> list[Path]:
-    """Make the image, or one image a channel, unless it is there."""
+    """Make the image, or one image per channel, unless it exists."""
     assert case.make is not None
     targets = [stem.with_name(f"{stem.name}_{number:04d}.nii.gz") for number in range(channels)]
     if all(is_current(target, sources) for target in targets):
@@ -97,7 +97,7 @@ def _made(case: SourceCase, sources: list[Path], stem: Path, channels: int) -> l
     made = case.make(sources)
     images: list[Any] = list(made) if isinstance(made, (list, tuple)) else [made]
     if len(images) != channels:
-        raise ColipriError(f"{len(images)} images were made for {channels} channels")
+        raise ColipriError(f"{len(images)} images were made, but there are {channels} channels")
     for image, target in zip(images, targets, strict=True):
         write_image(image, target)
     return targets
@@ -124,20 +124,20 @@ def _report(case: SourceCase, stem: Path, mode: str) -> Path | None:
 
 
 def _remove_reports(task: CaseTask) -> None:
-    """What the source said in an earlier run would be found under the case's name."""
+    """Remove the report of an earlier run; it would be found under the case's name."""
     for suffix in ("Tr", "Ts"):
         for ending in (".txt", ".json"):
             (task.folder / f"reports{suffix}" / (task.name + ending)).unlink(missing_ok=True)
 
 
 def _write_text(stem: Path, ending: str, text: str) -> Path:
-    """Renamed like everything else, but not flushed: that would take most of the time, and a text
-    that a power cut has emptied is found by the verification and mended by the next run."""
+    """Written atomically but not flushed, which would take most of the time. A text that a power
+    cut has emptied is found by the verification and fixed by the next run."""
     target = stem.with_name(stem.name + ending)
     try:
         content = text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ColipriError(f"the report holds characters that are none: {error.reason}") from error
+        raise ColipriError(f"the report contains invalid characters: {error.reason}") from error
     if not (target.is_file() and target.read_bytes() == content):
         with atomic_path(target) as temporary:
             temporary.write_bytes(content)

@@ -79,7 +79,7 @@ def _rows(
     report: ConversionReport,
     endings: Counter[str],
 ) -> Generator[CaseRow, None, None]:
-    """The rows of cases.csv, as their files get ready."""
+    """The rows of cases.csv, as their files become ready."""
     for outcome in stream_parallel(write_case, tasks, target.num_processes, "Converting"):
         task, case = outcome.item, outcome.item.case
         if task.status:
@@ -100,8 +100,8 @@ def _rows(
     if problems and not target.keep_going:
         raise ColipriError(
             f"{problems} of {sum(report.counts.values())} rows have problems, the first is "
-            f"{report.first_problem} (all are in {target.folder / 'conversion_report.csv'}; mend "
-            "them, or leave them out with --keep_going)"
+            f"{report.first_problem} (all are in {target.folder / 'conversion_report.csv'}; fix "
+            "them, or skip them with --keep_going)"
         )
     if not report.counts[CONVERTED]:
         raise ColipriError(
@@ -112,7 +112,7 @@ def _rows(
 def _tasks(
     cases: Iterator[SourceCase], target: Target, finding_names: Sequence[str], channels: int
 ) -> Iterator[CaseTask]:
-    """Every case, named and checked; also those that are left out."""
+    """Every case, named and checked, including skipped ones."""
     given = CaseNames()
     for case in cases:
         name, status, reason = "", SKIPPED if case.skipped else "", case.skipped
@@ -130,22 +130,22 @@ def _check(case: SourceCase, channels: int, finding_names: Sequence[str]) -> Non
     if case.problem:
         raise ColipriError(case.problem)
     if case.split not in SPLITS:
-        raise ColipriError(f"the split is neither train, val nor test: '{case.split}'")
+        raise ColipriError(f"the split is not train, val or test: '{case.split}'")
     if case.make is None and len(case.images) != channels:
         raise ColipriError(f"{len(case.images)} images for {channels} channels")
     for name, value in case.findings.items():
         if name not in finding_names:
             raise ColipriError(f"an unknown finding: '{name}'")
         if value is not None and value not in (0, 1):
-            raise ColipriError(f"a finding is neither 0, 1 nor unknown: '{name}' is {value!r}")
+            raise ColipriError(f"a finding is not 0, 1 or unknown: '{name}' is {value!r}")
 
 
 class ConversionReport:
-    """Written as rows come; on leaving the block both files are complete, also after an error.
+    """Written row by row; both files are complete when the block ends, also after an error.
 
     Attributes:
         counts: rows per status.
-        reasons: rows per reason, by what stands before the first ": ".
+        reasons: rows per reason, by the text before the first ": ".
         first_problem: row and reason, for the message.
     """
 
@@ -176,7 +176,7 @@ class ConversionReport:
         atomic_write_json(self.folder / "conversion_report.json", self.summary(kind is None))
 
     def add(self, status: str, row: str, identifier: str, case: str = "", reason: str = "") -> None:
-        """Note what became of a row."""
+        """Record what became of a row."""
         self.counts[status] += 1
         self._writer.writerow([_line(cell) for cell in (row, identifier, case, status, reason)])
         if status == CONVERTED:

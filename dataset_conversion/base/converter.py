@@ -1,6 +1,6 @@
-"""What a converter is: it yields cases; checking, writing, resuming and reporting are shared.
+"""The base of all converters: a subclass yields cases; the rest is shared.
 
-A converter of your own is a subclass with ``cases``; documentation/write_a_converter.md has one.
+Your own converter is a subclass with ``cases``; see documentation/write_a_converter.md.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ class Converter(ABC):
     source must look like, where it comes from, and under which licence and access terms.
 
     Attributes:
-        needs_input: whether ``-i`` is required.
-        exports: it writes something else than a raw data set, and defines all of its arguments.
-        channel_names: nnU-Net's; more than one where a case has several images. A channel called
-            CT holds HU.
+        needs_input: True if ``-i`` is required.
+        exports: True if it writes something else than a raw data set and defines all its arguments.
+        channel_names: as in nnU-Net, one per image of a case. A channel called CT holds HU.
         licence, reference: for dataset.json.
         options: the parsed command line; ``options.i`` is the source.
     """
@@ -42,7 +41,7 @@ class Converter(ABC):
 
     @classmethod  # noqa: B027
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add arguments of this converter's own (-i, -d, -n, -np, --copy, ... are there)."""
+        """Add this converter's own arguments (-i, -d, -n, -np, --copy, ... exist already)."""
 
     def finding_names(self) -> Sequence[str]:
         """The label columns, in order; called once, before ``cases``."""
@@ -50,11 +49,11 @@ class Converter(ABC):
 
     @abstractmethod
     def cases(self) -> Iterator[SourceCase]:
-        """Yield every case of the source, also those that are left out, with the reason.
+        """Yield every case of the source, including those to skip, with the reason.
 
-        Make it a generator that reads as it goes: archives have 50,000 rows. Leave images closed
-        (the base looks after them, in parallel), and raise ColipriError only where nothing can go
-        on; what is wrong with one case is its ``problem``.
+        Make it a generator that reads row by row: archives have 50,000 rows. Do not open images;
+        the base does that, in parallel. Raise ColipriError only if the conversion cannot continue;
+        what is wrong with one case is its ``problem``.
         """
 
     def description(self) -> dict[str, Any]:
@@ -62,7 +61,7 @@ class Converter(ABC):
         return {}
 
     def convert(self, target: Target) -> int:
-        """Write the raw data set and return the exit code; seldom worth overriding."""
+        """Write the raw data set and return the exit code; rarely overridden."""
         # Here, as numpy and SimpleITK would slow --help down.
         from colipri.dataset_conversion.base.conversion import convert_cases
 

@@ -24,11 +24,11 @@ def check_source(path: Path, what: str = "image") -> Path:
     """``path`` as an absolute path to something that can be read.
 
     Raises:
-        ColipriError: missing, empty, not readable, a loop of symbolic links, or a "|" in its name.
+        ColipriError: missing, empty, unreadable, a loop of symbolic links, or "|" in its name.
     """
     path = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100  links stay as they are
     if "|" in str(path):
-        raise ColipriError(f"the path of the {what} holds a '|', rename it: {path}")
+        raise ColipriError(f"the path of the {what} contains '|', rename it: {path}")
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -44,19 +44,20 @@ def check_source(path: Path, what: str = "image") -> Path:
 
 
 def place_image(source: Path, stem: Path, mode: str) -> Path:
-    """Bring one channel's image into the data set as ``mode`` says; finished files are kept.
+    """Bring one channel's image into the data set; finished files are kept.
 
     Args:
         source: a checked path.
         stem: the target without file name ending, .../imagesTr/case_0000.
+        mode: "reference", "copy", "link" or "compress".
 
     Returns:
-        the path for cases.csv.
+        The path for cases.csv.
     """
     if mode == "reference":
         return source
     if source.name.lower().endswith(_TIFF):
-        raise ColipriError(f"TIFF keeps its spacing in a second file, do not {mode}: {source}")
+        raise ColipriError(f"TIFF stores its spacing in a second file, do not {mode}: {source}")
     if mode == "link":
         return link(source, stem.with_name(stem.name + ending_of(source)))
     if mode == "copy" and source.is_file():  # a DICOM series becomes one file
@@ -68,7 +69,7 @@ def place_image(source: Path, stem: Path, mode: str) -> Path:
 
 
 def copy(source: Path, target: Path) -> Path:
-    """Copy a file; a copy of the same size that is not older is kept."""
+    """Copy a file, unless a copy of the same size exists and is not older."""
     same = is_current(target, [source]) and target.stat().st_size == source.stat().st_size
     if not same:
         with atomic_path(target) as temporary:
@@ -91,7 +92,7 @@ def link(source: Path, target: Path) -> Path:
 
 
 def is_current(target: Path, sources: Sequence[Path]) -> bool:
-    """Whether ``target`` is there and not older than what it is made from."""
+    """True if ``target`` exists and is not older than what it is made from."""
     if not target.is_file():
         return False
     made = target.stat().st_mtime_ns
@@ -114,7 +115,7 @@ def read_volume(source: Path) -> sitk.Image:
     if source.is_dir():
         return read_series(source)
     try:
-        require_whole([source])  # the NIfTI reader takes half a file for a whole one
+        require_whole([source])  # the NIfTI reader accepts truncated files
         return sitk.ReadImage(str(source))
     except (RuntimeError, ColipriError) as error:
         reason = str(error).strip().splitlines()[-1].strip()[:200]
@@ -139,20 +140,20 @@ def write_image(image: sitk.Image, target: Path) -> None:
         image = image[:, :, :, 0]
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise ColipriError(
-            f"the image is no 3D volume: size {image.GetSize()}, "
-            f"{image.GetNumberOfComponentsPerPixel()} values a voxel"
+            f"the image is not a 3D volume: size {image.GetSize()}, "
+            f"{image.GetNumberOfComponentsPerPixel()} values per voxel"
         )
     with atomic_path(target) as temporary:
         try:
             sitk.WriteImage(_small(image), str(temporary), useCompression=True)
-            require_whole([temporary])  # a full disk is no error to the NIfTI writer
+            require_whole([temporary])  # the NIfTI writer does not report a full disk
         except (RuntimeError, ColipriError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise ColipriError(f"cannot write {target}: {reason}; check free space") from error
 
 
 def _small(image: sitk.Image) -> sitk.Image:
-    """int16 where that loses nothing: readers turn rescaled integers into floating point."""
+    """As int16 where that is lossless: readers turn rescaled integers into floating point."""
     if image.GetPixelID() == sitk.sitkInt16:
         return image
     values = sitk.GetArrayViewFromImage(image)

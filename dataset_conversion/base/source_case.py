@@ -30,10 +30,10 @@ IMAGE_ENDINGS: tuple[str, ...] = (*_MEDICAL, ".tiff", ".tif", ".dcm", ".npz")
 
 @dataclass(frozen=True)
 class SourceCase:
-    """One scan as its source describes it; or, with ``skipped``, one that is left out and why.
+    """One scan as its source describes it; with ``skipped``, a scan to skip and the reason.
 
-    Reasons (``skipped``, and the messages of errors) are counted by what stands before the first
-    ": "; put what differs from case to case behind it.
+    Reasons (``skipped`` and error messages) are counted by the text before the first ": "; put what
+    differs between cases after it.
 
     Attributes:
         identifier: becomes the case's name (made safe for file names); unique in the source.
@@ -41,19 +41,19 @@ class SourceCase:
         subject: the patient; empty: the case is its own subject.
         study: reconstructions of one scan share it; empty: the case is its own study.
         split: "train", "val", "test" or "" (left to the framework).
-        images: one path a channel; a DICOM series is its folder. With ``make``: the files that
-            the image is made of.
+        images: one path per channel; a DICOM series is its folder. With ``make``: the files that
+            the image is made from.
         make: makes the image where the source's files cannot be used as they are (blank headers,
             npz, ...). It is called with ``images`` in a worker process, so it must be a
             module-level function or a functools.partial of one; it returns a 3D SimpleITK image
-            in HU (or one a channel), or raises ColipriError with the reason.
+            in HU (or one per channel), or raises ColipriError with the reason.
         report: text, {"findings": ..., "impression": ...}, the path of a .txt or .json file, or
             None for an image-only case.
         findings: label name -> 1, 0 or None (unknown).
-        skipped: why this case is left out on purpose; everything else may then be empty.
+        skipped: why this case is skipped on purpose; everything else may then be empty.
         problem: what is wrong with it; such a case stops the conversion unless --keep_going.
-        note: what was noticed about a converted case, for the report. What ``make`` finds out goes
-            into the image's meta data "ITK_FileNotes" (79 characters), and from there as well.
+        note: a remark on a converted case, for the report. ``make`` stores its own remarks in the
+            image's metadata "ITK_FileNotes" (79 characters); they are added.
     """
 
     identifier: str
@@ -74,7 +74,7 @@ def safe_name(identifier: str) -> str:
     """A file name's stem of letters, digits, "_", "-" and "."; "a/b c" becomes "a_b_c".
 
     Raises:
-        ColipriError: nothing is left.
+        ColipriError: no usable character is left.
     """
     plain = unicodedata.normalize("NFKD", identifier).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", plain.strip()).strip("._-")
@@ -86,10 +86,10 @@ def safe_name(identifier: str) -> str:
 
 
 class CaseNames:
-    """Names that were given; the same source identifier twice is an error, a clash is not.
+    """The names given so far. A repeated source identifier is an error, a clash of names is not.
 
     "a b" and "a/b" would both be "a_b", and "A" and "a" are one file on some file systems: the
-    later gets a few digits of its own digest, the same in every run.
+    later one gets a suffix from its digest, the same in every run.
     """
 
     def __init__(self) -> None:
@@ -119,11 +119,11 @@ def split_name(value: str) -> str:
     """ "validation" -> "val", "training" -> "train", ...
 
     Raises:
-        ColipriError: none of the usual spellings.
+        ColipriError: not one of the usual spellings.
     """
     lowered = value.strip().lower()
     if lowered not in _SPLIT_OF:
-        raise ColipriError(f"the split is neither train, val nor test: '{value}'")
+        raise ColipriError(f"the split is not train, val or test: '{value}'")
     return _SPLIT_OF[lowered]
 
 
@@ -132,13 +132,15 @@ def _digest(text: str) -> str:
 
 
 def inside(root: Path, name: str, what: str) -> Path:
-    """``name`` as a path: absolute as it is, otherwise below ``root``.
+    """``name`` as a path: unchanged if absolute, otherwise below ``root``.
 
     Args:
+        root: where relative paths start.
+        name: what the source says.
         what: column or key, for messages.
 
     Raises:
-        ColipriError: empty, or relative and leading out of ``root``.
+        ColipriError: empty, or relative and leading outside ``root``.
     """
     if not name:
         raise ColipriError(f"there is no path in '{what}'")
@@ -147,12 +149,12 @@ def inside(root: Path, name: str, what: str) -> Path:
         return path
     whole = Path(os.path.normpath(root / path))
     if not whole.is_relative_to(root):
-        raise ColipriError(f"the path in '{what}' leads out of {root}, write it in full: '{name}'")
+        raise ColipriError(f"the path in '{what}' leads outside {root}, write it in full: '{name}'")
     return whole
 
 
 def image_ending(name: str) -> str:
-    """ ".nii.gz" of "Scan.nii.gz"; empty if the name is not that of an image."""
+    """ ".nii.gz" of "Scan.nii.gz"; empty if the name is not an image's."""
     lowered = name.lower()
     return next((name[-len(e) :] for e in IMAGE_ENDINGS if lowered.endswith(e)), "")
 

@@ -27,12 +27,12 @@ class Target:
     """Where the data set goes, and how.
 
     Attributes:
-        folder: $colipri_raw/DatasetXXX_Name; it may exist (an interrupted conversion goes on).
+        folder: $colipri_raw/DatasetXXX_Name; it may exist (an interrupted conversion continues).
         name: without number.
-        mode: what becomes of images: "reference", "copy", "link" or "compress".
-        keep_going: leave cases with problems out instead of failing.
+        mode: how images are written: "reference", "copy", "link" or "compress".
+        keep_going: skip cases with problems instead of failing.
         restart: remove what an earlier conversion wrote.
-        settings: converter and arguments; a folder begun with others is not gone on with.
+        settings: converter and arguments; a folder started with others is refused.
     """
 
     folder: Path
@@ -64,17 +64,19 @@ def add_common_arguments(parser: argparse.ArgumentParser, needs_input: bool) -> 
     for mode, text in (
         ("copy", "copy images and report files (default: they stay where they are)"),
         ("link", "symbolic links to images and report files"),
-        ("compress", "write images anew as .nii.gz; also makes one file of a DICOM series"),
+        ("compress", "rewrite images as .nii.gz; a DICOM series becomes one file"),
     ):
         modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=text)
     parser.set_defaults(mode="reference")
     group.add_argument(
         "--keep_going",
         action="store_true",
-        help="leave cases out that have problems (they are listed) instead of failing",
+        help="skip cases that have problems (they are listed) instead of failing",
     )
     group.add_argument(
-        "--restart", action="store_true", help="remove what an earlier conversion wrote, begin anew"
+        "--restart",
+        action="store_true",
+        help="remove what an earlier conversion wrote and start again",
     )
 
 
@@ -82,7 +84,7 @@ def target_of(options: argparse.Namespace) -> Target:
     """Check -d, -n, -np and -i, and name the folder.
 
     Raises:
-        ColipriError: an argument makes no sense, or the number belongs to another data set.
+        ColipriError: an argument is invalid, or the number belongs to another data set.
     """
     if options.d < 1:
         raise ColipriError(f"-d must be a positive number, not {options.d}")
@@ -127,10 +129,10 @@ def _as_json(value: Any) -> Any:
 
 
 def claim_folder(target: Target) -> None:
-    """Mark the folder as this conversion's, or go on in it.
+    """Mark the folder as this conversion's, or continue in it.
 
     Raises:
-        ColipriError: it was begun with other settings, or by something else, and would be mixed.
+        ColipriError: it was started with other settings, or by something else, and would be mixed.
     """
     folder, marker = target.folder, target.folder / MARKER
     if folder.is_dir() and any(folder.iterdir()):
@@ -145,8 +147,9 @@ def claim_folder(target: Target) -> None:
                 (folder / name).unlink(missing_ok=True)
         elif (before := read_json(marker)) != target.settings:
             raise ColipriError(
-                f"{folder} was begun with other settings ({_difference(before, target.settings)}); "
-                "begin anew with --restart, or choose another -d"
+                f"{folder} was started with other settings "
+                f"({_difference(before, target.settings)}); start again with --restart, or choose "
+                "another -d"
             )
     for name in ("", *_SUBFOLDERS):
         remove_partial_files(folder / name)

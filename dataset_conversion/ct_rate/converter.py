@@ -30,12 +30,12 @@ class CtRate(Converter):
 
     --version v2 (the folders *_fixed, the default) is right as it is: images are referenced and
     never rescaled again. --version v1 (the folders train, valid) has blank headers and stored
-    values: each volume is written anew, spacing, origin and direction from the metadata, slope and
-    intercept applied only where the values themselves show that it has not happened yet; the report
-    (conversion_report.csv) has the evidence.
+    values: each volume is written again with spacing, origin and direction from the metadata. Slope
+    and intercept are applied only where the values show that this has not happened yet; the
+    evidence is in conversion_report.csv.
 
-    --evaluation_subset keeps of the test split what the COLIPRI paper evaluates on: per report the
-    volume with the smallest pixels, then one per distinct findings text.
+    --evaluation_subset keeps only the part of the test split that the COLIPRI paper evaluates on:
+    for each report the volume with the smallest pixels, then one volume per distinct findings text.
 
     Labels are predictions of a text classifier, not readings of images. Licence: CC BY-NC-SA 4.0;
     access: gated, accept the terms on the data set's page at Hugging Face (ibrahimhamamci/CT-RATE).
@@ -69,7 +69,7 @@ class CtRate(Converter):
         parser.add_argument(
             "--evaluation_subset",
             action="store_true",
-            help="of the test split one volume per distinct report, as the COLIPRI paper has it",
+            help="keep one test volume per distinct report, as in the COLIPRI paper",
         )
         parser.add_argument(
             "--with_no_chest",
@@ -78,11 +78,11 @@ class CtRate(Converter):
         )
 
     def finding_names(self) -> Sequence[str]:
-        """The 18 label columns in their published order; none where the tables are missing."""
+        """The 18 label columns in their published order; empty if the tables are missing."""
         return source.finding_names(self.folder.root, self.splits)
 
     def cases(self) -> Iterator[SourceCase]:
-        """One case a volume that any table names."""
+        """One case per volume that any table names."""
         for split in self.splits:
             root = self.folder.root
             labels = source.read_labels(root, split)
@@ -148,7 +148,7 @@ class CtRate(Converter):
 def evaluation_subset(
     volumes: Iterable[Volume], metadata: Mapping[str, Mapping[str, Any]], excluded: Set[str]
 ) -> dict[str, str]:
-    """Which volumes are left out, and why.
+    """The volumes that are not in the subset, with the reason.
 
     Of each report (study) the volume with the smallest in-plane spacing stays (ties: the first
     name), then of the studies whose Findings_EN are word for word the same the first by name. So
@@ -156,7 +156,7 @@ def evaluation_subset(
     taken away before, which the description does not say.
 
     Returns:
-        Volume name -> reason, for those that are left out; of unknown spacing counts as the worst.
+        Volume name -> reason to skip it. An unknown spacing ranks last.
     """
     candidates = []
     findings: dict[str, str] = {}

@@ -26,7 +26,7 @@ _SAMPLES = 500_000
 
 @dataclass(frozen=True)
 class Header:
-    """What the metadata say of a volume.
+    """What the metadata says about a volume.
 
     Attributes:
         spacing: mm along x, y, z.
@@ -47,7 +47,7 @@ def parse_header(metadata: Mapping[str, Any]) -> Header:
     """Read the metadata of one volume.
 
     Raises:
-        ColipriError: a value is missing or makes no sense; the column is named.
+        ColipriError: a value is missing or invalid; the message names the column.
     """
     xy = _exactly(metadata, "XYSpacing", 2)
     (z,) = _exactly(metadata, "ZSpacing", 1)
@@ -58,7 +58,7 @@ def parse_header(metadata: Mapping[str, Any]) -> Header:
     )
     rows, columns = (_exactly(metadata, name, 1)[0] for name in ("Rows", "Columns"))
     if min(*xy, z) <= 0 or slope == 0:
-        raise ColipriError(f"the metadata make no sense: spacing {xy} and {z}, slope {slope}")
+        raise ColipriError(f"the metadata is invalid: spacing {xy} and {z}, slope {slope}")
     row, column = cosines[:3], cosines[3:]
     normal = [row[i - 2] * column[i - 1] - row[i - 1] * column[i - 2] for i in range(3)]
     direction = tuple(axis[i] for i in range(3) for axis in (row, column, normal))
@@ -71,12 +71,12 @@ def repaired(header: Header, files: Sequence[Path]) -> sitk.Image:
     """Read a volume, rebuild its header if it is blank, and bring its values to HU once.
 
     Raises:
-        ColipriError: another size than the metadata's, or values that are no HU either way.
+        ColipriError: the size differs from the metadata, or the values are not HU either way.
     """
     image = read_volume(files[0])
     if image.GetDimension() != 3 or image.GetSize()[:2] != header.size:
         raise ColipriError(
-            f"the size is not the metadata's: {image.GetSize()}, columns and rows {header.size}"
+            f"the size differs from the metadata: {image.GetSize()}, columns and rows {header.size}"
         )
     notes = []
     if _is_blank(image):
@@ -93,7 +93,7 @@ def repaired(header: Header, files: Sequence[Path]) -> sitk.Image:
 
 
 def needs_rescale(values: Any, header: Header) -> tuple[bool, str]:
-    """Whether slope and intercept are still to be applied, and the evidence as text.
+    """True if slope and intercept must still be applied, with the evidence as text.
 
     Args:
         values: the volume as an array.
@@ -105,13 +105,13 @@ def needs_rescale(values: Any, header: Header) -> tuple[bool, str]:
     stored = plausibility(sample)
     if (header.slope, header.intercept) == (1, 0):
         if stored < _ENOUGH:
-            raise ColipriError(f"the values are no HU: air and tissue share {stored:.2f}")
+            raise ColipriError(f"the values are not HU: air and tissue share {stored:.2f}")
         return False, f"HU as stored (share {stored:.2f}), slope 1, intercept 0"
     rescaled = plausibility(sample * header.slope + header.intercept)
     formula = f"{header.slope:g}*x{header.intercept:+g}"
     if max(stored, rescaled) < _ENOUGH or max(stored, rescaled) < 2 * min(stored, rescaled):
         raise ColipriError(
-            f"it cannot be told whether the values are HU: air and tissue share {stored:.2f} as "
+            f"cannot tell whether the values are HU: air and tissue share {stored:.2f} as "
             f"stored, {rescaled:.2f} as {formula}"
         )
     if rescaled > stored:

@@ -142,7 +142,7 @@ class CtRateFolder:
         self.ending = "_fixed" if version == "v2" else ""
         if not (self.root / "radiology_text_reports").is_dir():
             raise ColipriError(
-                f"{source} is no CT-RATE: it has no (dataset/)radiology_text_reports folder"
+                f"{source} is not CT-RATE: it has no (dataset/)radiology_text_reports folder"
             )
         if not any((self.root / f"{split}{self.ending}").is_dir() for split in SPLITS):
             other = "v1" if version == "v2" else "v2"
@@ -168,7 +168,7 @@ class CtRateFolder:
         """ "train_1_a_2" -> "train_1", "train_1_a"."""
         match = _NAME.fullmatch(volume)
         if match is None or match[1] != split:
-            raise ColipriError(f"the name is none of a {split} volume: '{volume}'")
+            raise ColipriError(f"this is not the name of a {split} volume: '{volume}'")
         return f"{match[1]}_{match[2]}", f"{match[1]}_{match[2]}_{match[3]}"
 
     def no_chest(self, split: str) -> set[str]:
@@ -176,14 +176,14 @@ class CtRateFolder:
         path = self.root / "metadata" / f"no_chest_{split}.txt"
         if not path.is_file():
             raise ColipriError(
-                f"{path} is missing, so head CTs cannot be left out; download it, or keep them "
+                f"{path} is missing, so head CTs cannot be skipped; download it, or keep them "
                 "with --with_no_chest"
             )
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         return {stem(line.strip().split("/")[-1]) for line in lines if line.strip()}
 
     def reason_to_skip(self, volume: str, study: str, excluded: set[str]) -> str:
-        """Why a volume is left out; "" if it is kept."""
+        """The reason to skip a volume; "" to keep it."""
         if volume in excluded or study in excluded:
             return "no chest CT (metadata/no_chest list)"
         return "known to be broken" if _BROKEN.fullmatch(volume) else ""

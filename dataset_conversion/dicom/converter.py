@@ -23,17 +23,17 @@ class Dicom(Converter):
         colipri_convert_dataset dicom -i /data/export -d 101 -n ChestCT
 
     Series are found by their headers, whatever their files are called, sorted by position and
-    written as .nii.gz in HU; a tilted gantry is straightened. Left out, each with its reason:
-    localisers, secondary captures, derived series, other modalities; and as problems (--keep_going
-    goes on without them): missing or doubled slices, mixed series, pixels that cannot be decoded.
+    written as .nii.gz in HU; a tilted gantry is straightened. Skipped, each with its reason:
+    localisers, secondary captures, derived series, other modalities. Problems (--keep_going skips
+    them too): missing or duplicate slices, mixed series, pixels that cannot be decoded.
 
     Reports are structured reports (SR) of the same study, and text files (.txt, .json) named after
-    study UID, accession number or patient, or called report.txt beside the images of one study.
+    study UID, accession number or patient, or called report.txt next to the images of one study.
 
     Patients, studies and series get names hashed with a secret salt: $colipri_salt, --salt FILE, or
-    one that is made once and kept in $colipri_raw/private/DatasetXXX_Name, where identifiers.csv
-    leads back to the source. That folder is yours: do not hand it on. The text of reports is not
-    searched for names. Licence and access terms are those of your archive.
+    one that is created once in $colipri_raw/private/DatasetXXX_Name, where identifiers.csv
+    maps them back to the source. That folder is private: do not share it. Names in the text of
+    reports are not removed. Licence and access terms are those of your archive.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -49,12 +49,12 @@ class Dicom(Converter):
         add_dicom_arguments(parser)
 
     def convert(self, target: Target) -> int:
-        """Convert, and keep the list of identifiers beside the data set."""
+        """Convert, and write the list of identifiers next to the data set."""
         self._target = target
         return super().convert(target)
 
     def cases(self) -> Iterator[SourceCase]:
-        """Every series, and every file that became none."""
+        """Every series, and every file that belongs to none."""
         from colipri.dataset_conversion.dicom.images import case_of_left_out
         from colipri.dataset_conversion.dicom.source import find_reports, scan_source
         from colipri.imageio.dicom.reports import is_report
@@ -127,7 +127,9 @@ class Dicom(Converter):
                 make=None if stays else volume_maker(one, identifiers.keep),
                 report=self.report_of(one),
                 findings=self.findings_of(one),
-                note="; ".join(note for note in noticed if note),  # a made image has its own
+                note="; ".join(
+                    note for note in noticed if note
+                ),  # an image written by ``make`` has its own
             )
 
 
@@ -144,7 +146,7 @@ def add_dicom_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=10,
         metavar="N",
-        help="series of fewer slices are left out (default: %(default)s)",
+        help="skip series with fewer slices (default: %(default)s)",
     )
     parser.add_argument("--salt", type=Path, metavar="FILE", help="file that holds the secret salt")
     parser.add_argument(

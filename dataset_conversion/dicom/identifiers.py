@@ -1,8 +1,8 @@
-"""Names that say nothing: identifiers of patients, studies and series hashed with a secret salt.
+"""Pseudonyms: identifiers of patients, studies and series hashed with a secret salt.
 
 The same salt gives the same names, so that two exports of one hospital can be joined. Without the
-salt nobody can try out patient numbers until one fits. It lies beside the data set, not in it, with
-the list that leads back to the source; neither is part of what is handed on.
+salt nobody can guess patient numbers by trial. It is stored next to the data set, not in it, with
+the list that maps names back to the source; neither belongs to what is shared.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Identifiers:
     """Turn identifiers of the source into names for the data set.
 
     Args:
-        private: the folder beside the data set where salt and list are kept.
+        private: the folder next to the data set for the salt and the list.
         salt_file: a file whose content is the salt; else $colipri_salt; else the salt that an
             earlier run left in ``private``, or a new one.
         keep: use the source's identifiers as they are.
@@ -37,7 +37,7 @@ class Identifiers:
         self._known: dict[tuple[str, str], str] = {}
 
     def name(self, kind: str, original: str) -> str:
-        """A name such as "patient_5f0c1b2a9d3e4c77" for an identifier; "" for none.
+        """A name such as "patient_5f0c1b2a9d3e4c77" for an identifier; "" for an empty one.
 
         Args:
             kind: "patient", "study", "series" or "file"; equal identifiers of two kinds differ.
@@ -51,7 +51,7 @@ class Identifiers:
         return name
 
     def write_list(self) -> None:
-        """Write identifiers.csv (name, kind, original) beside the salt, for the owner only."""
+        """Write identifiers.csv (name, kind, original) next to the salt, for the owner only."""
         if self.keep:
             return
         path = self.private / "identifiers.csv"

@@ -1,4 +1,4 @@
-"""The image of a DICOM series in the data set: made, or the folder where it lies."""
+"""The image of a DICOM series in the data set: written, or referenced where it is."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from colipri.imageio.dicom.series import Series
 
 
 def volume_maker(series: Series, with_paths: bool) -> Callable[[Sequence[Path]], sitk.Image]:
-    """A function that reads the series and notes in the image what was mended.
+    """A function that reads the series and records in the image what was fixed.
 
     Args:
-        with_paths: whether messages may name files (paths tend to hold patients' names).
+        series: what to read.
+        with_paths: True if messages may name files (paths often contain patients' names).
     """
     return partial(_make, series, with_paths)
 
@@ -63,7 +64,7 @@ def _message(text: str, series: Series, with_paths: bool) -> str:
 
 
 def case_of_left_out(item: SkippedFile, identifiers: Identifiers) -> SourceCase:
-    """A row of the report for something that became no case."""
+    """A row of the report for a file or series that did not become a case."""
     what = identifiers.name("file", item.what)
     row = f"{item.files} files, {what}" if item.files > 1 else what
     reason = item.reason if identifiers.keep else item.reason.replace(item.what, "the file")

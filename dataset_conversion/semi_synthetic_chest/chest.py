@@ -221,7 +221,7 @@ _VOLUMES: dict[str, Array] = {}
 
 
 def _volumes(source: Source) -> Array:
-    """(5, Z, Y, X): what is sampled together; cached per process, as it is used for every study."""
+    """(5, Z, Y, X): what is sampled together; cached per process, as every study uses it."""
     if source.name not in _VOLUMES:
         _VOLUMES[source.name] = np.stack(
             [

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class SemiSyntheticChest(Converter):
-    """Build a chest CT set with reports from scans that the package brings along.
+    """Build a chest CT set with reports from scans that come with the package.
 
     Real scans are warped, findings are inserted and reports written for them. Training, validation
     and test studies come from different people. For trying the framework, teaching and tests; not
@@ -23,7 +23,7 @@ class SemiSyntheticChest(Converter):
 
         colipri_convert_dataset semi_synthetic_chest -d 901 -n SemiSyntheticChest
 
-    Killed, the same command goes on where it stopped. Licences of the scans (all of them allow
+    If it is killed, the same command continues where it stopped. Licences of the scans (all allow
     redistribution): dataset_conversion/semi_synthetic_chest/scans/SOURCES.md.
     """
 

@@ -1,7 +1,7 @@
 """The findings that are inserted: what each is called, how often, and the functions that draw it.
 
 A finding is three small functions: ``draw`` chooses its details (side, size, place), ``deform``
-changes the shape of the chest where the finding does so, ``insert`` paints it and returns what the
+changes the shape of the chest where the finding does so, ``insert`` draws it and returns what the
 report may say. The order here gives the label values of labelsTr (1, 2, ...).
 """
 
@@ -30,8 +30,8 @@ class Finding:
         key: of the sentences in reports.json.
         prevalence: probability in an abnormal study.
         draw: random details, among them ``size`` (a word) where sizes exist.
-        insert: paints into a chest with a label value; returns details with what was found out on
-            the way (lobe, side, count).
+        insert: draws into a chest with a label value; returns the details, completed by what
+            drawing decided (lobe, side, count).
         deform: changes the shape before the chest is made.
     """
 

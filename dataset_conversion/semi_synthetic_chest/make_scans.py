@@ -3,7 +3,7 @@
     python -m colipri.dataset_conversion.semi_synthetic_chest.make_scans FOLDER_WITH_ORIGINALS
 
 Each scan is turned to LPS, resampled to voxels of at least 3 mm, cropped to the body, segmented,
-freed of marked lesions and of wall calcification, and written as int16 with a label map beside it
+cleaned of marked lesions and wall calcification, and written as int16 with a label map
 (1 left lung, 2 right lung, 3 rest of the chest cavity, 4 rest of the body).
 """
 

@@ -59,7 +59,7 @@ def save_montage(folder: Path, target: Path, split: str = "test") -> None:
 def _example(
     folder: Path, name: str, label: int, split: str
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Slice and mask of the case in which the finding is seen best beside the fewest others."""
+    """Slice and mask of the case that shows the finding best with the fewest others."""
     with open(folder / "cases.csv", encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split and row[name] == "1"]
     rows.sort(key=lambda row: sum(row[other] == "1" for other in FINDING_NAMES))

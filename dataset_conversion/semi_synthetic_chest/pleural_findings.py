@@ -1,4 +1,4 @@
-"""Fluid and air between lung and chest wall; the patient lies on the back."""
+"""Fluid and air between lung and chest wall; the patient is supine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def insert_effusion(chest: Chest, details: Details, label: int) -> Details:
         share = soft_step(edge, edge_width(chest)) * (lung > 0.02) * (border > 2)
         chest.fill(share, float(chest.rng.uniform(3, 20)))
         chest.mark((share > 0.5) & (lung > 0.5), label)
-        # What is fluid now is no lung for the findings that follow.
+        # For later findings, fluid does not count as lung.
         chest.lung[side] = lung * (1 - share)
     return details
 

@@ -1,4 +1,4 @@
-"""The written report of a study: what was inserted, what is denied, what is beside the point."""
+"""The report of a study: what was inserted, what is negated, and unrelated remarks."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def report_as_text(sections: dict[str, str], rng: np.random.Generator) -> str:
     for section in order:
         if section in sections:
             heading = headings[names.get(section, section)]
-            # A heading without colon is only recognised on a line of its own.
+            # A heading without a colon is recognised only on its own line.
             gap = between if heading.endswith(":") else "\n"
             parts.append(f"{heading}{gap}{sections[section]}")
     return "\n\n".join(parts) + "\n"

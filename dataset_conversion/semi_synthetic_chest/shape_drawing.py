@@ -1,4 +1,4 @@
-"""What the findings are painted with: soft edges, ragged blobs, sizes with words."""
+"""How findings are drawn: soft edges, ragged blobs, and words for sizes and sides."""
 
 from __future__ import annotations
 

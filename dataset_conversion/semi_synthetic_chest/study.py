@@ -77,7 +77,7 @@ def make_study(plan: StudyPlan) -> Study:
         if index:  # the same examination on another grid, with another kernel
             factor = float(rng.uniform(1.05, 1.3))
             view = replace(view, spacing=(view.spacing[0] * factor, *view.spacing[1:]))
-        # The same findings in both: the brushes draw the same numbers.
+        # Both get the same findings: drawing uses the same random numbers.
         chest = make_chest(source, shape, view, np.random.default_rng(insertion_seed))
         for label, finding in enumerate(FINDINGS, start=1):
             if finding.name in drawn:
@@ -109,7 +109,7 @@ def _draw_findings(rng: np.random.Generator, unknown: frozenset[str]) -> dict[st
 
 
 def _describe(study: Study, unknown: frozenset[str], rng: np.random.Generator) -> None:
-    """Labels and report; of what the real patient may have nothing is said or labelled."""
+    """Labels and report; neither mentions what the real patient may have."""
     for finding in FINDINGS:
         there = finding.name in study.details
         study.findings[finding.name] = 1 if there else None if finding.name in unknown else 0

@@ -48,7 +48,7 @@ def identifier_or_date(cell: Any, column: str) -> str:
 
 
 def text(cell: Any) -> str:
-    """A cell as text, line breaks kept, without blanks around it."""
+    """A cell as text with its line breaks, without surrounding blanks."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     return str(cell).strip()
@@ -66,7 +66,7 @@ def label(cell: Any, column: str) -> int | None:
     """1, 0 or None (unknown).
 
     Raises:
-        ColipriError: none of these.
+        ColipriError: any other value.
     """
     try:
         return parse_finding(text(cell))

@@ -113,7 +113,7 @@ def add_column_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="COLUMN",
-        help="path of the image (one a channel)",
+        help="path of the image (one column per channel)",
     )
     report = columns.add_mutually_exclusive_group()
     report.add_argument("--report", metavar="COLUMN", help="text of the report")
@@ -127,8 +127,8 @@ def add_column_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, text in (
         ("case", "name of the scan (default: that of its file)"),
-        ("subject", "patient (default: every scan is a patient of its own)"),
-        ("study", "scans of one study share the report (default: a study each)"),
+        ("subject", "patient (default: one patient per scan)"),
+        ("study", "scans of one study share the report (default: one study per scan)"),
         ("split", "train, val or test"),
     ):
         columns.add_argument(f"--{name}", metavar="COLUMN", help=text)
@@ -140,11 +140,9 @@ def add_column_arguments(parser: argparse.ArgumentParser) -> None:
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """How the file is to be read."""
     reading = parser.add_argument_group("reading the table")
-    reading.add_argument(
-        "--root", type=Path, metavar="FOLDER", help="what relative paths start from"
-    )
-    reading.add_argument("--encoding", default="", metavar="NAME", help="default: found out")
-    reading.add_argument("--delimiter", default="", metavar="X", help="of CSV; default: found out")
+    reading.add_argument("--root", type=Path, metavar="FOLDER", help="where relative paths start")
+    reading.add_argument("--encoding", default="", metavar="NAME", help="default: detected")
+    reading.add_argument("--delimiter", default="", metavar="X", help="of CSV; default: detected")
     reading.add_argument("--sheet", default="", metavar="NAME", help="of Excel; default: the first")
     reading.add_argument(
         "--channel_names", nargs="+", default=["CT"], metavar="NAME", help="default: CT"

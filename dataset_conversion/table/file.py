@@ -42,8 +42,8 @@ class TableFile:
 
     Args:
         path: the format is known by its ending.
-        encoding: of text; empty: found out (UTF-8, UTF-16 with its mark, else Windows-1252).
-        delimiter: of CSV; empty: found out from the header.
+        encoding: of text; empty: detected (UTF-8, UTF-16 with its mark, else Windows-1252).
+        delimiter: of CSV; empty: detected from the header.
         sheet: of Excel; empty: the first.
 
     Raises:
@@ -56,9 +56,9 @@ class TableFile:
         self.path, self.encoding, self.delimiter, self.sheet = path, encoding, delimiter, sheet
         self.ending = path.suffix.lower()
         if not path.is_file():
-            raise ColipriError(f"{path} does not exist or is no file")
+            raise ColipriError(f"{path} does not exist or is not a file")
         if self.ending not in ENDINGS:
-            raise ColipriError(f"{path} is no table that is known ({', '.join(ENDINGS)})")
+            raise ColipriError(f"{path} is not a known kind of table ({', '.join(ENDINGS)})")
         self.columns = self._columns()
         self._counts = Counter(self.columns)  # tables of ten thousand columns exist
         if not any(self.columns):
@@ -117,7 +117,7 @@ class TableFile:
             if all(cell is None or cell == "" for cell in line):
                 continue
             if len(line) != width and self.ending in _TEXT:
-                problem = f"a row of another length: {len(line)} cells, the header has {width}"
+                problem = f"a row has the wrong length: {len(line)} cells, the header has {width}"
                 yield TableRow(number, {}, f"{problem} (a separator inside a text needs quotes)")
                 continue
             yield TableRow(
@@ -138,9 +138,9 @@ def _json_row(number: int, line: str) -> TableRow:
     try:
         content = json.loads(line)
     except ValueError as error:
-        return TableRow(number, {}, f"the line is no JSON: {error}")
+        return TableRow(number, {}, f"the line is not JSON: {error}")
     if not isinstance(content, dict):
-        return TableRow(number, {}, "the line is no JSON object")
+        return TableRow(number, {}, "the line is not a JSON object")
     return TableRow(number, content)
 
 
@@ -148,7 +148,7 @@ def text_lines(path: Path, encoding: str = "", delimiter: str = "") -> Iterator[
     """The cells of a CSV or TSV file, header first; quoted cells may hold line breaks.
 
     Raises:
-        ColipriError: quotes that do not fit, or another encoding.
+        ColipriError: unbalanced quotes, or another encoding.
     """
     encoding = encoding or find_encoding(path)
     errors = "replace" if encoding == "cp1252" else "strict"  # five of its bytes are undefined
@@ -170,7 +170,7 @@ def excel_lines(path: Path, sheet: str = "") -> Iterator[Sequence[Any]]:
     """The cells of one sheet, header first; formulas as what they came to.
 
     Raises:
-        ColipriError: no Excel file, or no such sheet.
+        ColipriError: not an Excel file, or no such sheet.
     """
     import openpyxl
     from openpyxl.utils.exceptions import InvalidFileException
@@ -178,7 +178,7 @@ def excel_lines(path: Path, sheet: str = "") -> Iterator[Sequence[Any]]:
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except (InvalidFileException, zipfile.BadZipFile, KeyError, OSError) as error:
-        raise ColipriError(f"{path} is no Excel file that can be read: {error}") from error
+        raise ColipriError(f"{path} is not a readable Excel file: {error}") from error
     try:
         if sheet and sheet not in book.sheetnames:
             raise ColipriError(
@@ -194,7 +194,7 @@ def open_parquet(path: Path) -> Any:
     """A pyarrow.parquet.ParquetFile.
 
     Raises:
-        ColipriError: the file is none.
+        ColipriError: it is not a Parquet file.
     """
     import pyarrow
     import pyarrow.parquet
@@ -202,7 +202,7 @@ def open_parquet(path: Path) -> Any:
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise ColipriError(f"{path} is no Parquet file that can be read: {error}") from error
+        raise ColipriError(f"{path} is not a readable Parquet file: {error}") from error
 
 
 def find_encoding(path: Path) -> str:

@@ -97,7 +97,7 @@ def test_where_images_and_reports_lie(mode: str, table: Path, workspace: Workspa
     assert before == {f: f.stat().st_mtime_ns for f in data.folder.rglob("*_0000.nii.gz")}
 
 
-def test_a_changed_source_is_written_anew(table: Path, workspace: Workspace) -> None:
+def test_a_changed_source_is_written_again(table: Path, workspace: Workspace) -> None:
     assert convert(table, "--copy", "-np", "1") == 0
     source = table.parent / "scan 0.nii.gz"
     shutil.copyfile(real_scans()[4], source)
@@ -113,7 +113,7 @@ def test_other_settings_need_a_restart(
 ) -> None:
     assert convert(table, "--copy", "-np", "1") == 0
     assert convert(table, "-np", "1") == 1
-    assert "begun with other settings (mode: copy)" in capsys.readouterr().err
+    assert "started with other settings (mode: copy)" in capsys.readouterr().err
     assert convert(table, "-np", "1", "--restart") == 0
     folder = workspace.raw / "Dataset007_T"
     assert not (folder / "imagesTr").exists() and len(load_raw_dataset(7).cases) == 3

@@ -156,7 +156,7 @@ def test_head_scans_broken_and_missing_volumes_are_told(
         "the image does not exist": 1,
         "no chest CT (metadata/no_chest list)": 1,
         "known to be broken": 1,
-        "the name is none of a train volume": 1,
+        "this is not the name of a train volume": 1,
     }
     data = _convert(source, "--keep_going", "--with_no_chest", "--restart")
     assert len(data.cases) == 2
@@ -201,9 +201,9 @@ def test_first_release_what_cannot_be_repaired(workspace: Workspace, tmp_path: P
     data = _convert(tree.write(), "--version", "v1", "--keep_going")
     assert [case.identifier for case in data.cases] == ["train_1_a_1"]
     assert summary(data.folder)["reasons"] == {
-        "it cannot be told whether the values are HU": 1,
+        "cannot tell whether the values are HU": 1,
         "the metadata are incomplete": 1,
-        "the size is not the metadata's": 1,
+        "the size differs from the metadata": 1,
     }
 
 
@@ -261,8 +261,8 @@ def test_volumes_that_only_labels_name_are_image_only(workspace: Workspace, tmp_
     [
         ("version", "if it is the other release: --version v1"),
         ("column", "has no column 'Findings_EN'; did you mean 'Findings_En'"),
-        ("list", "so head CTs cannot be left out"),
-        ("folder", "is no CT-RATE"),
+        ("list", "so head CTs cannot be skipped"),
+        ("folder", "is not CT-RATE"),
         ("part", "has no folder valid_fixed"),
     ],
 )

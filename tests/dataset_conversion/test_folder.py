@@ -87,7 +87,7 @@ def test_loops_of_links_end(workspace: Workspace, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--pattern", "("], "is no pattern"),
+        (["--pattern", "("], "is not a regular expression"),
         (["--pattern", "(?P<patient>.)"], "the groups are subject, study, split"),
         (["--ignore", "*"], "no case could be converted; 9 rows are left out"),
     ],

@@ -92,7 +92,7 @@ def test_merlin_bad_rows(
     data = _convert("merlin", merlin, "--reports", str(reports), "--keep_going")
     assert summary(data.folder)["reasons"] == {
         "the case appears twice": 1,
-        "the split is neither train, val nor test": 1,
+        "the split is not train, val or test": 1,
         "the image does not exist": 1,
     }
 

@@ -141,7 +141,7 @@ def test_what_nnssl_cannot_read(
     sitk.WriteImage(sitk.ReadImage(str(real_scans()[0])), str(source / "b.nrrd"))
     assert main(["folder", "-i", str(source), "-d", "1", "-n", "T"]) == 0
     assert main(["to_nnssl", "-i", "1"]) == 1
-    assert "wants one kind of file, Dataset001_T has .nii.gz, .nrrd" in capsys.readouterr().err
+    assert "needs one file format, Dataset001_T has .nii.gz, .nrrd" in capsys.readouterr().err
     assert main(["folder", "-i", str(source), "-d", "2", "-n", "U", "--compress"]) == 0
     assert main(["to_nnssl", "-i", "2"]) == 0
     assert (workspace.raw / "Dataset002_U" / "pretrain_data.json").is_file()

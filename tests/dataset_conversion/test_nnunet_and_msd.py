@@ -66,7 +66,7 @@ def test_nnunet_channels_must_be_complete(workspace: Workspace, tmp_path: Path) 
     assert convert("nnunet", source) == 1
     data = converted("nnunet", source, "--keep_going")
     assert [len(case.images) for case in data.cases] == [2]
-    assert list(summary(data.folder)["reasons"]) == ["the channels are not complete"]
+    assert list(summary(data.folder)["reasons"]) == ["channels are missing"]
 
 
 def test_nnunet_entries_by_path(workspace: Workspace, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_task_with_channels_in_one_file(workspace: Workspace, tmp_path: Path) 
     ("name", "content", "message"),
     [
         ("nnunet", "{", "is not valid JSON"),
-        ("nnunet", "[]", "is no object"),
+        ("nnunet", "[]", "is not a JSON object"),
         ("nnunet", "{}", "neither channel_names nor modality"),
         ("nnunet", '{"channel_names": {"0": "CT"}}', "has no file_ending"),
         ("nnunet", '{"channel_names": {"1": "CT"}}', "must be numbered"),

@@ -130,7 +130,7 @@ def test_original_and_own_mappings(workspace: Workspace, source: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("mapping", "message"),
-    [("radfnder", "none of radfinder, hlip, original"), ("bad.json", "no columns 'noodle*...'")],
+    [("radfnder", "one of radfinder, hlip, original"), ("bad.json", "no columns 'noodle*...'")],
 )
 def test_mappings_that_do_not_work(
     workspace: Workspace,
@@ -162,7 +162,7 @@ def test_pickles_are_never_opened(workspace: Workspace, source: Path) -> None:
     np.savez(source / "val00001.npz", ct=np.array([{"a": 1}], dtype=object))
     np.savez(source / "trn00001.npz", ct=np.zeros((4, 4, 4), np.int16))
     reasons = summary(_convert(source, "--keep_going").folder)["reasons"]
-    assert reasons == {"the npz file cannot be read": 1, "the values are no HU of a chest": 1}
+    assert reasons == {"the npz file cannot be read": 1, "the values are not HU of a chest": 1}
 
 
 def test_folder_of_something_else(

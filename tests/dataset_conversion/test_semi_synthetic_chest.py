@@ -161,9 +161,9 @@ def test_another_seed_gives_other_images(built, tmp_path):
     assert (built / name).read_bytes() != (other / name).read_bytes()
 
 
-def test_a_folder_begun_with_other_settings_is_refused(built):
+def test_a_folder_started_with_other_settings_is_refused(built):
     before = digests(built)
-    with pytest.raises(ColipriError, match="begun with other settings"):
+    with pytest.raises(ColipriError, match="started with other settings"):
         build_dataset(built, "SemiSyntheticChest", 41, 3, 1)
     assert digests(built) == before
 

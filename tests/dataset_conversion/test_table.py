@@ -168,11 +168,11 @@ def test_report_files_and_two_channels(workspace: Workspace, tmp_path: Path) -> 
 
 BAD_ROWS = {
     "no_such.nii.gz,p,0": "the image does not exist",
-    "../../etc/hostname,p,0": "leads out of",
+    "../../etc/hostname,p,0": "leads outside",
     ",p,0": "there is no path",
     "{scan},p,maybe": "a label is neither 0, 1 nor empty",
     "{scan},1.23457E+15,0": "a spreadsheet has cut the digits",
-    "{scan},p,0,too long": "a row of another length",
+    "{scan},p,0,too long": "a row has the wrong length",
     "empty.nii.gz,p,0": "the image is empty",
     "loop.nii.gz,p,0": "the image cannot be reached",
     "broken.nii.gz,p,0": "the image is a broken link",
@@ -242,7 +242,7 @@ def test_wrong_columns(
     write_csv(tmp_path / "t.csv", _rows())
     assert convert(tmp_path / "t.csv", *arguments.split()) == 1
     assert message in capsys.readouterr().err
-    assert not list(workspace.raw.iterdir()), "nothing was begun"
+    assert not list(workspace.raw.iterdir()), "nothing was started"
 
 
 @pytest.mark.parametrize(
@@ -251,9 +251,9 @@ def test_wrong_columns(
         ("t.csv", b"", "is empty"),
         ("t.csv", b'file,text\na.nii.gz,"never closed\n', "every quoted cell closed"),
         ("t.csv", b'file,text\na.nii.gz,"a "quote" in it"\n', "must be doubled"),
-        ("t.xlsx", b"no zip", "no Excel file"),
-        ("t.parquet", b"no parquet", "no Parquet file"),
-        ("t.doc", b"?", "is no table that is known"),
+        ("t.xlsx", b"no zip", "not a readable Excel file"),
+        ("t.parquet", b"no parquet", "not a readable Parquet file"),
+        ("t.doc", b"?", "is not a known kind of table"),
         ("t.csv", b"file,file\na.nii.gz,b\n", "appears twice"),
         ("t.csv", b"file\n", "the source has none"),
     ],
