@@ -48,7 +48,7 @@ class PrimusEncoder(nn.Module):
         mlp_ratio: hidden width of the MLP / D.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0.
         init_values: LayerScale's start, None for none.
-        scale_attn_inner: normalise inside attention, before the output projection.
+        scale_attn_inner: normalize inside attention, before the output projection.
         num_register_tokens: extra tokens without position (arXiv 2309.16588); dropped at the end.
         position_grid: grid of a learned absolute position embedding, as Primus has by default; None
             for none (released COLIPRI), which leaves no weight that depends on the image size.
@@ -118,11 +118,11 @@ class PrimusEncoder(nn.Module):
         """Tokens per axis of an image of this size.
 
         Raises:
-            ValueError: a size is no multiple of the token patch.
+            ValueError: a size is not a multiple of the token patch.
         """
         if any(size % step for size, step in zip(spatial, self.patch_embed_size, strict=True)):
             raise ValueError(
-                f"image size {tuple(spatial)} is no multiple of the token patch "
+                f"image size {tuple(spatial)} is not a multiple of the token patch "
                 f"{self.patch_embed_size}"
             )
         a, b, c = (size // step for size, step in zip(spatial, self.patch_embed_size, strict=True))
@@ -145,7 +145,7 @@ class PrimusEncoder(nn.Module):
                 NaN.
 
         Returns:
-            (B, K, D), normalised by the final norm; zero at fillers.
+            (B, K, D), normalized by the final norm; zero at fillers.
         """
         rope = rotation(positions, self.head_dim).unsqueeze(-2)
         return self._encode(tokens, positions, rope, attention_mask)
@@ -156,7 +156,7 @@ class PrimusEncoder(nn.Module):
         """Encode an image, or only the kept tokens of it.
 
         Args:
-            image: (B, C, A0, A1, A2), normalised.
+            image: (B, C, A0, A1, A2), normalized.
             ids_keep: (B, K) token indices (:func:`select_tokens`); None for all N.
             attention_mask: (B, K) bool, False at padding; None if there is none, which lets
                 attention take its fastest path.

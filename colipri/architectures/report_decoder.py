@@ -141,7 +141,7 @@ class ReportDecoder(nn.Module):
             parallel: (B,) bool, True for samples whose tokens look at each other freely (CapPa).
 
         Returns:
-            (B, T, d), normalised.
+            (B, T, d), normalized.
         """
         length = input_ids.shape[1]
         device = input_ids.device

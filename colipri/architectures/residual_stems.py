@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 Triple = tuple[int, int, int]
-LEAKY_SLOPE = 0.01  # nnU-Net's, and that of the He initialisation there
+LEAKY_SLOPE = 0.01  # nnU-Net's, and that of the He initialization there
 SKIP_START = 1e-5  # V3's shortcuts to the token grid start as nearly nothing
 
 

@@ -122,7 +122,7 @@ def build_stem(
     patch: Sequence[int],
     options: dict[str, Any],
 ) -> nn.Module:
-    """Build a stem by the name that plans use, with He initialisation as in Primus.
+    """Build a stem by the name that plans use, with He initialization as in Primus.
 
     Args:
         name: one of STEMS.

@@ -39,7 +39,7 @@ class TextEncoder(nn.Module):
         self.projection = nn.Identity() if hidden == embed_dim else nn.Linear(hidden, embed_dim)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, T) token ids and mask -> (B, E), not normalised."""
+        """(B, T) token ids and mask -> (B, E), not normalized."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return self.projection(self.pooler(hidden, attention_mask.bool()))
 

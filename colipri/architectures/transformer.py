@@ -23,7 +23,7 @@ class Attention(nn.Module):
     Args:
         dim: token width D.
         num_heads: heads of width D / num_heads, a multiple of 6.
-        inner_norm: normalise before the output projection (EVA-02's sub-LN).
+        inner_norm: normalize before the output projection (EVA-02's sub-LN).
     """
 
     def __init__(self, dim: int, num_heads: int, inner_norm: bool = True) -> None:

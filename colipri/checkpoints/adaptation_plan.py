@@ -41,7 +41,7 @@ def nnssl_adaptation_plan(
 
     Args:
         plans, configuration_name: what was trained.
-        prefix: what the encoder's names begin with in the file's ``network_weights``.
+        prefix: of the encoder's names in the file's ``network_weights``.
     """
     configuration = plans["configurations"][configuration_name]
     arch = configuration["architecture"]["arch_kwargs"]

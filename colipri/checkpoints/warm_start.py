@@ -65,7 +65,7 @@ def warm_start(
     Args:
         model: changed in place, or not at all if the image encoder does not fit.
         path: see colipri.checkpoints.weight_reader.
-        intensities: mean and standard deviation in HU that this run normalises its CT with.
+        intensities: mean and standard deviation in HU that this run normalizes its CT with.
         spacing: mm of this run.
         tokenizer: of this run, as checkpoints store it.
         text_encoder: name of this run's pretrained text encoder, if it has one.

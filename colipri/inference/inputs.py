@@ -73,7 +73,7 @@ def image_ending(path: Path) -> str | None:
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Whether the file has DICOM's mark ("DICM" after 128 bytes)."""
+    """True if the file has DICOM's mark ("DICM" after 128 bytes)."""
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -82,7 +82,7 @@ def is_dicom_file(path: Path) -> bool:
 
 
 def _is_dicom_folder(folder: Path) -> bool:
-    """Whether any of the folder's own files is DICOM (files of other kinds may lie beside)."""
+    """True if the folder holds a DICOM file (other kinds may be there too)."""
     files = (entry for entry in sorted(folder.iterdir()) if entry.is_file())
     return any(is_dicom_file(file) for file in files if image_ending(file) is None)
 

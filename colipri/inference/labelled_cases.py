@@ -140,7 +140,7 @@ def label_matrix(cases: Sequence[LabelledCase], finding_names: Sequence[str]) ->
 def _names_of_split(
     collection: CaseCollection, split: str, predictor: ColipriPredictor
 ) -> list[str]:
-    """As :func:`cases_of_split`, names alone, and none where it refuses."""
+    """As :func:`cases_of_split`, but names only, and none instead of an error."""
     if split not in SPLITS:
         raise ColipriError(f"split '{split}' must be one of {', '.join(SPLITS)}")
     by_column = [name for name, case in collection.cases.items() if case.split == split]

@@ -41,7 +41,7 @@ class EncodedImage:
 
     Attributes:
         name: Case or image.
-        embedding: (E,) float32, L2-normalised, on the CPU.
+        embedding: (E,) float32, L2-normalized, on the CPU.
         tokens: (K, D) float32 on the CPU: the encoder's features (air left out).
         positions: (K, 3) token coordinates in ``grid``, in grid order (axis 0 slowest).
         grid: Tokens per axis (Superior, Anterior, Right).
@@ -88,7 +88,7 @@ class ColipriPredictor:
             window = self.patch_size
         self.window = None if window is None else tuple(int(size) for size in window)
         if self.window is not None:
-            plan_windows(self.window, self.window, self.token_patch)  # refuses odd sizes now
+            plan_windows(self.window, self.window, self.token_patch)  # rejects odd sizes now
         self.model = self._build(checkpoint["network_weights"])
 
     @classmethod
@@ -205,8 +205,8 @@ class ColipriPredictor:
     def encode_files(
         self, images: Sequence[ImageInput]
     ) -> Iterator[tuple[PreparedVolume, EncodedImage] | ColipriError]:
-        """Read, preprocess and encode images in order; a broken one yields its error and the rest
-        go on."""
+        """Read, preprocess and encode images in order; a broken one yields its error and the others
+        continue."""
         for future in _read_ahead(partial(self.prepare, image) for image in images):
             try:
                 volume = future.result()
@@ -215,7 +215,7 @@ class ColipriPredictor:
                 yield error
 
     def project(self, encoded: EncodedImage) -> Tensor:
-        """(K, E) L2-normalised: every kept token in the space of the texts, on the CPU."""
+        """(K, E) L2-normalized: every kept token in the space of the texts, on the CPU."""
         with torch.inference_mode():
             tokens = encoded.tokens.to(self.device).unsqueeze(0)
             projected: Tensor = self.model.project_tokens(tokens)[0].float().cpu()
@@ -276,7 +276,7 @@ class ColipriPredictor:
     # ---------------------------------------------------------------- texts
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """(n, E) float32, L2-normalised, on the CPU.
+        """(n, E) float32, L2-normalized, on the CPU.
 
         Raises:
             ColipriError: a text is empty.

@@ -47,10 +47,10 @@ def rank_embeddings(
     """Sort scans by cosine to each text.
 
     Args:
-        image_embeddings: (n, E), L2-normalised.
+        image_embeddings: (n, E), L2-normalized.
         names: n.
         texts: q.
-        text_embeddings: (q, E), L2-normalised.
+        text_embeddings: (q, E), L2-normalized.
         top: How many to list.
     """
     similarity = text_embeddings.double() @ image_embeddings.double().T

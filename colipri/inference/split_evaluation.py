@@ -49,7 +49,7 @@ def zero_shot_on_split(
         predictor: The model.
         dataset: Number or name; need not be the one trained on.
         split: To be judged.
-        prompt_style: A shipped style or a JSON file.
+        prompt_style: A built-in style or a JSON file.
         findings: Some of the data set's; default: all.
         thresholds_from: "val", "train", "none", or a JSON file of an earlier result.
         control_untrained: Judge the same network before training as well, paired.

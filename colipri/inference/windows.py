@@ -50,7 +50,7 @@ def plan_windows(
         token_patch: Voxels of a token.
 
     Raises:
-        ColipriError: the window is no multiple of the token patch.
+        ColipriError: the window is not a multiple of the token patch.
     """
     if any(size <= 0 or size % step for size, step in zip(window, token_patch, strict=True)):
         raise ColipriError(

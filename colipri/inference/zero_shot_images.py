@@ -31,7 +31,7 @@ def zero_shot_on_images(
         predictor: The model.
         source: Image file, folder of images, or DICOM series folder.
         findings: In any words; default: those of the training data.
-        prompt_style: A shipped style or a JSON file.
+        prompt_style: A built-in style or a JSON file.
         thresholds_file: Result of an earlier run on a split; decides "present".
 
     Returns:

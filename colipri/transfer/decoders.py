@@ -50,7 +50,7 @@ class PatchLayers(nn.Module):
         )
         self.heads = nn.ModuleList(nn.Conv3d(widths[n], num_classes, 1) for n in range(1, levels))
         self.last = nn.ConvTranspose3d(widths[1], num_classes, strides[0], strides[0])
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, image: Tensor, tokens: list[Tensor], all_levels: bool) -> list[Tensor]:
         """Tokens of the last block (B, D, G0, G1, G2) -> logits per level, finest first."""
@@ -105,7 +105,7 @@ class DenseLayers(nn.Module):
             _convolution(2 * widths[n], widths[n], (1, 1, 1)) for n in range(levels)
         )
         self.heads = nn.ModuleList(nn.Conv3d(widths[n], num_classes, 1) for n in range(levels))
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, image: Tensor, tokens: list[Tensor], all_levels: bool) -> list[Tensor]:
         """Image (B, C, ...) and tokens of num_depths depths -> logits per level, finest first."""
@@ -187,8 +187,8 @@ def _convolution(channels_in: int, channels_out: int, stride: Triple) -> nn.Sequ
     )
 
 
-def _initialise(module: nn.Module) -> None:
-    """He initialisation, nnU-Net's for convolutions."""
+def _initialize(module: nn.Module) -> None:
+    """He initialization, nnU-Net's for convolutions."""
     for part in module.modules():
         if isinstance(part, (nn.Conv3d, nn.ConvTranspose3d)):
             nn.init.kaiming_normal_(part.weight, a=LEAKY_SLOPE)

@@ -1,4 +1,4 @@
-"""Plans that people edited by hand: recognised, kept, and checked against the encoder."""
+"""Plans that people edited by hand: recognized, kept, and checked against the encoder."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def parameter_groups(network: nn.Module, settings: Mapping[str, Any]) -> list[di
 
     Returns:
         Groups with ``lr_factor`` (times the scheduled rate) and ``is_encoder``. Their order depends
-        on names alone, so that a saved optimiser state always fits.
+        on names alone, so that a saved optimizer state always fits.
     """
     depth = len(network.eva.blocks)  # type: ignore[arg-type, union-attr]
     return [

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
 
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
@@ -20,6 +25,7 @@ FOLDERS = {
     "nnUNet_results": "trained models",
 }
 TRAINER_VARIABLE = "nnUNet_extTrainer"
+READABLE = (".nii", ".nii.gz")  # formats of NibabelIOWithReorient
 
 
 @dataclass(frozen=True)
@@ -195,3 +201,31 @@ def _listed_cases(raw: Path, description: dict[str, Any]) -> dict[str, tuple[lis
         if match:
             images.setdefault(match.group(1), []).append(file)
     return {name: (files, raw / "labelsTr" / (name + ending)) for name, files in images.items()}
+
+
+def oriented_axes(image: Path) -> tuple[int, int, int]:
+    """For each of the axes S, A, R: its axis in the array of the usual readers (reversed i, j, k).
+
+    nnU-Net's fingerprint is made with the data set's usual reader, which keeps the axes of the
+    files; the plan's reader permutes them.
+
+    Raises:
+        ColipriError: the header cannot be read, or the image is not three-dimensional.
+    """
+    try:
+        header: Any = nibabel.load(image)
+    except (ImageFileError, OSError, ValueError) as error:
+        raise ColipriError(f"{image} cannot be read as NIfTI: {error}") from error
+    if len(header.shape) != 3:
+        raise ColipriError(f"{image} has {len(header.shape)} dimensions; three are needed")
+    directions = nibabel.io_orientation(header.affine)[:, 0]  # file axis -> R, A or S (0, 1, 2)
+    if np.isnan(directions).any():
+        raise ColipriError(f"{image}: its header has no usable orientation (a zero axis)")
+    file_axis = np.argsort(directions)  # R, A, S -> file axis
+    s, a, r = (int(2 - file_axis[world]) for world in (2, 1, 0))
+    return s, a, r
+
+
+def reorder(values: Sequence[float], axes: Sequence[int]) -> list[float]:
+    """Numbers per axis in another order of axes."""
+    return [float(values[axis]) for axis in axes]

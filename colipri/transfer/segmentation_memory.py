@@ -42,7 +42,7 @@ class SegmentationMemory:
     """Bytes of one training step.
 
     Attributes:
-        fixed: weights, gradients, optimiser, context and workspaces.
+        fixed: weights, gradients, optimizer, context and workspaces.
         per_patch: activations of one patch of the batch, by where they arise.
         batch_size: patches at once.
     """

@@ -15,9 +15,9 @@ from colipri.common.errors import ColipriError
 from colipri.common.sizes import show_sizes
 from colipri.imageio.image import DEFAULT_ORIENTATION
 from colipri.transfer.fine_tuning import FINE_TUNING
-from colipri.transfer.nnunet_dataset import SegmentationDataset
-from colipri.transfer.oriented_headers import (
+from colipri.transfer.nnunet_dataset import (
     READABLE,
+    SegmentationDataset,
     oriented_axes,
     reorder,
 )

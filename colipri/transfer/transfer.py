@@ -145,7 +145,7 @@ def ensure_preprocessed(
     """Preprocess with nnU-Net, unless it was finished for the same plan and the same files.
 
     Returns:
-        Whether anything had to be done.
+        True if anything had to be done.
     """
     from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
 

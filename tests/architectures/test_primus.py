@@ -166,7 +166,7 @@ def test_presets_are_the_sizes_of_the_paper(size: str):
 
 
 def test_wrong_sizes_are_named():
-    with pytest.raises(ValueError, match=r"\(16, 20, 40\) is no multiple of the token patch"):
+    with pytest.raises(ValueError, match=r"\(16, 20, 40\) is not a multiple of the token patch"):
         tiny_encoder()(torch.zeros(1, 1, 16, 20, 40))
     with pytest.raises(ValueError, match="activation_checkpointing must be one of none, mlp, full"):
         tiny_encoder(activation_checkpointing="some")
