@@ -388,7 +388,8 @@ def _names_on_rows(axes: Axes, names: Sequence[str], strong: Sequence[bool] = ()
 
 @contextmanager
 def _style(salt: str) -> Iterator[None]:
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):  # ids are unique on the page
+    settings: dict[Any, Any] = {**_STYLE, "svg.hashsalt": salt}  # ids are unique on the page
+    with matplotlib.rc_context(settings):
         yield
 
 

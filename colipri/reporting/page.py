@@ -115,7 +115,7 @@ def png_address(picture: Picture) -> str:
     if pixels.ndim == 2:
         pixels = pixels[..., None].repeat(3, axis=2)
     buffer = io.BytesIO()
-    nothing = {"Software": None}  # not even the name of what wrote it
+    nothing: Any = {"Software": None}  # not even the name of what wrote it
     image.imsave(buffer, np.ascontiguousarray(pixels), format="png", metadata=nothing)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
@@ -126,7 +126,7 @@ def outline_path(picture: Picture) -> str:
     if mask is None or not mask.any():
         return ""
     padded = np.pad(mask, 1).astype(float)
-    lines = contourpy.contour_generator(z=padded).lines(0.5)
+    lines: list[Any] = contourpy.contour_generator(z=padded).lines(0.5)  # type: ignore[assignment]
     # a pixel's value belongs to its centre; the padding moved everything by one
     return " ".join(
         "M" + "L".join(f"{x - 0.5:.2f} {y - 0.5:.2f}" for x, y in line) + "Z" for line in lines

@@ -244,8 +244,7 @@ def _central(predictor: ColipriPredictor, volume: Volume) -> np.ndarray:
 def _tokens_holding(mask: np.ndarray, patch: Sequence[int]) -> np.ndarray:
     """(G0, G1, G2) bool: True where the token holds any voxel of the mask."""
     shape = [n for size, p in zip(mask.shape, patch, strict=True) for n in (size // p, p)]
-    held: np.ndarray = mask.reshape(shape).any(axis=(1, 3, 5))
-    return held
+    return np.asarray(mask.reshape(shape).any(axis=(1, 3, 5)))
 
 
 def _box_of(positions: np.ndarray, patch: Sequence[int]) -> tuple[slice, ...]:
