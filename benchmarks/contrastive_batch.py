@@ -23,9 +23,9 @@ from torch import Tensor
 from colipri.architectures.model import ColipriModel
 from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.text_encoder import TextEncoder
-from colipri.objectives.contrastive import KINDS
-from colipri.objectives.representations import Representations
-from colipri.training.gradient_cache import contrastive_backward
+from colipri.objectives.batch import ContrastiveBatch
+from colipri.objectives.contrastive import KINDS, Contrastive
+from colipri.training.grad_cache import grad_cache_backward
 
 VOCABULARY, WIDTH = 1000, 128
 TEXT: dict[str, Any] = {
@@ -40,7 +40,7 @@ TEXT: dict[str, Any] = {
 }
 
 
-class ContrastiveBatch:
+class NoisePairs:
     """A small model of both towers, and pairs of noise: their content costs nothing."""
 
     def __init__(self, options: argparse.Namespace, batch: int) -> None:
@@ -48,7 +48,13 @@ class ContrastiveBatch:
         device = torch.device(options.device)
         image = PrimusEncoder(1, 132, 4, 2)
         text = TextEncoder(TEXT, VOCABULARY, WIDTH)
-        model = ColipriModel(image, text, WIDTH, 4, contrastive_kind=options.kind)
+        model = ColipriModel(
+            image,
+            text,
+            WIDTH,
+            4,
+            temperature_start=Contrastive(kind=options.kind).temperature_start(),
+        )
         self.model = model.to(device).eval()  # no dropout: both ways compute the same function
         self.kind, self.device = options.kind, device
         self.images = torch.randn(batch, 1, *options.image, device=device)
@@ -68,7 +74,7 @@ class ContrastiveBatch:
         image, text = embeddings["image"], embeddings["text"]
         positives = torch.eye(len(image), dtype=torch.bool, device=self.device)
         scale, bias = self.model.temperature_scale(), self.model.logit_bias
-        return KINDS[self.kind](Representations(image, text, positives, scale, bias))[0]
+        return KINDS[self.kind](ContrastiveBatch(image, text, scale, bias, positives))[0]
 
     def step(self, cached: bool) -> Callable[[], None]:
         """Forward and backward, part by part, or with the whole batch as the only part."""
@@ -76,7 +82,7 @@ class ContrastiveBatch:
 
         def run() -> None:
             self.model.zero_grad(set_to_none=True)
-            contrastive_backward(parts, self.encode, self.loss, self.device)
+            grad_cache_backward(parts, self.encode, self.loss, self.device)
 
         return run
 
@@ -119,7 +125,7 @@ def main() -> None:
     )
     first: tuple[float, float] | None = None
     for batch in options.batches:
-        pairs = ContrastiveBatch(options, batch)
+        pairs = NoisePairs(options, batch)
         ways = {"cached": True, "whole": False}
         if batch > options.whole_up_to:
             del ways["whole"]

@@ -112,7 +112,7 @@ def measure(patch: int, cases: int, repeats: int) -> None:
             f"sample, {1e3 * batch_size / per_batch:.0f} samples/s"
         )
         batch = next(itertools.islice(make_loader(dataset, names, batch_size, num_workers=0), 1))
-        image, body = batch["image"].float() / 500 + 2, batch["body"]
+        image, body = batch.image.float() / 500 + 2, batch.body
 
         def augment(number: int) -> None:
             generator = torch.Generator().manual_seed(number)

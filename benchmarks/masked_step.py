@@ -26,7 +26,7 @@ from colipri.architectures.masked_decoder import MaskedDecoder
 from colipri.architectures.primus import PRESETS, PrimusEncoder
 from colipri.architectures.rope import grid_positions
 from colipri.architectures.tokens import fill_patches
-from colipri.objectives.masked_image_modelling import MaskedImageModellingObjective
+from colipri.objectives.masked_image_modelling import MaskedImageModelling
 from colipri.objectives.masking import MaskedTokens
 
 AIR = -1.0  # of the prepared scan: -1000 HU
@@ -43,7 +43,7 @@ class MaskedStep:
         device = torch.device(options.device)
         self.encoder = PrimusEncoder(input_channels=1, drop_path_rate=0.2, **preset).to(device)
         self.decoder = MaskedDecoder(dim, voxels, dim, 2, preset["num_heads"]).to(device)
-        self.objective = MaskedImageModellingObjective(mask_ratio=options.mask_ratio)
+        self.objective = MaskedImageModelling(mask_ratio=options.mask_ratio)
         image, body = prepare_scan(options.scan, options.spacing, tuple(options.box))
         self.image = image.expand(options.batch, -1, -1, -1, -1).contiguous().to(device)
         self.body = body.expand(options.batch, -1).contiguous().to(device)
@@ -51,7 +51,9 @@ class MaskedStep:
 
     def masks(self) -> MaskedTokens:
         """The same ones for all forms."""
-        return self.objective.draw(self.encoder, self.image, self.body, list(range(len(self.body))))
+        return self.objective.draw_masks(
+            self.encoder, self.image, self.body, list(range(len(self.body)))
+        )
 
     def predict(self, what: str, masks: MaskedTokens) -> Tensor:
         """(B, M, V)."""

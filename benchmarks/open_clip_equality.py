@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from colipri.objectives.batch import ContrastiveBatch
 from colipri.objectives.contrastive import KINDS
-from colipri.objectives.representations import Representations
 
 Inputs = dict[str, Tensor]
 START = {"infonce": (1 / 0.07, 0.0), "siglip": (10.0, -10.0)}
@@ -48,7 +48,9 @@ def ours(kind: str) -> Callable[[Inputs], Tensor]:
 
     def loss(given: Inputs) -> Tensor:
         pairs = torch.eye(len(given["image"]), dtype=torch.bool)
-        batch = Representations(given["image"], given["text"], pairs, given["scale"], given["bias"])
+        batch = ContrastiveBatch(
+            given["image"], given["text"], given["scale"], given["bias"], pairs
+        )
         return KINDS[kind](batch)[0]
 
     return loss

@@ -10,16 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from colipri.architectures.masked_decoder import MaskedDecoder
 from colipri.architectures.pooling import AttentionPool
 from colipri.architectures.primus import PrimusEncoder
-from colipri.architectures.report_decoder import ReportDecoder
 from colipri.architectures.text_encoder import TextEncoder
-from colipri.architectures.training_heads import add_training_heads
 
 MAXIMUM_SCALE = 100.0  # CLIP's clamp: a temperature below 0.01 makes training unstable
-# kind of contrastive loss -> start of the inverse temperature and of the bias
-_START = {"infonce": (1 / 0.07, 0.0), "siglip": (10.0, -10.0)}
+TEMPERATURE_START = (1 / 0.07, 0.0)  # CLIP's inverse temperature; no bias
+# The two encoders and what joins them. Everything else in a model belongs to an objective, is only
+# needed for pre-training, and is called a head.
+CORE = (
+    "image_encoder",
+    "image_projector",
+    "image_pooler",
+    "text_encoder",
+    "logit_scale",
+    "logit_bias",
+)
 
 
 @dataclass
@@ -45,12 +51,12 @@ class ColipriModel(nn.Module):
         pool_heads: heads of the image pool.
         pool_queries: 0 for the mean query (released model), else learned queries.
         pool_add_max: see :class:`colipri.architectures.pooling.AttentionPool`.
-        contrastive_kind: "infonce" or "siglip": where temperature and bias start.
+        temperature_start: inverse temperature and bias of a fresh model.
 
     Attributes:
-        report_decoder, masked_decoder: heads of the objectives R and M; None without them, and
-            after pre-training (colipri.architectures.training_heads).
         frozen_parts: names of parts that are not trained; they stay in evaluation mode.
+
+    Objectives may add modules of their own under other names (colipri.objectives.registry).
     """
 
     def __init__(
@@ -60,7 +66,7 @@ class ColipriModel(nn.Module):
         embed_dim: int,
         pool_heads: int,
         pool_queries: int = 0,
-        contrastive_kind: str = "infonce",
+        temperature_start: tuple[float, float] = TEMPERATURE_START,
         pool_add_max: bool = False,
     ) -> None:
         super().__init__()
@@ -68,11 +74,9 @@ class ColipriModel(nn.Module):
         self.image_projector = nn.Linear(image_encoder.embed_dim, embed_dim)
         self.image_pooler = AttentionPool(embed_dim, pool_heads, pool_queries, pool_add_max)
         self.text_encoder = text_encoder
-        scale, bias = _START[contrastive_kind]
+        scale, bias = temperature_start
         self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.logit_bias = nn.Parameter(torch.tensor(bias))
-        self.report_decoder: ReportDecoder | None = None
-        self.masked_decoder: MaskedDecoder | None = None
         self.frozen_parts: tuple[str, ...] = ()
 
     @classmethod
@@ -81,18 +85,15 @@ class ColipriModel(nn.Module):
         configuration: dict[str, Any],
         vocabulary_size: int,
         load_pretrained: bool = True,
-        contrastive_kind: str | None = None,
-        objectives: dict[str, Any] | None = None,
+        temperature_start: tuple[float, float] = TEMPERATURE_START,
     ) -> ColipriModel:
-        """Build the model of a plan's configuration.
+        """Build the two encoders of a plan's configuration.
 
         Args:
             configuration: one entry of the plan's ``configurations``.
             vocabulary_size: of the tokenizer in use.
             load_pretrained: read a pretrained text encoder's weights (the only network access).
-            contrastive_kind: instead of the plan's.
-            objectives: settings of what is trained: adds the decoders that R and M need. None for
-                the two encoders alone.
+            temperature_start: inverse temperature and bias of a fresh model.
 
         Raises:
             ColipriError: the plan's text encoder cannot be loaded.
@@ -102,20 +103,15 @@ class ColipriModel(nn.Module):
         text_encoder = TextEncoder(
             configuration["text_encoder"], vocabulary_size, embed_dim, load_pretrained
         )
-        chosen = configuration["training"]["objectives"] if objectives is None else objectives
-        kind = contrastive_kind or chosen.get("contrastive", {}).get("kind", "infonce")
-        model = cls(
+        return cls(
             image_encoder,
             text_encoder,
             embed_dim,
             configuration.get("pool_heads", 12),
             configuration.get("pool_queries", 0),
-            kind,
+            temperature_start,
             configuration.get("pool_add_max", False),
         )
-        if objectives is not None:
-            add_training_heads(model, configuration, vocabulary_size, objectives)
-        return model
 
     def train(self, mode: bool = True) -> ColipriModel:
         """Training or evaluation mode; frozen parts have no dropout in either."""
@@ -152,3 +148,8 @@ class ColipriModel(nn.Module):
     def clamp_temperature(self) -> None:
         """Keep the inverse temperature within [1, 100] after an update."""
         self.logit_scale.clamp_(0.0, math.log(MAXIMUM_SCALE))
+
+
+def is_head(name: str) -> bool:
+    """True for parameters that belong to an objective and not to the two encoders."""
+    return name.partition(".")[0] not in CORE

@@ -1,26 +1,26 @@
-"""One sample: a crop, the body tokens in it, and a caption; random numbers from its own number."""
+"""One sample: a crop, its body tokens, a caption; its random numbers follow from its number."""
 
 from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.sampler import SampleKey
+from colipri.experiment_planning.plans import Configuration
+from colipri.objectives.base import Objective
+from colipri.objectives.batch import Sample
 from colipri.preprocessing.body_grid import centre_start
 from colipri.preprocessing.store import CaseStore
 from colipri.text.prompts.augmentation import CaptionAugmentation, Mirroring
-
-if TYPE_CHECKING:
-    from colipri.dataloading.opposites import OppositePair, OppositeSampler
-    from colipri.experiment_planning.plans import Configuration
-    from colipri.text.structured_report import StructuredReport
+from colipri.text.structured_report import StructuredReport
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,8 @@ class LoadFailure:
 class ColipriDataset:
     """Samples of a store; a map-style data set for torch's DataLoader, indexed by SampleKey.
 
-    A sample is {"image": (C, *patch) int16 or float16 tensor, "body": (N,) bool tensor in token
-    order, "caption": str, "report": StructuredReport or None, "opposites": list of
-    OppositePair, "case", "study", "text_hash"}; image and body are None where the key says that the
-    image is not needed.
+    Items are :class:`colipri.objectives.batch.Sample`; image and body are None where the key says
+    that the image is not needed.
 
     Training draws the place of the crop (where the volume is larger than the patch) or of the
     volume in the patch (where it is smaller, air around it) and the caption. Validation takes the
@@ -50,7 +48,7 @@ class ColipriDataset:
             and "augmentation" (of which the probability of mirroring concerns text as well).
         training: draw, or take the fixed form.
         seed: of the run.
-        opposites: draws opposite sentences for each sample; None where they are not trained.
+        objectives: name -> objective; each may draw something of its own for every sample.
     """
 
     def __init__(
@@ -59,7 +57,7 @@ class ColipriDataset:
         configuration: Configuration,
         training: bool,
         seed: int,
-        opposites: OppositeSampler | None = None,
+        objectives: Mapping[str, Objective] | None = None,
     ) -> None:
         self.store = store
         self.patch_size = tuple(configuration.raw["patch_size"])
@@ -68,9 +66,9 @@ class ColipriDataset:
         flips = configuration.raw.get("augmentation", {}).get("flip_probability", 0.0)
         self.mirroring = Mirroring(flips if training else 0.0, seed)
         self.seed = seed
-        self.opposites = opposites
+        self.objectives = dict(objectives or {})
 
-    def __getitem__(self, key: SampleKey) -> dict[str, Any] | LoadFailure:
+    def __getitem__(self, key: SampleKey) -> Sample | LoadFailure:
         """The sample; a failure comes back as a value, so that a worker process survives it."""
         try:
             return self.load(key)
@@ -80,10 +78,8 @@ class ColipriDataset:
             problem = f"{type(error).__name__}: {error}"
             return LoadFailure(key.case, problem, traceback.format_exc())
 
-    def load(self, key: SampleKey) -> dict[str, Any]:
+    def load(self, key: SampleKey) -> Sample:
         """The sample, or whatever exception its loading raises."""
-        import torch
-
         image, body = self.crop(key) if key.image else (None, None)
         report = self.store.report(key.case)
         mirrored = self.mirroring.draw(report, key.case, key.number)
@@ -91,16 +87,16 @@ class ColipriDataset:
             report = mirrored
             if image is not None and body is not None:  # the last axis points to the right
                 image, body = image[..., ::-1].copy(), body[..., ::-1].copy()
-        return {
-            "image": None if image is None else torch.from_numpy(image),
-            "body": None if body is None else torch.from_numpy(body.reshape(-1)),
-            "caption": self.caption(report, key),
-            "report": report,
-            "opposites": self.opposite_pairs(report, key.number),
-            "case": key.case,
-            "study": self.store.record(key.case)["study"],
-            "text_hash": text_hash(report),
-        }
+        return Sample(
+            case=key.case,
+            study=self.store.record(key.case)["study"],
+            text_hash=text_hash(report),
+            caption=self.caption(report, key),
+            report=report,
+            image=None if image is None else torch.from_numpy(image),
+            body=None if body is None else torch.from_numpy(body.reshape(-1)),
+            drawn={name: self.draw(o, report, key.number) for name, o in self.objectives.items()},
+        )
 
     def crop(self, key: SampleKey) -> tuple[np.ndarray, np.ndarray]:
         """(C, *patch) voxels and (*token grid) body tokens of the sample."""
@@ -126,12 +122,12 @@ class ColipriDataset:
             return self.captions.draw(report, key.case, key.number)
         return self.captions.full(report)
 
-    def opposite_pairs(self, report: StructuredReport | None, number: int) -> list[OppositePair]:
-        """Pairs of opposite sentences, from a generator of their own: captions stay the same."""
-        if self.opposites is None:
-            return []
-        rng = np.random.default_rng(derive_seed(self.seed, "opposites", number))
-        return self.opposites.draw(report, rng)
+    def draw(self, objective: Objective, report: StructuredReport | None, number: int) -> Any:
+        """What an objective draws, from a generator of its own: captions stay the same."""
+        purpose = objective.seed_name or objective.name
+        return objective.draw(
+            report, np.random.default_rng(derive_seed(self.seed, purpose, number))
+        )
 
 
 def text_hash(report: StructuredReport | None) -> str:

@@ -1,12 +1,15 @@
-"""Batches for the trainer: in this process or from workers, and no failure goes unnoticed."""
+"""Batches for the trainer: made in this process or in workers, and no failure goes unnoticed."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import DataLoader
 
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
@@ -14,10 +17,10 @@ from colipri.dataloading.dataset import ColipriDataset, LoadFailure
 from colipri.dataloading.mixing import MixedBatchSampler, MixingSettings, image_only_batch_size
 from colipri.dataloading.sampler import EndlessSampler, SampleKey, StudyAwareBatchSampler
 from colipri.dataloading.sharing import RowsHere, Share, SharedBatchSampler
+from colipri.objectives.base import Objective
+from colipri.objectives.batch import Batch, Sample, TextTools, make_batch
 
 if TYPE_CHECKING:
-    import torch
-
     from colipri.preprocessing.store import CaseStore
 
 logger = logging.getLogger(__name__)
@@ -40,13 +43,14 @@ def default_num_workers() -> int:
 
 
 class BatchLoader:
-    """Iterates over batches (see :func:`collate`) and knows how many were handed out.
+    """Iterates over batches and knows how many were handed out.
 
     Args:
         dataset: what to load.
         batches: lists of SampleKey; an EndlessSampler, or a list (once through).
         num_workers: processes; 0 loads in this process; None lets :func:`default_num_workers` say.
         pin_memory: for fast copies to a CUDA device.
+        collate: joins samples.
 
     Raises (while iterating):
         ColipriError: a case cannot be loaded (it is named), or a worker process died.
@@ -58,14 +62,16 @@ class BatchLoader:
         batches: EndlessSampler | Sequence[Sequence[SampleKey]],
         num_workers: int | None = None,
         pin_memory: bool = False,
+        collate: Collate | None = None,
     ) -> None:
         self.dataset = dataset
         self.batches = batches
         self.num_workers = default_num_workers() if num_workers is None else num_workers
         self.pin_memory = pin_memory
+        self.collate = collate or Collate()
         self.delivered = batches.position if isinstance(batches, EndlessSampler) else 0
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Batch]:
         batches = self._torch_loader()
         iterator = iter(batches)
         while True:
@@ -86,20 +92,7 @@ class BatchLoader:
             self.delivered += 1
             yield batch
 
-    def state_dict(self) -> dict[str, int]:
-        """How many batches were handed out (workers are ahead of that); for endless loaders."""
-        assert isinstance(self.batches, EndlessSampler)
-        return {**self.batches.state_dict(), "position": self.delivered}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue behind the last batch that was handed out; takes effect at the next iter()."""
-        assert isinstance(self.batches, EndlessSampler)
-        self.batches.load_state_dict(state)
-        self.delivered = self.batches.position
-
-    def _torch_loader(self) -> torch.utils.data.DataLoader:
-        from torch.utils.data import DataLoader
-
+    def _torch_loader(self) -> DataLoader:
         if isinstance(self.batches, EndlessSampler):
             self.batches.position = self.delivered  # an earlier iterator may have read ahead
         with_workers: dict[str, Any] = {}
@@ -114,7 +107,7 @@ class BatchLoader:
             self.dataset,  # type: ignore[arg-type]
             batch_sampler=self.batches,  # type: ignore[arg-type]
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=self.collate,
             pin_memory=self.pin_memory,
             **with_workers,
         )
@@ -130,6 +123,7 @@ def make_loader(
     mixing: MixingSettings | None = None,
     rows_here: RowsHere | None = None,
     share: Share | None = None,
+    collate: Collate | None = None,
 ) -> BatchLoader:
     """The loader that fits the data set: training or validation.
 
@@ -144,17 +138,19 @@ def make_loader(
         rows_here: of a training batch that other processes share, the rows whose images are needed
             here; None for all.
         share: of validation batches that several processes take in turn.
+        collate: joins samples; default: without tokens.
     """
     if dataset.training:
         sampler = training_sampler(dataset.store, cases, batch_size, dataset.seed, mixing)
         if rows_here is not None:
             sampler = SharedBatchSampler(sampler, rows_here)
         sampler.advance(position)
-        return BatchLoader(dataset, sampler, num_workers, pin_memory)
+        return BatchLoader(dataset, sampler, num_workers, pin_memory, collate)
     keys = [SampleKey(case, number) for number, case in enumerate(cases)]
     batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
     here = share or Share()
-    return BatchLoader(dataset, batches[here.rank :: here.size], num_workers, pin_memory)
+    shared = batches[here.rank :: here.size]
+    return BatchLoader(dataset, shared, num_workers, pin_memory, collate)
 
 
 def training_sampler(
@@ -199,40 +195,30 @@ def training_sampler(
     )
 
 
-def collate(samples: Sequence[dict[str, Any] | LoadFailure]) -> dict[str, Any] | LoadFailure:
-    """A batch of samples, or the first failure among them.
+@dataclass(frozen=True)
+class Collate:
+    """Joins samples in the process that read them; what objectives prepare is made there as well.
 
-    Returns:
-        image (B, C, *patch) int16 or float16, body (B, N) bool, has_report (B,) bool, and lists:
-        caption, report, opposites, case, study, text_hash. Where some images were not read, image
-        and body have only the others, and image_row says where those of each row stand (-1: not
-        here).
+    Attributes:
+        objectives: name -> objective.
+        text: tokenizer and limits; None for batches without tokens.
     """
-    import torch
 
-    good: list[dict[str, Any]] = []
-    for sample in samples:
-        if isinstance(sample, LoadFailure):
-            return sample
-        good.append(sample)
-    read = [sample for sample in good if sample["image"] is not None]
-    batch: dict[str, Any] = {
-        name: torch.stack([sample[name] for sample in read]) if read else torch.empty(0)
-        for name in ("image", "body")
-    }
-    if len(read) < len(good):
-        places = itertools.count()
-        batch["image_row"] = [-1 if s["image"] is None else next(places) for s in good]
-    for name in ("caption", "report", "opposites", "case", "study", "text_hash"):
-        batch[name] = [sample[name] for sample in good]
-    batch["has_report"] = torch.tensor([sample["report"] is not None for sample in good])
-    return batch
+    objectives: Mapping[str, Objective] = field(default_factory=dict)
+    text: TextTools | None = None
+
+    def __call__(self, samples: Sequence[Sample | LoadFailure]) -> Batch | LoadFailure:
+        """A batch of samples, or the first failure among them."""
+        good: list[Sample] = []
+        for sample in samples:
+            if isinstance(sample, LoadFailure):
+                return sample
+            good.append(sample)
+        return make_batch(good, self.objectives, self.text)
 
 
 def _prepare_worker(_: int) -> None:
     """Ctrl-C is the parent's to handle; the parent ends its workers."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -4,7 +4,7 @@ Two reconstructions of one study share one report; as each other's negatives the
 model to tell kernels apart. A batch therefore holds distinct studies: in every pass over the data
 each study comes up once, with one of its reconstructions drawn at random. Equal reports of
 different patients cannot be kept apart like that (there are hundreds of word-for-word equal normal
-reports), so they stay in the batch and become further positives (colipri.objectives.positives).
+reports), so they stay in the batch and become further positives (colipri.objectives.contrastive).
 
 Batch number n depends on the seed and n only. Resuming is therefore setting the position, and all
 processes of a run draw the same global batches (colipri.dataloading.sharing).
@@ -37,7 +37,7 @@ class EndlessSampler:
 
     Attributes:
         position: number of the next batch.
-        seed, batch_size: what the order depends on; checked when a position is restored.
+        seed, batch_size: what the order depends on.
     """
 
     seed: int
@@ -57,23 +57,6 @@ class EndlessSampler:
     def advance(self, batches: int) -> None:
         """Skip ``batches`` batches (resuming: as many as were trained on)."""
         self.position += batches
-
-    def state_dict(self) -> dict[str, int]:
-        """The position. A loader that reads ahead has its own (colipri.dataloading.loader)."""
-        return {"position": self.position, "seed": self.seed, "batch_size": self.batch_size}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue where ``state`` was taken.
-
-        Raises:
-            ColipriError: the order would be another one.
-        """
-        for name in ("seed", "batch_size"):
-            if state[name] != getattr(self, name):
-                raise ColipriError(
-                    f"the data order was made with {name} {state[name]}, not {getattr(self, name)}"
-                )
-        self.position = state["position"]
 
 
 class StudyAwareBatchSampler(EndlessSampler):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from colipri.experiment_planning.flops import num_grid_tokens
-from colipri.experiment_planning.objective_flops import TOWERS, training_flops
+from colipri.experiment_planning.objective_cost import ENCODERS, training_flops
 
 # Dense bf16 matrix products with fp32 accumulation, TFLOP/s, from the makers' data sheets.
 GPU_TFLOPS = {
@@ -43,7 +43,7 @@ def estimate_compute(configuration: dict[str, Any], body_fraction: float) -> dic
     batch = configuration["batch_size"]
     by_objective = training_flops(configuration, kept)
     if configuration["micro_batch_size"] < batch:  # the decoders have no first pass
-        by_objective[TOWERS] *= CACHED_GRADIENTS_FACTOR
+        by_objective[ENCODERS] *= CACHED_GRADIENTS_FACTOR
     flops = batch * sum(by_objective.values())
     flops *= CHECKPOINTING_FACTOR[configuration["activation_checkpointing"]]
     training = configuration["training"]

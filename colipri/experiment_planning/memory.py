@@ -15,11 +15,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from colipri.experiment_planning.objective_memory import (
-    OBJECTIVE_BYTES,
-    OBJECTIVE_PARAMETERS,
-    planned_objectives,
-)
+from colipri.experiment_planning.objective_cost import objective_bytes, objective_parameters
 from colipri.experiment_planning.stem_memory import pooled_values_per_voxel, stem_values_per_voxel
 
 GIB = 1024**3
@@ -182,10 +178,7 @@ def activation_parts(
         "heads": tokens * (encoder_bytes * dim + shared_bytes * shared),
         "text": text_activation_bytes(text_arch, configuration["max_text_tokens"], precision),
     }
-    for name in planned_objectives(configuration):
-        if name in OBJECTIVE_BYTES:
-            parts[name] = OBJECTIVE_BYTES[name](configuration, precision)
-    return parts
+    return parts | objective_bytes(configuration, precision)
 
 
 def text_parameters(arch_kwargs: dict[str, Any], vocabulary_size: int) -> int:
@@ -224,12 +217,7 @@ def estimate_memory(
 
 
 def _all_parameters(configuration: dict[str, Any]) -> int:
-    objectives = planned_objectives(configuration)
-    return model_parameters(configuration) + sum(
-        OBJECTIVE_PARAMETERS[name](configuration)
-        for name in objectives
-        if name in OBJECTIVE_PARAMETERS
-    )
+    return model_parameters(configuration) + objective_parameters(configuration)
 
 
 def model_parameters(configuration: dict[str, Any]) -> int:

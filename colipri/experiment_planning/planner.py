@@ -24,6 +24,7 @@ from colipri.experiment_planning.text_planning import (
     plan_text_length,
     plan_vocabulary,
 )
+from colipri.objectives.registry import parse_objectives, settings_of
 
 CONFIGURATIONS = ("3d_lowres", "3d_fullres")
 MAXIMUM_BATCH = 256
@@ -266,7 +267,7 @@ class ColipriPlanner:
                 "-tr ColipriTrainer_M"
             )
         return {
-            "objectives": {"contrastive": {"weight": 1.0, "kind": "infonce"}},
+            "objectives": settings_of(parse_objectives("C"), {}),
             "num_epochs": epochs,
             "num_iterations_per_epoch": per_epoch,
             "learning_rate": size.learning_rate,

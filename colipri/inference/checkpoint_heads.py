@@ -1,44 +1,60 @@
-"""The decoders of R and M, where a checkpoint has kept them."""
+"""The heads of objectives, where a checkpoint has kept them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from colipri.architectures.model import ColipriModel
-from colipri.inference.predictor import ColipriPredictor
-from colipri.objectives.registry import with_defaults
+from torch import nn
 
-# objective -> the model's part, whose name its weights begin with
-HEADS = {
-    "report_generation": "report_decoder",
-    "masked_image_modelling": "masked_decoder",
-}
+from colipri.objectives.base import HeadSizes, Objective
+from colipri.objectives.registry import build_objectives
+
+if TYPE_CHECKING:
+    from colipri.inference.predictor import ColipriPredictor
+
+Heads = dict[str, nn.Module]
 
 
-def head_of_checkpoint(
-    predictor: ColipriPredictor, objective: str
-) -> tuple[Any, dict[str, Any]] | None:
-    """The decoder of an objective, ready to use, and the objective's settings in training.
+def trained_objectives(checkpoint: Mapping[str, Any]) -> dict[str, Objective]:
+    """The objectives that a checkpoint was trained with; none where it does not say.
+
+    Raises:
+        ColipriError: one of them is not installed here.
+    """
+    settings = (checkpoint.get("settings") or {}).get("objectives") or {}
+    return build_objectives(settings) if settings else {}
+
+
+def heads_of_checkpoint(
+    predictor: ColipriPredictor, wanted: Callable[[Objective], bool]
+) -> tuple[Objective, Heads] | None:
+    """The first wanted objective of a checkpoint and its heads, ready to use.
+
+    Args:
+        predictor: of the checkpoint.
+        wanted: chooses among the objectives that it was trained with.
 
     Returns:
-        None where the checkpoint holds no such decoder: it was trained without the objective, or
-        the decoders were left out when it was written.
+        None where there is no such objective, or its heads were left out of the checkpoint.
     """
-    content, part = predictor.checkpoint, HEADS[objective]
-    own = {
-        name.removeprefix(f"{part}."): tensor
-        for name, tensor in content["network_weights"].items()
-        if name.startswith(f"{part}.")
-    }
-    if not own:
-        return None
-    settings = with_defaults(content["settings"]["objectives"])[objective]
-    model = ColipriModel.from_plans(
-        predictor.configuration.raw,
-        len(predictor.tokenizer),
-        load_pretrained=False,
-        objectives={objective: settings},
+    weights = predictor.checkpoint["network_weights"]
+    sizes = HeadSizes.of_model(
+        predictor.model, predictor.configuration.raw, len(predictor.tokenizer)
     )
-    head = getattr(model, part)
-    head.load_state_dict(own)
-    return head.to(predictor.device).eval(), settings
+    for objective in trained_objectives(predictor.checkpoint).values():
+        if not wanted(objective):
+            continue
+        heads = objective.heads(sizes)
+        for name, head in heads.items():
+            own = {
+                key.removeprefix(f"{name}."): tensor
+                for key, tensor in weights.items()
+                if key.startswith(f"{name}.")
+            }
+            if not own:
+                return None
+            head.load_state_dict(own)
+            head.to(predictor.device).eval()
+        return objective, heads
+    return None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from colipri.architectures.generation import GenerationSettings, decode_report, generate
 from colipri.common.errors import ColipriError
-from colipri.inference.checkpoint_heads import head_of_checkpoint
-from colipri.inference.predictor import ColipriPredictor, EncodedImage
+from colipri.inference.checkpoint_heads import heads_of_checkpoint
+from colipri.objectives.base import Objective
+
+if TYPE_CHECKING:
+    from colipri.inference.predictor import ColipriPredictor, EncodedImage
 
 
 class ReportWriter:
@@ -30,6 +31,8 @@ class ReportWriter:
 
     def write(self, encoded: EncodedImage) -> str:
         """The report of one encoded volume."""
+        import torch
+
         tokenizer = self.predictor.tokenizer
         tokens = encoded.tokens.to(self.predictor.device).unsqueeze(0)
         bf16 = self.predictor.device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -47,12 +50,15 @@ class ReportWriter:
 
 
 def _build(predictor: ColipriPredictor) -> Any:
-    found = head_of_checkpoint(predictor, "report_generation")
+    found = heads_of_checkpoint(
+        predictor, lambda objective: type(objective).write_reports is not Objective.write_reports
+    )
     if found is None:
         raise ColipriError(
             f"{predictor.source} was trained without report generation "
             f"({predictor.checkpoint.get('trainer_name', 'unknown trainer')}); train with "
             "objective R, for example -tr ColipriTrainer_CRM"
         )
-    decoder, _ = found
+    _, heads = found
+    (decoder,) = heads.values()
     return decoder

@@ -8,54 +8,307 @@ ours, after public descriptions. For image v and a pair (present, absent) of sen
 averaged over all pairs of the batch by their weights. It is what zero-shot classification computes,
 with the learned temperature that zero-shot classification uses, trained without labels: every image
 answers several yes-or-no questions a step, where the contrastive loss asks one.
+
+A pair is (present, absent), such as "There is a nodule." and "There is no nodule.", with which of
+the two the image shows. Of up to K pairs per image about half are this report's own positive
+findings (the image shows the first), and about half are findings that the image does not have:
+
+* positive findings of other patients, from organ systems in which this report has none, neither
+  positive nor uncertain (the method's source of negatives);
+* what the report itself negates ("No pneumothorax."), an addition of ours: within an organ system
+  that has a finding, it is the only way to learn that other findings of this organ are absent.
+
+A fraction of the pairs says no more than a finding's name ("pneumothorax", "no pneumothorax"),
+affirmed or negated by this report (colipri.text.finding_names); that, too, is ours.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from colipri.dataloading.opposites import OppositeSettings
-from colipri.objectives.representations import Representations
+from colipri.common.errors import ColipriError
+from colipri.experiment_planning.flops import BACKWARD, pool_flops, text_flops
+from colipri.objectives.base import Objective, TrainingReports, option
+from colipri.objectives.batch import ContrastiveBatch, Sample, TextTools, Tokens
+from colipri.text.anatomy import OTHER, by_organ
+from colipri.text.finding_names import FindingNames, name_prompts
+from colipri.text.polarity.affirm import affirm
+from colipri.text.polarity.negate import negate
+from colipri.text.reports.sentences import as_sentence
+from colipri.text.structured_report import StructuredReport
+
+SENTENCE_TOKENS = 16  # for the cost estimate; reports' sentences have about a dozen words
 
 
-def opposite_sentence_loss(batch: Representations) -> tuple[Tensor, dict[str, Tensor]]:
-    """Two-class cross entropy over all pairs; zero (with a graph) where the batch has none.
+class OppositePair(NamedTuple):
+    """Two sentences that contradict each other.
 
-    Returns:
-        The scalar loss and ``accuracy``: the share of pairs in which the true sentence is closer.
+    ``shown``: the image shows ``present``. ``weight``: of the pair in the mean, above 0 to 1.
     """
-    opposites = batch.opposites
-    if opposites is None or opposites.image_index.numel() == 0:
+
+    present: str
+    absent: str
+    shown: bool
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class OppositeSentences:
+    """The distinct sentences of a batch (S), in parts, and the Q pairs that refer to them.
+
+    Attributes:
+        parts: tokens of the sentences, ordered by length, in parts that fit in memory.
+        image_index: (Q,) which of the batch's cases with a report a pair is about.
+        present_index, absent_index: (Q,) rows of the sentences' embeddings.
+        shown: (Q,) bool, True where the image shows what the first sentence says.
+        weight: (Q,) float, weight of a pair in the mean.
+    """
+
+    parts: tuple[Tokens, ...]
+    image_index: Tensor
+    present_index: Tensor
+    absent_index: Tensor
+    shown: Tensor
+    weight: Tensor
+
+
+@dataclass
+class OppositeSentence(Objective):
+    """Objective O."""
+
+    letter = "O"
+    name = "opposite_sentence"
+    title = "Opposite sentences"
+    source = "named in arXiv 2510.15042v2; weight and number of pairs as in re-implementations"
+    terms = {"accuracy": "pairs whose true sentence is closer to the image"}  # noqa: RUF012
+    renamed = {"own_denials": "negated_fraction", "named": "bare_name_fraction"}  # noqa: RUF012
+    seed_name = "opposites"
+
+    weight: float = option(0.5, "factor of this loss in the sum", above=0.0)
+    pairs: int = option(8, "K, pairs per image at most; half for either side", low=2)
+    negated_fraction: float = option(
+        0.5, "of the absent findings: taken from what the report negates", low=0.0, high=1.0
+    )
+    bare_name_fraction: float = option(
+        0.5,
+        "of the pairs: bare names of findings, as zero-shot users write them",
+        low=0.0,
+        high=1.0,
+    )
+
+    # ------------------------------------------------------------------ data
+
+    def prepare(self, reports: TrainingReports) -> None:
+        """Collect the positive findings of all training reports.
+
+        Raises:
+            ColipriError: there are none.
+        """
+        self.pool = FindingPool(list(reports), reports.finding_names)
+        if not self.pool.organs:
+            raise ColipriError(
+                "no training report names a positive finding, so there are no opposite sentences; "
+                f"train without objective {self.letter}"
+            )
+
+    def draw(self, report: StructuredReport | None, rng: np.random.Generator) -> list[OppositePair]:
+        """Up to K pairs; fewer where the report says little, none for an image-only case."""
+        if report is None:
+            return []
+        organs = by_organ(report)
+        positive = _distinct(organs, "positive")
+        pairs: list[OppositePair | None] = []
+        bare = round(self.bare_name_fraction * self.pairs) if self.pool.names.names else 0
+        pairs += self._bare_names(report, bare, rng)
+        count = self.pairs - bare
+        chosen = [positive[i] for i in rng.permutation(len(positive))[: count // 2]]
+        pairs += [pair_of_finding(text, shown=True) for text in chosen]
+        pairs += self._absent(organs, count - count // 2, rng)
+        unique = dict.fromkeys(pair for pair in pairs if pair is not None)
+        return list(unique)
+
+    def _bare_names(
+        self, report: StructuredReport, count: int, rng: np.random.Generator
+    ) -> list[OppositePair]:
+        """Names alone: at most half of ``count`` affirmed by the report, and half negated."""
+        return [
+            OppositePair(
+                *name_prompts(names[i]),
+                side == 0,
+                self.pool.names.weights[names[i]][side],
+            )
+            for side, names in enumerate(self.pool.names.of(report))
+            for i in rng.permutation(len(names))[: count // 2]
+        ]
+
+    def _absent(
+        self, organs: dict[str, dict[str, list[str]]], count: int, rng: np.random.Generator
+    ) -> list[OppositePair | None]:
+        elsewhere = [
+            organ
+            for organ in self.pool.organs
+            if not (organs.get(organ, {}).get("positive") or organs.get(organ, {}).get("uncertain"))
+        ]
+        negated = _distinct(organs, "negative")
+        negated = [negated[i] for i in rng.permutation(len(negated))]
+        pairs: list[OppositePair | None] = []
+        for _ in range(count):
+            wants_negated = rng.random() < self.negated_fraction
+            if negated and (wants_negated or not elsewhere):
+                pairs.append(pair_of_negation(negated.pop()))
+            elif elsewhere:
+                pairs.append(pair_of_finding(self.pool.draw(elsewhere, rng), shown=False))
+        return pairs
+
+    def collate(self, samples: Sequence[Sample], text: TextTools) -> OppositeSentences | None:
+        """The distinct sentences of a batch, tokenized once, and the pairs of its images."""
+        paired = [sample for sample in samples if sample.report is not None]
+        return opposite_sentences([sample.drawn.get(self.name, ()) for sample in paired], text)
+
+    def further_texts(self, collated: OppositeSentences | None) -> Sequence[Tokens]:
+        """Tokens of the distinct sentences."""
+        return () if collated is None else collated.parts
+
+    # ------------------------------------------------------------------ loss and cost
+
+    def batch_loss(self, batch: ContrastiveBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Two-class cross entropy over all pairs; zero (with a graph) where the batch has none.
+
+        Returns:
+            The scalar loss and ``accuracy``: the share of pairs whose true sentence is closer.
+        """
+        with torch.autocast(batch.image.device.type, enabled=False):
+            return opposite_sentence_loss(batch)
+
+    def flops(self, configuration: Mapping[str, Any], num_tokens: float) -> float:
+        """An upper limit: sentences that several pairs of a batch share are encoded once."""
+        arch = configuration["text_encoder"].get("arch_kwargs") or {}
+        frozen = "text_encoder" in configuration["training"].get("frozen", ())
+        pool = pool_flops(SENTENCE_TOKENS, arch.get("hidden_size", 768))
+        sentence = (1.0 if frozen else BACKWARD) * (text_flops(arch, SENTENCE_TOKENS) + pool)
+        return 2 * self.pairs * sentence
+
+
+def opposite_sentence_loss(batch: ContrastiveBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    """See :meth:`OppositeSentence.batch_loss`; ``collated`` is an OppositeSentences or None."""
+    pairs = batch.collated
+    if pairs is None or batch.texts is None or pairs.image_index.numel() == 0:
         return batch.image.sum() * 0.0, {}
-    image = batch.image[opposites.image_index]
+    image = batch.image[pairs.image_index]
     logits = batch.logit_scale * torch.stack(
         [
-            (image * opposites.sentences[opposites.present_index]).sum(dim=1),
-            (image * opposites.sentences[opposites.absent_index]).sum(dim=1),
+            (image * batch.texts[pairs.present_index]).sum(dim=1),
+            (image * batch.texts[pairs.absent_index]).sum(dim=1),
         ],
         dim=1,
     )
-    target = (~opposites.shown).long()
+    target = (~pairs.shown).long()
     accuracy = (logits.detach().argmax(dim=1) == target).float().mean()
     losses = F.cross_entropy(logits, target, reduction="none")
-    weight = torch.ones_like(losses) if opposites.weight is None else opposites.weight
-    return (weight * losses).sum() / weight.sum(), {"accuracy": accuracy}
+    return (pairs.weight * losses).sum() / pairs.weight.sum(), {"accuracy": accuracy}
 
 
-class OppositeSentenceObjective:
-    """Objective O as the trainer sees it: ``objective(representations) -> (loss, terms)``.
+def opposite_sentences(
+    pairs_of_images: Sequence[Sequence[OppositePair]], text: TextTools
+) -> OppositeSentences | None:
+    """Collect, deduplicate and tokenize the sentences of a batch; None where no image has a pair.
+
+    Sentences are ordered by length, so that short ones are not padded to the longest of the batch.
 
     Args:
-        pairs, own_denials, named: how sentences are drawn (colipri.dataloading.opposites).
+        pairs_of_images: for every case with a report.
+        text: tokenizer, and how many padded tokens one part may hold.
+    """
+    pairs = [(image, pair) for image, found in enumerate(pairs_of_images) for pair in found]
+    if not pairs:
+        return None
+    distinct = list(
+        dict.fromkeys(said for _, pair in pairs for said in (pair.present, pair.absent))
+    )
+    ids = text.tokenizer(distinct, truncation=True, max_length=text.max_tokens)["input_ids"]
+    lengths = dict(zip(distinct, map(len, ids), strict=True))
+    ordered = sorted(distinct, key=lambda said: lengths[said])  # stable: a function of the batch
+    rows = {said: row for row, said in enumerate(ordered)}
+    return OppositeSentences(
+        tuple(text.encode(part) for part in _parts(ordered, lengths, text.tokens_per_part)),
+        torch.tensor([image for image, _ in pairs]),
+        torch.tensor([rows[pair.present] for _, pair in pairs]),
+        torch.tensor([rows[pair.absent] for _, pair in pairs]),
+        torch.tensor([pair.shown for _, pair in pairs]),
+        torch.tensor([pair.weight for _, pair in pairs]),
+    )
+
+
+def _parts(ordered: list[str], lengths: dict[str, int], tokens_per_part: int) -> list[list[str]]:
+    """Cut texts of ascending length so that count times longest stays within the limit."""
+    parts: list[list[str]] = [[]]
+    for said in ordered:
+        if parts[-1] and (len(parts[-1]) + 1) * lengths[said] > tokens_per_part:
+            parts.append([])
+        parts[-1].append(said)
+    return parts
+
+
+class FindingPool:
+    """Positive findings of all training reports by organ system, as often as they were written.
+
+    Args:
+        reports: of the training cases; the order does not matter.
+        names: of findings in these reports.
     """
 
-    name = "opposite_sentence"
+    def __init__(
+        self, reports: Sequence[StructuredReport], names: FindingNames | None = None
+    ) -> None:
+        counts: dict[str, Counter[str]] = {}
+        self.names = names or FindingNames(reports)
+        for report in reports:
+            for organ, by_polarity in by_organ(report).items():
+                if organ != OTHER:  # a finding without a place cannot be said to be elsewhere
+                    found = counts.setdefault(organ, Counter())
+                    found.update(as_sentence(text) for text in by_polarity["positive"])
+        self.organs: dict[str, tuple[list[str], np.ndarray]] = {}
+        for organ in sorted(counts):
+            sentences = sorted(counts[organ])
+            if sentences:
+                self.organs[organ] = (
+                    sentences,
+                    np.cumsum([counts[organ][sentence] for sentence in sentences]),
+                )
 
-    def __init__(self, pairs: int = 8, own_denials: float = 0.5, named: float = 0.5) -> None:
-        self.settings = OppositeSettings(pairs, own_denials, named)
+    def draw(self, organs: list[str], rng: np.random.Generator) -> str:
+        """A finding of one of ``organs``: every organ alike, its sentences by their frequency."""
+        sentences, cumulated = self.organs[organs[int(rng.integers(len(organs)))]]
+        number = int(rng.integers(int(cumulated[-1])))
+        return sentences[int(np.searchsorted(cumulated, number, side="right"))]
 
-    def __call__(self, batch: Representations) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.autocast(batch.image.device.type, enabled=False):
-            return opposite_sentence_loss(batch)
+
+@lru_cache(maxsize=65536)
+def pair_of_finding(sentence: str, shown: bool) -> OppositePair | None:
+    """A positive sentence and its negation; None where they come out equal."""
+    present = as_sentence(sentence)
+    absent = negate(present)
+    return OppositePair(present, absent, shown) if present != absent else None
+
+
+@lru_cache(maxsize=65536)
+def pair_of_negation(sentence: str) -> OppositePair | None:
+    """A negative sentence and what it negates; None where they come out equal."""
+    absent = as_sentence(sentence)
+    present = affirm(absent)
+    return OppositePair(present, absent, False) if present != absent else None
+
+
+def _distinct(organs: dict[str, dict[str, list[str]]], polarity: str) -> list[str]:
+    """Different sentences of one polarity, in the order of writing."""
+    found = (text for by_polarity in organs.values() for text in by_polarity[polarity])
+    return list(dict.fromkeys(as_sentence(text) for text in found))

@@ -4,19 +4,37 @@
 
 with teacher forcing, padding left out. Optional: label smoothing, and parallel prediction (CapPa,
 Tschannen et al., NeurIPS 2023, arXiv 2306.07915): for a share of the reports all inputs are [MASK]
-and attention is not causal, so that every word must be read off the image and none from the words
+and attention is not causal, so that every word must be read from the image and none from the words
 before it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from colipri.architectures.generation import GenerationSettings, decode_report, generate
 from colipri.architectures.report_decoder import ReportDecoder
-from colipri.objectives.chunked_cross_entropy import chunked_cross_entropy
+from colipri.experiment_planning.flops import BACKWARD, report_decoder_flops
+from colipri.objectives.base import HeadSizes, Objective, option
+from colipri.objectives.batch import PairInput, Sample, TextTools
+from colipri.text.prompts.captions import full_caption
+
+DECODER = "report_decoder"
+# Bytes that the decoder keeps for the backward pass: per image token and channel for each block
+# (keys and values) and once, per image token and channel of the encoder (a bf16 copy), per text
+# token and channel for each block. Counted by tests/experiment_planning/test_memory.py.
+_IMAGE_BLOCK_BYTES = {"bf16": 4.0, "cpu_bf16": 4.0, "fp32": 8.0}
+_IMAGE_ONCE_BYTES = {"bf16": 2.0, "cpu_bf16": 2.0, "fp32": 4.0}
+_ENCODER_COPY_BYTES = {"bf16": 2.0, "cpu_bf16": 2.0, "fp32": 0.0}
+_TEXT_BLOCK_BYTES = {"bf16": 46.4, "cpu_bf16": 46.4, "fp32": 80.4}
 
 
 @dataclass(frozen=True)
@@ -40,41 +58,71 @@ class ReportTokens:
         """From (b, T + 1) token ids with special tokens, and the tokenizer's attention mask."""
         return cls(ids[:, :-1], ids[:, 1:], mask[:, 1:].bool(), mask_token_id)
 
+    def rows(self, index: Sequence[int], device: torch.device) -> ReportTokens:
+        """Some of the reports on a device, without the padding that they do not need."""
+        mask = self.mask[list(index)]
+        length = max(1, int(mask.sum(dim=1).max()))
+        chosen = (tensor[list(index), :length] for tensor in (self.input_ids, self.targets))
+        return ReportTokens(
+            *(tensor.to(device) for tensor in chosen),
+            mask[:, :length].to(device),
+            self.mask_token_id,
+        )
 
-class ReportGenerationObjective:
-    """Objective R, case by case.
 
-    Args:
-        label_smoothing: share of each target spread over the vocabulary.
-        parallel: share of the reports that are predicted in parallel (CapPa: 0.75).
-        decoder_depth: blocks of the decoder.
-        max_tokens: longer reports are cut; None for the plan's ``max_text_tokens``.
-        chunk: tokens whose logits exist at the same time.
-    """
+@dataclass
+class ReportGeneration(Objective):
+    """Objective R. CoCa weighs captions twice as much as contrast (arXiv 2205.01917); 1 here."""
 
+    letter = "R"
     name = "report_generation"
+    title = "Report generation"
+    source = "teacher forcing; parallel prediction after CapPa (arXiv 2306.07915)"
+    head_names = (DECODER,)
 
-    def __init__(
-        self,
-        label_smoothing: float = 0.0,
-        parallel: float = 0.0,
-        decoder_depth: int = 6,
-        max_tokens: int | None = None,
-        chunk: int = 1024,
-    ) -> None:
-        if not 0.0 <= label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing must be within 0 and 1, not {label_smoothing}")
-        if not 0.0 <= parallel <= 1.0:
-            raise ValueError(f"parallel must be within 0 and 1, not {parallel}")
-        if decoder_depth < 1 or chunk < 1 or (max_tokens is not None and max_tokens < 3):
-            raise ValueError("decoder_depth and chunk must be at least 1, max_tokens at least 3")
-        self.label_smoothing = label_smoothing
-        self.parallel = parallel
-        self.decoder_depth = decoder_depth
-        self.max_tokens = max_tokens
-        self.chunk = chunk
+    label_smoothing: float = option(
+        0.0, "share of each target spread over the vocabulary", low=0.0, below=1.0
+    )
+    parallel: float = option(
+        0.0, "share of the reports that are predicted in parallel (CapPa: 0.75)", low=0.0, high=1.0
+    )
+    decoder_depth: int = option(6, "blocks of the decoder", low=1)
+    max_tokens: int | None = option(None, "longer reports are cut; null: max_text_tokens", low=3)
+    chunk: int = option(1024, "tokens whose logits exist at the same time", low=1)
 
-    def __call__(
+    def collate(self, samples: Sequence[Sample], text: TextTools) -> ReportTokens | None:
+        """Tokens of the whole reports, of the cases that have one."""
+        reports = [full_caption(s.report) for s in samples if s.report is not None]
+        if not reports:
+            return None
+        tokens = text.encode(reports, self.max_tokens)
+        mask_id = text.tokenizer.mask_token_id
+        return ReportTokens.from_encoded(tokens["input_ids"], tokens["attention_mask"], mask_id)
+
+    def heads(self, sizes: HeadSizes) -> dict[str, nn.Module]:
+        """The decoder: as wide as the text encoder, whose vocabulary it shares."""
+        decoder = ReportDecoder(
+            sizes.vocabulary_size,
+            self.max_tokens or sizes.max_text_tokens,
+            sizes.image_dim,
+            sizes.text_dim,
+            self.decoder_depth,
+            sizes.text_heads,
+        )
+        return {DECODER: decoder}
+
+    def pair_losses(self, inputs: PairInput) -> Tensor:
+        """(b,) float32: the mean over the tokens of each report."""
+        reports = inputs.collated.rows(inputs.part.pairs, inputs.tokens.device)
+        return self.losses(
+            cast(ReportDecoder, inputs.heads[DECODER]),
+            inputs.tokens,
+            inputs.ids_mask,
+            reports,
+            inputs.part.row_seeds("report"),
+        )
+
+    def losses(
         self,
         decoder: ReportDecoder,
         image: Tensor,
@@ -114,3 +162,83 @@ class ReportGenerationObjective:
         chosen = torch.tensor(draws, device=reports.input_ids.device) < self.parallel
         hidden = torch.full_like(reports.input_ids, reports.mask_token_id)
         return torch.where(chosen[:, None], hidden, reports.input_ids), chosen
+
+    def write_reports(self, inputs: PairInput, tokenizer: Any) -> list[str]:
+        """The likeliest report of each case, token by token."""
+        written = generate(
+            cast(ReportDecoder, inputs.heads[DECODER]),
+            inputs.tokens,
+            inputs.ids_mask,
+            tokenizer.cls_token_id,
+            tokenizer.sep_token_id,
+            GenerationSettings(),
+        )
+        return [decode_report(tokenizer, ids) for ids in written]
+
+    # ------------------------------------------------------------------ cost
+
+    def flops(self, configuration: Mapping[str, Any], num_tokens: float) -> float:
+        """Forward and backward pass of the decoder on one report."""
+        return BACKWARD * report_decoder_flops(
+            self.max_tokens or configuration["max_text_tokens"],
+            num_tokens,
+            _text_width(configuration),
+            self.decoder_depth,
+            configuration["architecture"]["arch_kwargs"]["embed_dim"],
+            configuration["text_encoder"]["vocabulary_size"],
+        )
+
+    def head_flops(
+        self, name: str, head: nn.Module, inputs: Sequence[Any], output: Tensor
+    ) -> float:
+        """As :meth:`flops`, for the lengths that go in and come out."""
+        decoder, image = cast(ReportDecoder, head), inputs[1]
+        vocabulary, dim = decoder.token_embeddings.weight.shape
+        return report_decoder_flops(
+            output.shape[1], image.shape[1], dim, len(decoder.blocks), image.shape[2], vocabulary
+        )
+
+    def activation_bytes(self, configuration: Mapping[str, Any], precision: str) -> float:
+        """Bytes that the decoder keeps per pair; the loss is computed in chunks."""
+        tokens = prod(configuration["patch_size"]) / prod(configuration["token_patch_size"])
+        width, depth = _text_width(configuration), self.decoder_depth
+        image = width * (_IMAGE_BLOCK_BYTES[precision] * depth + _IMAGE_ONCE_BYTES[precision])
+        encoder_width = configuration["architecture"]["arch_kwargs"]["embed_dim"]
+        image += _ENCODER_COPY_BYTES[precision] * encoder_width
+        text = width * _TEXT_BLOCK_BYTES[precision] * depth
+        return tokens * image + (self.max_tokens or configuration["max_text_tokens"]) * text
+
+
+def _text_width(configuration: Mapping[str, Any]) -> int:
+    return int((configuration["text_encoder"].get("arch_kwargs") or {}).get("hidden_size", 768))
+
+
+def chunked_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, label_smoothing: float = 0.0, chunk: int = 1024
+) -> Tensor:
+    """Cross entropy of ``hidden @ weight.T`` for each token, without keeping the logits.
+
+    Logits of a long report take vocabulary x length numbers, more than the decoder itself: 30,522 x
+    512 in float32 are 60 MB a report, kept twice. Here they are computed for some tokens at a time,
+    and again in the backward pass; only the hidden states are kept.
+
+    Args:
+        hidden: (n, d).
+        weight: (V, d), the output layer.
+        targets: (n,) int64.
+        label_smoothing: share of the target spread over the vocabulary.
+        chunk: tokens at a time.
+
+    Returns:
+        (n,) float32.
+    """
+    parts = [
+        checkpoint(_cross_entropy, rows, weight, wanted, label_smoothing, use_reentrant=False)
+        for rows, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    ]
+    return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+
+
+def _cross_entropy(rows: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    logits = F.linear(rows, weight).float()
+    return F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)

@@ -2,110 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from colipri.architectures.generation import GenerationSettings
 from colipri.common.errors import ColipriError
 from colipri.common.page_parts import Card, Gallery, Paragraph, Picture, Section
+from colipri.inference.checkpoint_heads import Heads
 from colipri.inference.heatmap import CT_WINDOW, slice_planes, to_grey
 from colipri.inference.labelled_cases import LabelledCase, cases_of_split, first_split, spread
-from colipri.inference.reconstruction import OBJECTIVE, Reconstruction, Reconstructor
+from colipri.inference.predictor import ColipriPredictor
+from colipri.inference.reconstruction import objectives_with_pictures, page_parts
 from colipri.inference.report_writer import ReportWriter
+from colipri.objectives.base import Objective, PagePart
 from colipri.reporting.pictures import PictureContext
 
-HIDDEN_COLOUR = (128, 128, 128)
-AIR_COLOUR = (16, 24, 56)  # no grey value: not to be taken for a part of the image
-
-PageHook = Callable[[PictureContext], Section | None]
+# Of masks; air has no grey value: not to be taken for a part of the image.
+MASK_COLOURS = {"hidden": (128, 128, 128), "air": (16, 24, 56)}
 
 
-def sections_of_objectives(context: PictureContext, hooks: Iterable[PageHook]) -> list[Section]:
-    """The sections that the hooks make; those that have nothing to show return None."""
-    found = (hook(context) for hook in hooks)
-    return [section for section in found if section is not None]
+def sections_of_objectives(context: PictureContext) -> list[Section]:
+    """What the objectives of the run show of themselves, and the reports that they write."""
+    sections = [
+        picture_section(context, *found) for found in objectives_with_pictures(context.predictor)
+    ]
+    written = written_reports_section(context)
+    return sections if written is None else [*sections, written]
 
 
-def reconstruction_section(
-    context: PictureContext, *, num_cases: int = 4, order: int = 31
-) -> Section | None:
-    """Masked image modelling: what the decoder makes of hidden tokens of validation scans.
-
-    One line where the checkpoint holds no decoder; None for a run without the objective.
+def picture_section(
+    context: PictureContext,
+    objective: Objective,
+    heads: Heads | None,
+    *,
+    num_cases: int = 4,
+    order: int = 31,
+) -> Section:
+    """The volumes that an objective shows of a few validation cases.
 
     Args:
         context: Model and cases.
+        objective: Trained in this run.
+        heads: Its modules; None where the checkpoint holds none, which is then said in one line.
         num_cases: At most.
         order: See Section.
     """
-    predictor = context.predictor
-    trained = (predictor.checkpoint.get("settings") or {}).get("objectives") or {}
-    if OBJECTIVE not in trained:
-        return None
-    reconstructor = Reconstructor.of_predictor(predictor)
-    if reconstructor is None:
+    title = objective.page_title
+    if heads is None:
         reason = (
-            "This checkpoint holds no masked decoder: it was left out when the file was written. "
-            "The checkpoints of the run itself have it."
+            f"This checkpoint holds no {' or '.join(objective.head_names).replace('_', ' ')}: it "
+            "was left out when the file was written. The checkpoints of the run itself have it."
         )
-        return Section("Reconstructions", [Paragraph(reason)], "", order)
+        return Section(title, [Paragraph(reason)], "", order)
     cases, whose = _validation_cases(context)
-    cards = [
-        reconstruction_card(reconstructor.reconstruct(case.volume()), reconstructor)
+    parts = [
+        part
         for case in spread(cases, num_cases)
+        for part in page_parts(context.predictor, objective, heads, case.volume())
     ]
-    objective = reconstructor.objective
-    summary = (
-        f"Masked image modelling on {whose} scans: {100 * objective.mask_ratio:.0f} % of the "
-        f"body's tokens are hidden ({objective.mask} mask)."
-    )
-    if reconstructor.normalised_target:
-        summary += (
-            " The model predicts each token normalised by its own mean and standard deviation; for "
-            "these pictures the prediction is un-normalised with the true token's, so brightness "
-            "and contrast of a token are given, and only its pattern is the model's."
-        )
-    key = Paragraph(
-        "Middle coronal slice. Visible: what the encoder sees; hidden tokens are grey, those of "
-        "air are dark blue and neither seen nor predicted. Reconstruction: hidden tokens as the "
-        "decoder predicts them, visible ones as they are.",
-        quiet=True,
-    )
-    return Section("Reconstructions", [key, Gallery(cards, columns=3)], summary, order)
+    cards = [picture_card(part, context.predictor) for part in parts]
+    columns = max((len(part.volumes) for part in parts), default=1)
+    summary = f"{objective.title} on {whose} scans: {objective.page_text()}"
+    key = Paragraph(f"Middle coronal slice. {objective.page_key()}".strip(), quiet=True)
+    return Section(title, [key, Gallery(cards, columns=columns)], summary, order)
 
 
-def reconstruction_card(found: Reconstruction, reconstructor: Reconstructor) -> Card:
-    """Three middle coronal slices of one case, and its error."""
-    predictor = reconstructor.predictor
-    low, high = _window(reconstructor, found.image[0])
+def picture_card(part: PagePart, predictor: ColipriPredictor) -> Card:
+    """Middle coronal slices of the volumes that an objective shows of one case."""
+    low, high = _window(predictor, part.volumes[0].image)
 
     def plane(volume: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
         middle = [size // 2 for size in volume.shape]
         _, pixels, step = slice_planes(volume, predictor.configuration.raw["spacing"], middle)[1]
         return pixels, step
 
-    hidden, step = plane(found.hidden)
-    air, _ = plane(found.air)
-    image, predicted = (
-        to_grey(plane(volume[0])[0], (low, high))[..., None].repeat(3, axis=2)
-        for volume in (found.image, found.predicted)
-    )
-    seen = image.copy()
-    seen[hidden], seen[air], predicted[air] = HIDDEN_COLOUR, AIR_COLOUR, AIR_COLOUR
-    reference = "each token's own mean" if reconstructor.normalised_target else "the visible mean"
-    note = (
-        f"mean squared error of hidden voxels {found.error:.3g} in normalised intensities "
-        f"({found.control_error:.3g} if they were all {reference})"
-    )
-    if reconstructor.normalised_target:
-        note += "; un-normalised with the true tokens' mean and deviation"
-    names = ("Scan", "Visible", "Reconstruction")
-    pictures = [
-        Picture(pixels, f"{name} of {found.name}, coronal slice", step, name=name)
-        for name, pixels in zip(names, (image, seen, predicted), strict=True)
-    ]
-    return Card(pictures, found.name, note)
+    pictures = []
+    for shown in part.volumes:
+        values, step = plane(shown.image)
+        pixels = to_grey(values, (low, high))[..., None].repeat(3, axis=2)
+        for name, mask in shown.masks.items():
+            pixels[plane(mask)[0]] = MASK_COLOURS.get(name, MASK_COLOURS["hidden"])
+        title = f"{shown.caption} of {part.case}, coronal slice"
+        pictures.append(Picture(pixels, title, step, name=shown.caption))
+    return Card(pictures, part.case, part.note)
 
 
 def _validation_cases(context: PictureContext) -> tuple[Sequence[LabelledCase], str]:
@@ -116,9 +96,8 @@ def _validation_cases(context: PictureContext) -> tuple[Sequence[LabelledCase], 
     return cases_of_split(context.collection, split, predictor), whose
 
 
-def _window(reconstructor: Reconstructor, image: np.ndarray) -> tuple[float, float]:
+def _window(predictor: ColipriPredictor, image: np.ndarray) -> tuple[float, float]:
     """Black and white in normalised intensities: of CT_WINDOW, or percentiles of the image."""
-    predictor = reconstructor.predictor
     if predictor.configuration.raw["storage_dtype"] != "int16":
         low, high = np.percentile(image, [1, 99])
         return float(low), float(high)
@@ -160,7 +139,3 @@ def written_reports_section(
         )
     summary = f"Reports that the model writes of {whose} scans, and the true ones to unfold."
     return Section("Written reports", [Gallery(cards)], summary, order)
-
-
-# The objectives that show something; a page asks each of them.
-PAGE_HOOKS: tuple[PageHook, ...] = (reconstruction_section, written_reports_section)

@@ -12,6 +12,7 @@ from colipri.common.page_parts import Card, Gallery, Paragraph, Picture, Section
 from colipri.common.sizes import show_sizes
 from colipri.evaluation.prompts import DEFAULT_STYLE, PromptPair, make_prompts
 from colipri.evaluation.zero_shot import encode_prompts
+from colipri.inference.checkpoint_heads import trained_objectives
 from colipri.inference.heatmap import (
     CT_WINDOW,
     overlay_planes,
@@ -32,7 +33,6 @@ from colipri.inference.labelled_cases import (
 )
 from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.volume import Volume
-from colipri.objectives.registry import COMPARING
 from colipri.preprocessing.body_grid import centre_start
 
 _SPLIT_CASES = {
@@ -114,9 +114,9 @@ def unseen_scans_section(
         order: See Section.
     """
     predictor = context.predictor
-    objectives = (predictor.checkpoint.get("settings") or {}).get("objectives")
+    objectives = trained_objectives(predictor.checkpoint)
     names = context.collection.finding_names[:num_findings]
-    if not names or (objectives and not any(name in COMPARING for name in objectives)):
+    if not names or (objectives and not any(o.compares for o in objectives.values())):
         return None
     split = first_split(context.collection, ("test", "val", "train"), predictor)
     judged = cases_of_split(context.collection, split, predictor)

@@ -13,7 +13,7 @@ from pathlib import Path
 from colipri.common.errors import ColipriError
 from colipri.common.page_parts import Commands, Section
 from colipri.inference.predictor import ColipriPredictor
-from colipri.reporting.objective_sections import PAGE_HOOKS, sections_of_objectives
+from colipri.reporting.objective_sections import sections_of_objectives
 from colipri.reporting.page import KeyNumber, build_page
 from colipri.reporting.pictures import (
     PictureContext,
@@ -89,7 +89,7 @@ def picture_sections(
     )
     sections = [
         unseen_scans_section(context),
-        *sections_of_objectives(context, PAGE_HOOKS),
+        *sections_of_objectives(context),
         training_scans_section(context, num_cases=num_cases),
     ]
     return [section for section in sections if section is not None]

@@ -21,7 +21,7 @@ CONFIGURATION = "3d_lowres"
 # Minutes of training are spent on what zero-shot asks: does the image show this finding? Every name
 # that a report asserts or denies is a question. The contrastive loss, which asks whose report of
 # the batch is the image's, gets little weight. The text encoder learns from the reports first
-# (colipri.training.text_start) and is then left alone, which halves the time of a step.
+# (colipri.training.text_pretraining) and is then left alone, which halves the time of a step.
 OBJECTIVE_OPTIONS = "C.weight=0.03 O.named=1 O.pairs=16"
 TRAINING_OPTIONS = """--learning_rate 2e-3 --training 'frozen=["text_encoder"]'"""
 TRAINER = "ColipriTrainer_CO"

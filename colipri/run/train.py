@@ -45,35 +45,35 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         _require_gpus(options)
         return train_here(arguments, options.num_gpus)
 
-    from colipri.training.processes import (
+    from colipri.training.distributed.processes import (
         PeerLost,
-        first_to_speak,
+        claim_error_report,
         join_processes,
         leave_processes,
     )
 
     processes, device = join_processes(device)
     try:
-        code = train_or_validate(options, device, processes.writes)
+        code = train_or_validate(options, device, processes.is_main)
         leave_processes()
         return code
     except PeerLost:
         if STARTED_HERE in os.environ:  # the starting process says which one is gone
             return EXIT_PEER_LOST
-        if first_to_speak(if_unknown=True):
+        if claim_error_report(if_unknown=True):
             raise
         return EXIT_PEER_LOST
     except ColipriError:
         # where all find the same fault, the process that keeps the count has said so if it is gone
-        if first_to_speak(if_unknown=False):
+        if claim_error_report(if_unknown=False):
             raise
         return EXIT_PROBLEM
     except KeyboardInterrupt:
-        if processes.writes:
+        if processes.is_main:
             raise
         return EXIT_INTERRUPTED
     except Exception:
-        if first_to_speak(if_unknown=True):
+        if claim_error_report(if_unknown=True):
             raise
         return EXIT_UNEXPECTED
 
@@ -83,7 +83,6 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
     import logging
 
     from colipri.checkpoints.checkpoint_file import load_checkpoint
-    from colipri.common.registry import find_class
     from colipri.experiment_planning.plans import load_plans
     from colipri.imageio.image import DEFAULT_ORIENTATION
     from colipri.paths import find_dataset_name
@@ -96,8 +95,8 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
         refuse_to_overwrite,
         run_folder,
     )
-    from colipri.training.trainer import ColipriTrainer, TrainingStopped
-    from colipri.training.variants import BUILTIN_TRAINERS
+    from colipri.training.trainer import TrainingStopped
+    from colipri.training.variants import find_trainer
 
     logger = logging.getLogger("colipri")
     if options.c and options.restart:
@@ -111,7 +110,7 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
             f"{plans.source} prepares images with axes {plans.orientation} for an encoder trained "
             f"elsewhere (--like); training here needs {DEFAULT_ORIENTATION}"
         )
-    trainer_class = find_class("trainers", options.tr, BUILTIN_TRAINERS, ColipriTrainer)
+    trainer_class = find_trainer(options.tr)
     folder = run_folder(name, options.tr, options.p, options.configuration, fold)
     if not (options.val or options.verify):
         refuse_to_overwrite(folder, options.c, options.restart)
@@ -147,7 +146,7 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
             raise KeyboardInterrupt from None
         return EXIT_STOPPED
     best = folder / (BEST if (folder / BEST).is_file() else FINAL)
-    if set(trainer.objectives) == {"masked_image_modelling"}:  # no text tower to ask
+    if not trainer.data.needs_reports:  # the text encoder was not trained
         logger.info("Next: colipri_transfer_to_nnunet -d NNUNET_DATASET -m %s", best)
         return 0
     logger.info(

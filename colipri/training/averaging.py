@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from colipri.common.errors import ColipriError
-from colipri.training.sharding import local_parameters, whole_state
+from colipri.training.distributed.sharding import local_parameters, whole_state
 
 
 class AveragedWeights:
@@ -83,12 +82,6 @@ class AveragedWeights:
         """Take the average back from a checkpoint's :meth:`state_dict`."""
         for name, average in self.average.items():
             average.copy_(weights[name])
-
-
-def averaged_weights(model: nn.Module, settings: Mapping[str, Any]) -> AveragedWeights | None:
-    """The average that the training settings ask for (``ema_decay``), or None."""
-    decay = settings.get("ema_decay")
-    return None if decay is None else AveragedWeights(model, float(decay))
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.dataset import ColipriDataset, paired_cases
-from colipri.dataloading.finding_names import FindingNames
-from colipri.dataloading.loader import make_loader
+from colipri.dataloading.loader import Collate, make_loader
 from colipri.dataloading.mixing import MixingSettings
-from colipri.dataloading.opposites import FindingPool, OppositeSampler, OppositeSettings
 from colipri.dataloading.sampler import SampleKey
 from colipri.dataloading.sharing import Share, rows_to_load
 from colipri.dataloading.splits import load_split
 from colipri.experiment_planning.plans import Configuration, Plans
-from colipri.objectives.registry import NEED_REPORTS
+from colipri.objectives.base import Objective
+from colipri.objectives.batch import Batch, TextTools
 from colipri.preprocessing.manifest import check_preprocessed
+from colipri.preprocessing.store import CaseStore
+from colipri.text.finding_names import FindingNames
+from colipri.text.structured_report import StructuredReport
+from colipri.text.tokenizer import load_pretrained_tokenizer, train_wordpiece
 from colipri.training.options import RunOptions
 
-if TYPE_CHECKING:
-    from colipri.text.structured_report import StructuredReport
-
 _NO_REPORTS = "abcdefghijklmnopqrstuvwxyz " * 2
+
+
+class ReportsOfCases:
+    """The reports of the training cases; read when asked for, because there may be many.
+
+    Args:
+        store: preprocessed cases.
+        cases: to train on.
+    """
+
+    def __init__(self, store: CaseStore, cases: list[str]) -> None:
+        self.store = store
+        self.cases = cases
+
+    def __iter__(self) -> Iterator[StructuredReport]:
+        for case in self.cases:
+            report = self.store.report(case)
+            if report is not None:
+                yield report
+
+    @cached_property
+    def finding_names(self) -> FindingNames:
+        """Names that these reports affirm and negate; searched once."""
+        return FindingNames(list(self))
 
 
 class TrainingData:
@@ -37,7 +60,8 @@ class TrainingData:
         plans, configuration: what was preprocessed.
         fold: 0 to 4 or "all".
         options: seed and number of workers.
-        settings: the run's training numbers; batch_size, objectives and mixing count here.
+        settings: the run's training numbers; batch_size, micro_batch_size and mixing count here.
+        objectives: name -> objective; they decide which cases are used, and learn from the reports.
         pin_memory: for fast copies to a CUDA device.
         share: of this process, if several share the batches.
 
@@ -52,6 +76,7 @@ class TrainingData:
         fold: int | str,
         options: RunOptions,
         settings: dict[str, Any],
+        objectives: Mapping[str, Objective],
         pin_memory: bool = False,
         share: Share | None = None,
     ) -> None:
@@ -59,14 +84,14 @@ class TrainingData:
         self.configuration = configuration
         self.options = options
         self.settings = settings
+        self.objectives = objectives
         self.batch_size = settings["batch_size"]
         self.pin_memory = pin_memory
         self.share = share or Share()
         self.store = check_preprocessed(plans.dataset_name, plans, configuration.name)
         train, val = load_split(self.store, fold)
-        objectives = settings["objectives"]
-        self.needs_reports = any(name in NEED_REPORTS for name in objectives)
-        self.uses_images_alone = "masked_image_modelling" in objectives
+        self.needs_reports = any(objective.needs_reports for objective in objectives.values())
+        self.uses_images_alone = any(objective.reads_images for objective in objectives.values())
         self.train_cases, self.val_cases = train, val
         if self.needs_reports:
             paired = paired_cases(self.store, train, include_image_only=False)
@@ -76,48 +101,33 @@ class TrainingData:
         self.mixing = (
             MixingSettings.from_dict(settings.get("mixing", {})) if self.needs_reports else None
         )
-        self._batches: Iterator[dict[str, Any]] | None = None
+        self.reports = ReportsOfCases(self.store, self.train_cases)
+        for objective in objectives.values():
+            objective.prepare(self.reports)
+        self._batches: Iterator[Batch] | None = None
         folder = self.store.folder.parent
         self.dataset_json = self._optional_json(folder / "dataset.json") or {}
         self.fingerprint = self._optional_json(folder / "dataset_fingerprint.json")
 
-    def build_tokenizer(self) -> Any:
+    @cached_property
+    def tokenizer(self) -> Any:
         """The plan's tokenizer: learned on this fold's training reports, or a pretrained one.
 
         Only training reports count: a vocabulary learned on validation reports would know words
         that the model is supposed to meet for the first time.
         """
-        from colipri.text.tokenizer import load_pretrained_tokenizer, train_wordpiece
-
         settings = self.configuration.raw["text_encoder"]
         if settings["source"] == "pretrained":
             return load_pretrained_tokenizer(settings["name_or_path"])
-        texts = [report.text for report in self.training_reports()]
+        texts = [report.text for report in self.reports]
         # images alone: the text encoder is not trained, and any vocabulary keeps its place
         return train_wordpiece(texts or [_NO_REPORTS], settings["vocabulary_size"])
 
-    def training_reports(self) -> Iterator[StructuredReport]:
-        """The reports of the training cases."""
-        for case in self.train_cases:
-            report = self.store.report(case)
-            if report is not None:
-                yield report
-
-    @cached_property
-    def opposites(self) -> OppositeSampler | None:
-        """Draws opposite sentences, if they are trained (colipri.dataloading.opposites)."""
-        if "opposite_sentence" not in self.settings["objectives"]:
-            return None
-        chosen = self.settings["objectives"]["opposite_sentence"]
-        known = {entry.name for entry in fields(OppositeSettings)}
-        numbers = {key: value for key, value in chosen.items() if key in known}
-        pool = FindingPool(self.training_reports(), self.finding_names)
-        return OppositeSampler(pool, OppositeSettings(**numbers))
-
-    @cached_property
-    def finding_names(self) -> FindingNames:
-        """Names that training reports assert and deny; searched once, as reports may be many."""
-        return FindingNames(list(self.training_reports()))
+    def collate(self) -> Collate:
+        """How samples become batches, in the worker processes."""
+        longest = self.configuration.max_text_tokens
+        text = TextTools(self.tokenizer, longest, longest * self.settings["micro_batch_size"])
+        return Collate(self.objectives, text)
 
     def start_training(self, position: int) -> None:
         """Begin or continue the order of batches at ``position`` steps since the beginning."""
@@ -126,7 +136,7 @@ class TrainingData:
             self.configuration,
             True,
             derive_seed(self.options.seed, "data"),
-            self.opposites,
+            self.objectives,
         )
         self._batches = iter(
             make_loader(
@@ -138,6 +148,7 @@ class TrainingData:
                 self.pin_memory,
                 mixing=self.mixing,
                 rows_here=self.rows_here if self.share.size > 1 else None,
+                collate=self.collate(),
             )
         )
 
@@ -151,21 +162,24 @@ class TrainingData:
             self.uses_images_alone,
         )
 
-    def next_batch(self) -> dict[str, Any]:
+    def next_batch(self) -> Batch:
         """The next training batch; call :meth:`start_training` first."""
         if self._batches is None:
             raise RuntimeError("start_training was not called")
         return next(self._batches)
 
-    def validation_batches(self) -> Iterator[dict[str, Any]]:
+    def validation_batches(self) -> Iterator[Batch]:
         """Every validation case once, centred and with its full text.
 
         Several processes take the batches in turn; with sharded weights all take all of them.
         """
-        dataset = ColipriDataset(self.store, self.configuration, False, 0, self.opposites)
+        dataset = ColipriDataset(self.store, self.configuration, False, 0, self.objectives)
         size = min(self.batch_size, max(2, len(self.val_cases)))
         share = Share() if self.share.fill else self.share
-        return iter(make_loader(dataset, self.val_cases, size, num_workers=0, share=share))
+        loader = make_loader(
+            dataset, self.val_cases, size, num_workers=0, share=share, collate=self.collate()
+        )
+        return iter(loader)
 
     def findings_of(self, case: str) -> dict[str, int | None]:
         """Labels of a case: 1, 0 or None (unknown)."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from colipri.common.errors import ColipriError
-from colipri.objectives.registry import LETTERS, settings_of_letters
+from colipri.objectives.registry import (
+    complete_settings,
+    find_objective,
+    parse_objectives,
+    settings_of,
+)
 
 # Entries of a plan's ``training`` that --training may name, with what they do.
 TRAINING_ENTRIES = {
@@ -113,7 +119,9 @@ class RunOptions:
         settings["mixing"] = {**settings.get("mixing", {}), **self.mixing}
         return settings
 
-    def objective_settings(self, chosen: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def objective_settings(
+        self, chosen: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, dict[str, Any]]:
         """The trainer's objectives with what the command line says of them.
 
         Args:
@@ -123,22 +131,21 @@ class RunOptions:
             ColipriError: a letter that no objective has, or an option for one that is not trained.
         """
         if self.objectives is not None:
-            chosen = settings_of_letters(self.objectives, chosen)
+            chosen = settings_of(parse_objectives(self.objectives), chosen)
         chosen = {name: dict(options) for name, options in chosen.items()}
-        if self.contrastive_kind is not None and "contrastive" in chosen:
-            chosen["contrastive"]["kind"] = self.contrastive_kind
-        for key, value in self.objective_options.items():
-            letter, _, option = key.partition(".")
-            name = LETTERS.get(letter, letter)
-            if name not in chosen or not option:
+        keys = {name: name for name in chosen} | {find_objective(n).letter: n for n in chosen}
+        given = dict(self.objective_options)
+        if self.contrastive_kind is not None and "C" in keys:
+            given["C.kind"] = self.contrastive_kind
+        for path, value in given.items():
+            key, _, option = path.partition(".")
+            if key not in keys or not option:
                 raise ColipriError(
-                    f"--set {key}: say LETTER.option of an objective that is trained; here: "
-                    + ", ".join(
-                        f"{key} ({name})" for key, name in LETTERS.items() if name in chosen
-                    )
+                    f"--set {path}: say LETTER.option of an objective that is trained; here: "
+                    + ", ".join(f"{find_objective(n).letter} ({n})" for n in chosen)
                 )
-            chosen[name][option] = value
-        return chosen
+            chosen[keys[key]][option] = value
+        return complete_settings(chosen)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for debug.json and checkpoints."""

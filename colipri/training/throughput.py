@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +14,11 @@ from colipri.architectures.model import ColipriModel
 from colipri.experiment_planning.flops import (
     BACKWARD,
     image_flops,
-    masked_decoder_flops,
     pool_flops,
-    report_decoder_flops,
     text_flops,
 )
+from colipri.objectives.base import Objective
+from colipri.objectives.registry import heads_of
 
 
 class ModelFlops:
@@ -31,24 +31,25 @@ class ModelFlops:
     Args:
         model: its parts are watched from now on.
         configuration: of the plan.
+        objectives: whose heads the model has.
     """
 
-    def __init__(self, model: ColipriModel, configuration: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        model: ColipriModel,
+        configuration: dict[str, Any],
+        objectives: Mapping[str, Objective] | None = None,
+    ) -> None:
         self._model, self._arch = model, configuration["architecture"]["arch_kwargs"]
         self._patch_size = configuration["patch_size"]
         self._counting = False
         self._total, self._steps = 0.0, 0
-        rules = {
-            "image_encoder": self._image,
-            "image_pooler": self._pool,
-            "text_encoder": self._text,
-            "report_decoder": self._report,
-            "masked_decoder": self._masked,
-        }
-        for name, rule in rules.items():
-            part = getattr(model, name)
-            if part is not None:
-                part.register_forward_hook(self._watch(rule))
+        self._watch(model.image_encoder, self._image)
+        self._watch(model.image_pooler, self._pool)
+        self._watch(model.text_encoder, self._text)
+        for objective in (objectives or {}).values():
+            for name, head in heads_of(model, objective).items():
+                self._watch(head, self._head(objective, name, head))
 
     @contextmanager
     def counting(self) -> Iterator[None]:
@@ -64,13 +65,13 @@ class ModelFlops:
         """Mean over the steps counted so far; None before the first."""
         return self._total / self._steps if self._steps else None
 
-    def _watch(self, rule: Any) -> Any:
+    def _watch(self, part: nn.Module, rule: Any) -> None:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
             if self._counting and torch.is_grad_enabled():
                 trained = any(p.requires_grad for p in module.parameters())
                 self._total += len(output) * rule(inputs, output, trained)
 
-        return hook
+        part.register_forward_hook(hook)
 
     def _image(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
         return image_flops(self._arch, self._patch_size, output.shape[1], trained)
@@ -84,27 +85,12 @@ class ModelFlops:
         forward = text_flops(bert.to_dict(), length) + pool_flops(length, bert.hidden_size)
         return _times(trained) * forward
 
-    def _report(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
-        decoder = self._model.report_decoder
-        assert decoder is not None
-        vocabulary, dim = decoder.token_embeddings.weight.shape
-        image = inputs[1]
-        return _times(trained) * report_decoder_flops(
-            output.shape[1], image.shape[1], dim, len(decoder.blocks), image.shape[2], vocabulary
-        )
+    @staticmethod
+    def _head(objective: Objective, name: str, head: nn.Module) -> Any:
+        def rule(inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
+            return _times(trained) * objective.head_flops(name, head, inputs, output)
 
-    def _masked(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
-        decoder = self._model.masked_decoder
-        assert decoder is not None
-        tokens = inputs[0]
-        return _times(trained) * masked_decoder_flops(
-            tokens.shape[1],
-            output.shape[1],
-            tokens.shape[2],
-            output.shape[2],
-            decoder.embed.out_features,
-            len(decoder.eva.blocks),
-        )
+        return rule
 
 
 def _times(trained: bool) -> int:

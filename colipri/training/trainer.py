@@ -12,36 +12,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from colipri.architectures.model import ColipriModel
+from colipri.checkpoints.adaptation_plan import checkpoint_entry
 from colipri.checkpoints.checkpoint_file import package_versions, save_checkpoint
-from colipri.checkpoints.warm_start import WarmStart, start_of_run, warm_start
 from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
-from colipri.dataloading.sharing import Share, shared_part_size
-from colipri.experiment_planning.objective_flops import training_flops
-from colipri.experiment_planning.plans import Plans
-from colipri.objectives.registry import build_objectives, with_defaults
-from colipri.training.averaging import averaged_weights
-from colipri.training.compilation import compile_blocks
-from colipri.training.data import TrainingData
-from colipri.training.fresh_model import start_fresh_model
-from colipri.training.objective_step import ObjectiveStep
-from colipri.training.optimizer import build_optimizer, freeze_parts, set_learning_rate
-from colipri.training.options import RunOptions
-from colipri.training.plots import plot_progress
-from colipri.training.processes import PeerLost, Processes, lost_peers
-from colipri.training.report_samples import write_report_samples
+from colipri.experiment_planning.objective_cost import training_flops
+from colipri.imageio.image import DEFAULT_ORIENTATION
+from colipri.objectives.batch import Batch
+from colipri.text.tokenizer import tokenizer_to_string
+from colipri.training.distributed.processes import PeerLost, lost_peers
+from colipri.training.distributed.sharding import clip_gradients, replicated, shard_model
+from colipri.training.initialization import TOWERS, center_on_batch
+from colipri.training.logging import RunLog, epoch_line, plot_progress
+from colipri.training.optim import set_learning_rate
 from colipri.training.run_folder import BEST, FINAL, LATEST, write_run_description
-from colipri.training.run_log import RunLog, epoch_line
-from colipri.training.schedule import learning_rate
-from colipri.training.sharding import clip_gradients, replicated, shard_model
+from colipri.training.run_state import read_state, state_of_model
+from colipri.training.setup import TrainerSetup
 from colipri.training.signals import StopRequest
-from colipri.training.step import BatchEncoder
-from colipri.training.throughput import ModelFlops, measured_peak_flops
-from colipri.training.trained_parts import freeze_unreached
-from colipri.training.trainer_state import restore_trainer, trainer_state
-from colipri.training.validation import ValidationResult, validate
+from colipri.training.text_pretraining import pretrain_on_reports
+from colipri.training.validation import ValidationResult, validate, write_report_samples
+from colipri.transfer.verify_transfer import verify_transfer
 
 logger = logging.getLogger(__name__)
 
@@ -49,124 +40,20 @@ REPORT_SAMPLES_EVERY = 10  # epochs; often enough to see templates appear, seldo
 
 
 class TrainingStopped(Exception):
-    """A signal asked for the end; the checkpoint is written, ``--c`` goes on from it."""
+    """A signal asked for the end; the checkpoint is written, ``--c`` continues from it."""
 
 
-class ColipriTrainer:
+class ColipriTrainer(TrainerSetup):
     """Trains a :class:`ColipriModel` on one fold of a preprocessed data set.
 
-    Subclasses override single methods (objectives, optimiser, model, validation) and are found by
-    name with ``-tr``, also outside the package (colipri.common.registry).
+    Subclasses override single methods and are found by name with ``-tr``, also outside the package
+    (colipri.common.registry). The hooks: :meth:`objective_settings`, :meth:`build_data`,
+    :meth:`build_model`, :meth:`build_optimizer`, :meth:`learning_rate`,
+    :meth:`build_batch_encoder`, :meth:`build_step`, :meth:`initialize_fresh_model`,
+    :meth:`train_step`, :meth:`run_validation`.
 
-    Args:
-        plans: what to train, as planned or edited by hand.
-        configuration_name: one of the plan's configurations.
-        fold: 0 to 4, or "all".
-        folder: the run's folder; it exists.
-        device: cuda, cpu or mps.
-        options: what the command line overrides.
+    Arguments: see :class:`colipri.training.setup.TrainerSetup`.
     """
-
-    def __init__(
-        self,
-        plans: Plans,
-        configuration_name: str,
-        fold: int | str,
-        folder: Path,
-        device: torch.device,
-        options: RunOptions | None = None,
-    ) -> None:
-        self.plans = plans
-        self.configuration_name = configuration_name
-        self.configuration = plans.configuration(configuration_name)
-        self.fold = fold
-        self.folder = folder
-        self.device = device
-        self.options = options or RunOptions()
-        self.settings = self.options.training_settings(self.configuration.raw)
-        self.epoch = 0
-        self.iteration_in_epoch = 0
-        self.epoch_sums: dict[str, float] = {}
-        self.seconds_in_epoch = 0.0
-        self.history: list[dict[str, Any]] = []
-        self.best_score: float | None = None
-        self.started_from: WarmStart | None = None
-        self.processes = Processes.present()
-        self.settings["micro_batch_size"] = shared_part_size(
-            self.settings["batch_size"], self.settings["micro_batch_size"], self.processes.size
-        )
-        self.spread = False  # over the processes; see spread_model
-
-    # ---------------------------------------------------------------- set-up
-
-    def initialize(self) -> None:
-        """Build data, model and optimiser; a second call does nothing."""
-        if hasattr(self, "model"):
-            return
-        torch.manual_seed(derive_seed(self.options.seed, "initialisation"))
-        self.settings["objectives"] = self.options.objective_settings(self.objective_settings())
-        self.objectives = build_objectives(self.settings["objectives"])
-        fill = self.options.parallel == "fsdp" and self.processes.size > 1
-        share = Share(self.processes.rank, self.processes.size, fill)
-        self.data = TrainingData(
-            self.plans, self.configuration, self.fold, self.options, self.settings, share=share
-        )
-        self.tokenizer = self.data.build_tokenizer()
-        self.model = self.build_model().to(self.device)
-        freeze_unreached(self.model, self.settings["objectives"])
-        freeze_parts(self.model, self.settings.get("frozen", ()))
-        self.model.train()
-        self.optimizer = build_optimizer(self.model, self.settings)
-        self.average = averaged_weights(self.model, self.settings)
-        compile_blocks(self.model, self.settings.get("compile", False), self.use_bf16())
-        self.encoder = BatchEncoder(
-            self.model,
-            self.plans,
-            self.configuration,
-            self.tokenizer,
-            self.device,
-            self.use_bf16(),
-            self.settings.get("keep_ratio", 1.0),
-        )
-        self.step = ObjectiveStep(
-            self.encoder,
-            self.objectives,
-            self.settings["micro_batch_size"],
-            self.processes,
-            share,
-        )
-        self.model_flops = ModelFlops(self.model, self.configuration.raw)
-        self.peak_flops = measured_peak_flops(
-            self.device, torch.bfloat16 if self.use_bf16() else torch.float32
-        )
-
-    def load_pretrained_weights(self, path: Path) -> None:
-        """Start from the weights of another run or project, and log what became of them."""
-        self.initialize()
-        run = start_of_run(self.plans, self.configuration, self.tokenizer)
-        self.started_from = warm_start(self.model, path, **run)
-        for line in self.started_from.lines():
-            logger.info("%s", line)
-        if self.average is not None:
-            self.average.restart(self.model)
-
-    def objective_settings(self) -> dict[str, Any]:
-        """Objectives and weights; trainers of the family override this, the plan is the default."""
-        return with_defaults(self.settings["objectives"])
-
-    def build_model(self) -> ColipriModel:
-        """The model of the plan, with the vocabulary of the tokenizer and the objectives' heads."""
-        return ColipriModel.from_plans(
-            self.configuration.raw,
-            len(self.tokenizer),
-            objectives=self.settings["objectives"],
-        )
-
-    def use_bf16(self) -> bool:
-        """bf16 autocast: by default where the accelerator computes in it natively."""
-        if self.options.precision != "auto":
-            return self.options.precision == "bf16"
-        return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     # ---------------------------------------------------------------- training
 
@@ -181,10 +68,10 @@ class ColipriTrainer:
         self.on_train_start()
         try:
             with StopRequest() as stop, lost_peers(self.processes):
-                while self.epoch < self.settings["num_epochs"]:
+                while self.progress.epoch < self.settings["num_epochs"]:
                     self.run_epoch(stop)
                 self.save(FINAL)
-            if self.processes.writes:
+            if self.processes.is_main:
                 (self.folder / LATEST).unlink(missing_ok=True)
             logger.info("Training is finished: %s", self.folder / FINAL)
         except PeerLost:
@@ -210,7 +97,7 @@ class ColipriTrainer:
             "started_from": self.started_from.lines() if self.started_from else None,
             "package_versions": package_versions(),
         }
-        if not self.processes.writes:
+        if not self.processes.is_main:
             return
         write_run_description(
             self.folder, self.plans.raw, self.data.dataset_json, self.data.fingerprint, debug
@@ -218,13 +105,11 @@ class ColipriTrainer:
 
     def verify_transfer(self) -> None:
         """Load the present encoder into the network that nnU-Net would build from this plan."""
-        from colipri.transfer.verify_transfer import verify_transfer
-
         verify_transfer(self.model.state_dict(), self.plans.raw, self.configuration_name)
 
     def on_train_start(self) -> None:
         """Open the log and say what is about to happen."""
-        self.log = RunLog(self.folder, self.history, self.processes.writes)
+        self.log = RunLog(self.folder, self.progress.history, self.processes.is_main)
         self.data.start_training(self.global_iteration())
         total = sum(p.numel() for p in self.model.parameters())
         logger.info(
@@ -236,60 +121,28 @@ class ColipriTrainer:
             self.data.describe(),
             total / 1e6,
             "bf16" if self.use_bf16() else "fp32",
-            self.epoch,
+            self.progress.epoch,
             self.settings["num_epochs"] - 1,
             self.settings["num_iterations_per_epoch"],
             self.settings["batch_size"],
             self.settings["micro_batch_size"],
-            ", ".join(f"{name} x {weight:g}" for name, (weight, _) in self.objectives.items()),
+            ", ".join(f"{name} x {o.weight:g}" for name, o in self.objectives.items()),
         )
 
     def run_epoch(self, stop: StopRequest) -> None:
         """One epoch from where it stands (0, or where a signal interrupted it), then validation."""
-        started = time.perf_counter() - self.seconds_in_epoch
-        while self.iteration_in_epoch < self.settings["num_iterations_per_epoch"]:
-            terms = self.train_step(self.data.next_batch())
-            for name, value in terms.items():
-                self.epoch_sums[name] = self.epoch_sums.get(name, 0.0) + value
-            self.iteration_in_epoch += 1
-            self.seconds_in_epoch = time.perf_counter() - started
-            number = self.processes.highest(stop.requested or 0)
+        progress = self.progress
+        started = time.perf_counter() - progress.seconds_in_epoch
+        while progress.iteration_in_epoch < self.settings["num_iterations_per_epoch"]:
+            progress.add_step(self.train_step(self.data.next_batch()))
+            progress.seconds_in_epoch = time.perf_counter() - started
+            number = self.processes.all_reduce_max(stop.requested or 0)
             if number:
                 self.save(LATEST)
                 raise TrainingStopped(Signals(number).name)
         self.on_epoch_end(self.validation_of_epoch())
 
-    def validation_of_epoch(self) -> ValidationResult | None:
-        """Validation, unless ``validate_every`` says that this epoch has none."""
-        last = self.epoch + 1 == self.settings["num_epochs"]
-        if not self.data.val_cases or not (
-            last or (self.epoch + 1) % self.options.validate_every == 0
-        ):
-            return None
-        every = self.settings.get("report_samples_every", REPORT_SAMPLES_EVERY)
-        takes_part = self.processes.writes or self.step.share.fill  # shards: all compute it
-        due = takes_part and (last or (self.epoch + 1) % every == 0)
-        if "report_generation" in self.objectives and due:
-            batch = next(self.data.validation_batches())
-            with self.average.applied(self.model) if self.average else nullcontext():
-                target = write_report_samples(
-                    self.encoder, batch, self.folder, self.epoch, self.processes.writes
-                )
-            logger.info("  reports that the model writes by now: %s", target)
-        return self.run_validation()
-
-    def run_validation(self) -> ValidationResult:
-        """Losses, zero-shot and retrieval on the validation cases, with the averaged weights."""
-        with self.average.applied(self.model) if self.average else nullcontext():
-            return validate(
-                self.step,
-                self.data.validation_batches(),
-                self.data.findings_of,
-                self.plans.raw["findings"],
-                self.settings.get("prompt_style", "short"),
-            )
-
-    def train_step(self, batch: dict[str, Any]) -> dict[str, float]:
+    def train_step(self, batch: Batch) -> dict[str, float]:
         """Forward, backward and update on one contrastive batch.
 
         Returns:
@@ -300,18 +153,12 @@ class ColipriTrainer:
                 weights are those before the step.
         """
         iteration = self.global_iteration()
-        if iteration == 0 and self.step.compares and self.started_from is None:
-            self.start_fresh_model(batch)
-        self.spread_model()
+        if iteration == 0 and self.step.comparing and self.started_from is None:
+            self.initialize_fresh_model(batch)
+        self.synchronize_model()
         step_seed = derive_seed(self.options.seed, "step", iteration)
         torch.manual_seed(step_seed)  # drop path, dropout: a function of the iteration alone
-        rate = learning_rate(
-            iteration,
-            self.settings["learning_rate"],
-            self.settings["warmup_iterations"],
-            self.settings["num_epochs"] * self.settings["num_iterations_per_epoch"],
-        )
-        set_learning_rate(self.optimizer, rate)
+        set_learning_rate(self.optimizer, self.learning_rate(iteration))
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = {}
         loss = self.backward(batch, step_seed, terms)
@@ -325,73 +172,122 @@ class ColipriTrainer:
         values = {"loss": float(loss), "gradient_norm": float(norm)}
         return values | {name: float(value) for name, value in terms.items()}
 
-    def start_fresh_model(self, batch: dict[str, Any]) -> None:
-        """Before the first step, unless the weights come from elsewhere (fresh_model)."""
-        start_fresh_model(self, batch)
-
-    def spread_model(self) -> None:
-        """Before the first step here: the same weights in all processes, or a shard in each."""
-        if self.processes.size == 1 or self.spread:
-            return
-        self.spread = True
-        self.processes.agree_on(self.model.state_dict().values())
-        if self.average is not None:
-            self.processes.agree_on(self.average.average.values())
-        self.processes.require_equal(list(self.model.state_dict().values()))
-        if self.options.parallel == "fsdp":
-            shard_model(self.model, self.optimizer, self.average, self.processes)
-
-    def require_finite(self, value: Tensor, what: str, batch: dict[str, Any]) -> None:
-        """Stop before a broken case spoils the weights, and say which cases it can have been."""
-        if not torch.isfinite(value):
-            raise ColipriError(
-                f"the {what} is {float(value)} in epoch {self.epoch}, step "
-                f"{self.iteration_in_epoch}; cases of this batch: {', '.join(batch['case'])}; "
-                "check them with colipri_verify_dataset, or lower the rate with --learning_rate"
-            )
-
-    def backward(self, batch: dict[str, Any], seed: int, terms: dict[str, Tensor]) -> Tensor:
+    def backward(self, batch: Batch, seed: int, terms: dict[str, Tensor]) -> Tensor:
         """Gradients of all objectives on one batch; fills ``terms``."""
         with self.model_flops.counting():
             return self.step.backward(batch, seed, terms)
 
-    # ---------------------------------------------------------------- after an epoch
+    def initialize_fresh_model(self, batch: Batch) -> None:
+        """Before the first step, unless the weights come from elsewhere.
+
+        A text encoder from scratch learns what reports affirm and negate (text_pretraining), and
+        the embeddings of the first batch are centred (initialization).
+        """
+        scratch = self.configuration.raw["text_encoder"]["source"] == "scratch"
+        was_trained = pretrain_on_reports(
+            self.model,
+            self.data.reports,
+            self.tokenizer,
+            self.configuration.max_text_tokens,
+            self.settings.get("text_start_iterations", None if scratch else 0),
+            derive_seed(self.options.seed, "text start"),
+        )
+        if self.settings.get("center_embeddings", True):
+            towers = ("image",) if was_trained else TOWERS
+            center_on_batch(self.encoder, batch, self.settings["micro_batch_size"], towers)
+        if self.average is not None:
+            self.average.restart(self.model)
+
+    def synchronize_model(self) -> None:
+        """Before the first step here: the same weights in all processes, or a shard in each."""
+        if self.processes.size == 1 or self.is_synchronized:
+            return
+        self.is_synchronized = True
+        average = None if self.average is None else self.average.average
+        self.processes.broadcast(self.model.state_dict().values())
+        if average is not None:
+            self.processes.broadcast(average.values())
+        self.processes.require_equal(list(self.model.state_dict().values()))
+        if self.options.parallel == "fsdp":
+            shard_model(self.model, self.optimizer, average, self.processes)
+
+    def require_finite(self, value: Tensor, what: str, batch: Batch) -> None:
+        """Stop before a broken case spoils the weights, and say which cases it can have been."""
+        if not torch.isfinite(value):
+            raise ColipriError(
+                f"the {what} is {float(value)} in epoch {self.progress.epoch}, step "
+                f"{self.progress.iteration_in_epoch}; cases of this batch: "
+                f"{', '.join(batch.case)}; check them with colipri_verify_dataset, or lower the "
+                "rate with --learning_rate"
+            )
+
+    # ---------------------------------------------------------------- validation
+
+    def validation_of_epoch(self) -> ValidationResult | None:
+        """Validation, unless ``validate_every`` says that this epoch has none."""
+        epoch = self.progress.epoch
+        last = epoch + 1 == self.settings["num_epochs"]
+        due = last or (epoch + 1) % self.options.validate_every == 0
+        if not self.data.val_cases or not due:
+            return None
+        every = self.settings.get("report_samples_every", REPORT_SAMPLES_EVERY)
+        takes_part = self.processes.is_main or self.share.fill  # shards: all compute it
+        if self.step.on_pairs and takes_part and (last or (epoch + 1) % every == 0):
+            with self.averaged_weights():
+                batch = next(self.data.validation_batches())
+                for target in write_report_samples(
+                    self.step, batch, self.folder, epoch, self.processes.is_main
+                ):
+                    logger.info("  reports that the model writes by now: %s", target)
+        return self.run_validation()
+
+    def run_validation(self) -> ValidationResult:
+        """Losses, zero-shot and retrieval on the validation cases, with the averaged weights."""
+        with self.averaged_weights():
+            return validate(
+                self.step,
+                self.data.validation_batches(),
+                self.data.findings_of,
+                self.plans.raw["findings"],
+                self.settings.get("prompt_style", "short"),
+            )
+
+    def averaged_weights(self) -> Any:
+        """Context in which the model computes with the averaged weights, if there are any."""
+        return self.average.applied(self.model) if self.average else nullcontext()
 
     def on_epoch_end(self, validation: ValidationResult | None) -> None:
         """Log, plot, save; then the next epoch begins."""
+        progress = self.progress
         steps = self.settings["num_iterations_per_epoch"]
-        samples = steps * self.settings["batch_size"]
-        speed = samples / self.seconds_in_epoch
+        speed = steps * self.settings["batch_size"] / progress.seconds_in_epoch
         self.processes.require_equal(list(replicated(self.model)))
         values: dict[str, Any] = {
-            "epoch": self.epoch,
+            "epoch": progress.epoch,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "train": {name: value / steps for name, value in self.epoch_sums.items()},
+            "train": {name: value / steps for name, value in progress.epoch_sums.items()},
             "val": validation.values if validation else {},
             "temperature": 1.0 / self.model.temperature_scale().item(),
-            "seconds": self.seconds_in_epoch,
+            "seconds": progress.seconds_in_epoch,
             "samples_per_second": speed,
             "model_flop_utilisation": speed
             * self.flops_per_sample()
             / (self.peak_flops * self.processes.size),
         }
         self.log.epoch(values)
-        self.history = self.log.history
-        logger.info(epoch_line(values, self.settings["num_epochs"] - self.epoch - 1))
-        self.epoch += 1
-        self.iteration_in_epoch, self.epoch_sums, self.seconds_in_epoch = 0, {}, 0.0
-        if validation and (self.best_score is None or validation.score > self.best_score):
-            self.best_score = validation.score
+        logger.info(epoch_line(values, self.settings["num_epochs"] - progress.epoch - 1))
+        progress.next_epoch()
+        if validation and progress.is_best(validation.score):
             self.save(BEST)
             logger.info("  new best %s: %.4f", validation.score_name, validation.score)
         self.save(LATEST)
-        if self.processes.writes:
-            plot_progress(self.history, self.folder / "progress.png")
+        if self.processes.is_main:
+            plot_progress(progress.history, self.folder / "progress.png")
 
     def flops_per_sample(self) -> float:
         """Model FLOPs of one training sample (forward and backward, recomputation not counted).
 
-        As counted in the steps of this process; before the first, as the plan reckons.
+        As counted in the steps of this process; before the first, as the plan estimates.
         """
         counted = self.model_flops.per_step()
         if counted is None:
@@ -405,7 +301,7 @@ class ColipriTrainer:
             raise ColipriError(f"fold {self.fold} has no validation cases")
         result = self.run_validation()
         target = self.folder / "validation" / "summary.json"
-        if self.processes.writes:
+        if self.processes.is_main:
             atomic_write_json(target, result.details)
         logger.info("validation: %s %.4f; details in %s", result.score_name, result.score, target)
         return target
@@ -413,17 +309,51 @@ class ColipriTrainer:
     # ---------------------------------------------------------------- checkpoints
 
     def global_iteration(self) -> int:
-        """Optimiser steps made so far."""
-        return self.epoch * self.settings["num_iterations_per_epoch"] + self.iteration_in_epoch
+        """Optimizer steps made so far."""
+        steps = self.settings["num_iterations_per_epoch"]
+        return self.progress.epoch * steps + self.progress.iteration_in_epoch
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run, an evaluation or another machine needs, as plain data."""
+        return {
+            **state_of_model(self.model, self.optimizer, self.average, self.device),
+            **self.progress.to_dict(),
+            "sampler_position": self.global_iteration(),
+            "settings": self.settings,
+            "init_args": {
+                "configuration": self.configuration_name,
+                "fold": self.fold,
+                "options": self.options.as_dict(),
+            },
+            "trainer_name": type(self).__name__,
+            "configuration": self.configuration_name,
+            "plans": self.plans.raw,
+            "dataset_json": self.data.dataset_json,
+            "orientation": DEFAULT_ORIENTATION,
+            **checkpoint_entry(self.plans.raw, self.configuration_name),
+            "tokenizer": tokenizer_to_string(self.tokenizer),
+        }
 
     def save(self, name: str) -> None:
         """Write a checkpoint of this moment into the run's folder (process 0; shards go there)."""
-        state = trainer_state(self)
-        if self.processes.writes:
+        state = self.state()
+        if self.processes.is_main:
             save_checkpoint(self.folder / name, state)
 
     def resume(self, checkpoint: Path) -> None:
-        """Continue as if the run had never stopped (colipri.training.trainer_state)."""
+        """Continue as if the run had never stopped.
+
+        Raises:
+            ColipriError: the checkpoint belongs to another plan or to other training numbers.
+        """
         self.initialize()
-        restore_trainer(self, checkpoint)
-        logger.info("Continuing %s at epoch %d", checkpoint, self.epoch)
+        saved = read_state(checkpoint, self.configuration, self.settings)
+        self.model.load_state_dict(saved.training_weights)
+        if self.average is not None:
+            self.average.load(saved.network_weights)
+        self.optimizer.load_state_dict(saved.optimizer_state)
+        self.progress = saved.progress
+        size = saved.part_size(self.settings, self.options, self.processes.size)
+        self.settings["micro_batch_size"] = self.step.micro_batch_size = size
+        saved.random_state(self.device).restore()
+        logger.info("Continuing %s at epoch %d", checkpoint, self.progress.epoch)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from colipri.training.objective_step import ObjectiveStep
-from colipri.training.step import BatchEncoder
+from colipri.common.atomic import atomic_write_text
+from colipri.objectives.batch import Batch
+from colipri.training.batch_encoder import BatchEncoder
+from colipri.training.training_step import TrainingStep
 
 # An epoch's AUROC of a random scorer is 0.5; below this many labelled cases it says nothing at all.
 MINIMUM_LABELLED_CASES = 10
+NUM_SAMPLES = 4
+SAMPLES_FOLDER = "generated_reports"
 
 
 @dataclass
@@ -35,8 +41,8 @@ class ValidationResult:
 
 
 def validate(
-    step: ObjectiveStep,
-    batches: Iterable[dict[str, Any]],
+    step: TrainingStep,
+    batches: Iterable[Batch],
     findings_of: Callable[[str], dict[str, int | None]],
     finding_names: list[str],
     prompt_style: str,
@@ -92,14 +98,14 @@ class _Evaluated:
     groups: list[str]
 
 
-def _evaluated(step: ObjectiveStep, batch: dict[str, Any]) -> _Evaluated:
+def _evaluated(step: TrainingStep, batch: Batch) -> _Evaluated:
     terms: dict[str, Tensor] = {}
     terms["loss"], embeddings = step.evaluate(batch, terms)
     return _Evaluated(
         {name: float(value) for name, value in terms.items()},
         {name: rows.cpu() for name, rows in embeddings.items()},
-        batch["case"],
-        batch["text_hash"],
+        batch.case,
+        batch.text_hash,
     )
 
 
@@ -134,7 +140,7 @@ def _measure_embeddings(
         image,
         labels,
         finding_names,
-        lambda prompts: encode_texts(encoder, prompts),
+        encoder.encode_texts,
         1.0 / encoder.model.temperature_scale().item(),
         prompt_style,
     )
@@ -145,17 +151,46 @@ def _measure_embeddings(
         result.score, result.score_name = auroc, "zero-shot macro AUROC"
 
 
-def encode_texts(encoder: BatchEncoder, texts: list[str]) -> Tensor:
-    """(n, E) float32 normalised embeddings of prompts, on the CPU."""
-    from colipri.text.tokenizer import encode_batch
-
-    tokens = encode_batch(encoder.tokenizer, texts, encoder.configuration.max_text_tokens)
-    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=encoder.autocast):
-        embedded = encoder.model.encode_text(
-            tokens["input_ids"].to(encoder.device), tokens["attention_mask"].to(encoder.device)
-        )
-    return embedded.float().cpu()
-
-
 def _number(value: int | None) -> float:
     return math.nan if value is None else float(value)
+
+
+def write_report_samples(
+    step: TrainingStep, batch: Batch, folder: Path, epoch: int, writes: bool = True
+) -> list[Path]:
+    """Write what the model says of the first cases of a validation batch, for reading.
+
+    The samples are files in the run's folder and not in the log: log files travel further than
+    checkpoints do, and a decoder that knows its training reports by heart writes patients' data.
+
+    Args:
+        step: with the model in the state to look at.
+        batch: from the validation loader.
+        folder: of the run.
+        epoch: for the file's name.
+        writes: False where another process writes the same; with sharded weights all compute it.
+
+    Returns:
+        One file (one {"case", "report"} a line) per objective that writes reports.
+    """
+    parts = step.encoder.pair_parts(batch, NUM_SAMPLES, 0)[:1]
+    model = step.encoder.model
+    was_training = model.training
+    model.eval()
+    targets = []
+    for part in parts:
+        with torch.inference_mode(), step.encoder.autocasting():
+            features, ids_mask = step.encoder.encode_images(part)
+            for name, objective in step.on_pairs.items():
+                inputs = step.pair_input(name, part, features.tokens, ids_mask)
+                texts = objective.write_reports(inputs, step.encoder.tokenizer)
+                if texts is None:
+                    continue
+                cases = [batch.case[row] for row in part.rows]
+                written = zip(cases, texts, strict=True)
+                lines = [json.dumps({"case": c, "report": t}) + "\n" for c, t in written]
+                targets.append(folder / SAMPLES_FOLDER / f"epoch_{epoch:04d}.jsonl")
+                if writes:
+                    atomic_write_text(targets[-1], "".join(lines))
+    model.train(was_training)
+    return targets

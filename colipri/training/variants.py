@@ -1,71 +1,68 @@
-"""The trainers by name; a name says which objectives, all numbers are data in the plan."""
+"""The trainers by name: a name says which objectives, all numbers are data in the plan."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar
 
-from colipri.objectives.registry import settings_of_letters
+from colipri.common.errors import ColipriError
+from colipri.common.registry import UnknownClass, find_class
+from colipri.objectives.registry import find_objective, parse_objectives, settings_of
 from colipri.training.trainer import ColipriTrainer
 
-_FAMILY = ("C", "M", "CO", "CR", "CM", "CRM", "CRMO")
-
-# name -> "module:Class", for colipri.common.registry.find_class
-BUILTIN_TRAINERS = {
-    "ColipriTrainer": "colipri.training.trainer:ColipriTrainer",
-    **{
-        f"ColipriTrainer_{letters}": f"colipri.training.variants:ColipriTrainer_{letters}"
-        for letters in _FAMILY
-    },
-}
+BASE = ColipriTrainer.__name__
+# Members of the family that the documentation explains; any other combination of letters works too.
+FAMILY = ("C", "M", "CO", "CR", "CM", "CRM", "CRMO")
+BUILTIN_TRAINERS = {BASE: f"{ColipriTrainer.__module__}:{BASE}"}
+_LETTERS = re.compile(rf"{BASE}_[A-Z]+")
 
 
-class _FamilyTrainer(ColipriTrainer):
-    """A member of the family: the objectives of its letters, with the plan's options."""
+class FamilyTrainer(ColipriTrainer):
+    """The objectives of the letters in its name, with the plan's options."""
 
     letters: ClassVar[str]
 
-    def objective_settings(self) -> dict[str, Any]:
+    def objective_settings(self) -> Mapping[str, Mapping[str, Any]]:
         """The plan's options for these objectives, and the defaults for what it does not name."""
-        return settings_of_letters(self.letters, self.settings["objectives"])
+        return settings_of(parse_objectives(self.letters), self.settings["objectives"])
 
 
-class ColipriTrainer_C(_FamilyTrainer):  # noqa: N801 (the family's letters, as nnU-Net names trainers)
-    """COLIPRI-C: contrastive alignment of images and reports alone."""
+def find_trainer(name: str) -> type[ColipriTrainer]:
+    """A trainer by name: ``ColipriTrainer_`` and letters of objectives, or a class of one's own.
 
-    letters = "C"
-
-
-class ColipriTrainer_M(_FamilyTrainer):  # noqa: N801
-    """Masked image modelling alone: needs no report; the text encoder is not trained."""
-
-    letters = "M"
-
-
-class ColipriTrainer_CO(_FamilyTrainer):  # noqa: N801
-    """Contrastive alignment and opposite sentences: for data sets with reports on all scans."""
-
-    letters = "CO"
+    Raises:
+        ColipriError: no such class, or a letter that no objective has.
+    """
+    try:
+        return find_class("trainers", name, BUILTIN_TRAINERS, ColipriTrainer)
+    except UnknownClass:
+        if not _LETTERS.fullmatch(name):
+            raise
+    return family_trainer(name)
 
 
-class ColipriTrainer_CR(_FamilyTrainer):  # noqa: N801
-    """COLIPRI-CR: contrastive alignment and report generation."""
+@cache
+def family_trainer(name: str) -> type[ColipriTrainer]:
+    """``ColipriTrainer_CRM``: a trainer of the objectives C, R and M.
 
-    letters = "CR"
+    Raises:
+        ColipriError: a letter that no objective has.
+    """
+    letters = name.removeprefix(f"{BASE}_")
+    try:
+        for letter in letters:
+            find_objective(letter)
+    except ColipriError as error:
+        raise ColipriError(
+            f"no trainer is called '{name}' (but for example {BASE}_{FAMILY[-1]}): {error}"
+        ) from error
+    return type(name, (FamilyTrainer,), {"letters": letters, "__module__": __name__})
 
 
-class ColipriTrainer_CM(_FamilyTrainer):  # noqa: N801
-    """COLIPRI-CM: contrastive alignment, and masked image modelling on all scans."""
-
-    letters = "CM"
-
-
-class ColipriTrainer_CRM(_FamilyTrainer):  # noqa: N801
-    """COLIPRI-CRM, the published model: contrastive, report generation, masked image modelling."""
-
-    letters = "CRM"
-
-
-class ColipriTrainer_CRMO(_FamilyTrainer):  # noqa: N801
-    """All four objectives."""
-
-    letters = "CRMO"
+def __getattr__(name: str) -> type[ColipriTrainer]:
+    """Let your own trainer derive from a member of the family that it imports by name."""
+    if _LETTERS.fullmatch(name):
+        return family_trainer(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

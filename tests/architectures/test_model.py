@@ -11,6 +11,7 @@ from colipri.architectures.model import ColipriModel
 from colipri.architectures.tokens import select_tokens
 from colipri.checkpoints.checkpoint_file import load_state_dict_reported
 from colipri.common.errors import ColipriError
+from colipri.objectives.contrastive import Contrastive
 
 PLANS = Path(__file__).parents[1] / "experiment_planning" / "example_plans.json"
 CONFIGURATION = json.loads(PLANS.read_text())["configurations"]["3d_lowres"]
@@ -54,7 +55,8 @@ def test_every_parameter_gets_a_gradient(model: ColipriModel):
 
 @pytest.mark.parametrize(("kind", "scale", "bias"), [("infonce", 1 / 0.07, 0), ("siglip", 10, -10)])
 def test_temperature_and_bias_start_where_their_papers_do(kind: str, scale: float, bias: float):
-    model = ColipriModel.from_plans(CONFIGURATION, 300, contrastive_kind=kind)
+    start = Contrastive(kind=kind).temperature_start()
+    model = ColipriModel.from_plans(CONFIGURATION, 300, temperature_start=start)
     assert model.temperature_scale().item() == pytest.approx(scale)
     assert model.logit_bias.item() == bias
 

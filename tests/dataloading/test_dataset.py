@@ -38,10 +38,10 @@ def _dataset(store: CaseStore, training: bool, seed: int = 3) -> ColipriDataset:
 
 def test_sample(store: CaseStore) -> None:
     sample = _dataset(store, True).load(SampleKey("big", 5))
-    assert sample["image"].shape == (1, 16, 24, 16) and sample["image"].dtype == torch.int16
-    assert sample["body"].shape == (2 * 3 * 2,) and sample["body"].dtype == torch.bool
-    assert sample["study"] == "s1" and sample["case"] == "big"
-    assert sample["report"].text == REPORT and sample["caption"]
+    assert sample.image.shape == (1, 16, 24, 16) and sample.image.dtype == torch.int16
+    assert sample.body.shape == (2 * 3 * 2,) and sample.body.dtype == torch.bool
+    assert sample.study == "s1" and sample.case == "big"
+    assert sample.report.text == REPORT and sample.caption
 
 
 def test_draws_are_functions_of_seed_and_number(store: CaseStore) -> None:
@@ -49,8 +49,8 @@ def test_draws_are_functions_of_seed_and_number(store: CaseStore) -> None:
     for number in range(10):
         again.load(SampleKey("small", 100 + number))  # other samples in between change nothing
         a, b = (d.load(SampleKey("big", number)) for d in (first, again))
-        assert torch.equal(a["image"], b["image"]) and a["caption"] == b["caption"]
-    seeds = [_dataset(store, True, seed).load(SampleKey("big", 0))["image"] for seed in range(5)]
+        assert torch.equal(a.image, b.image) and a.caption == b.caption
+    seeds = [_dataset(store, True, seed).load(SampleKey("big", 0)).image for seed in range(5)]
     assert any(not torch.equal(seeds[0], other) for other in seeds[1:])
 
 
@@ -71,20 +71,20 @@ def test_training_crops_cover_the_volume_and_stay_in_it(store: CaseStore) -> Non
 def test_validation_is_the_centre_and_the_full_caption(store: CaseStore) -> None:
     sample = _dataset(store, False).load(SampleKey("big", 0))
     image, _ = store.read_crop("big", (12, 6, 7), (16, 24, 16))
-    assert torch.equal(sample["image"], torch.from_numpy(image))
+    assert torch.equal(sample.image, torch.from_numpy(image))
     other = _dataset(store, False, seed=99).load(SampleKey("big", 1))
-    assert sample["caption"] == other["caption"]
-    assert "effusion" in sample["caption"] and "heart" in sample["caption"]
+    assert sample.caption == other.caption
+    assert "effusion" in sample.caption and "heart" in sample.caption
 
 
 def test_small_volumes_are_padded_with_air(store: CaseStore) -> None:
-    image = _dataset(store, False).load(SampleKey("small", 0))["image"]
+    image = _dataset(store, False).load(SampleKey("small", 0)).image
     assert (image[:, :3] == -1024).all() and (image[:, 3:13, 6:18] > -1024).all()
 
 
 def test_image_only_case(store: CaseStore) -> None:
     sample = _dataset(store, True).load(SampleKey("image_only", 0))
-    assert sample["report"] is None and sample["caption"] == "" and sample["text_hash"] == ""
+    assert sample.report is None and sample.caption == "" and sample.text_hash == ""
 
 
 def test_equal_texts_have_equal_hashes(store: CaseStore) -> None:
@@ -122,17 +122,17 @@ def test_image_and_text_are_mirrored_together(store: CaseStore) -> None:
     mirrored = 0
     for number in range(40):
         before, after = (d.load(SampleKey("big", number)) for d in (straight, datasets))
-        is_mirrored = "right pleural effusion" in after["report"].text
+        is_mirrored = "right pleural effusion" in after.report.text
         mirrored += is_mirrored
-        expected = before["image"].flip(-1) if is_mirrored else before["image"]
-        assert torch.equal(after["image"], expected)
-        body = before["body"].reshape(2, 3, 2)
-        assert torch.equal(after["body"].reshape(2, 3, 2), body.flip(-1) if is_mirrored else body)
-        assert ("left" if is_mirrored else "right") not in after["caption"]
+        expected = before.image.flip(-1) if is_mirrored else before.image
+        assert torch.equal(after.image, expected)
+        body = before.body.reshape(2, 3, 2)
+        assert torch.equal(after.body.reshape(2, 3, 2), body.flip(-1) if is_mirrored else body)
+        assert ("left" if is_mirrored else "right") not in after.caption
     assert 8 < mirrored < 32
 
 
 def test_validation_is_never_mirrored(store: CaseStore) -> None:
     mirroring = PatchOnly([16, 24, 16], augmentation={"flip_probability": 1.0})
     sample = ColipriDataset(store, mirroring, False, 3).load(SampleKey("big", 0))
-    assert "left pleural effusion" in sample["caption"]
+    assert "left pleural effusion" in sample.caption

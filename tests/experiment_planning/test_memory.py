@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +13,11 @@ from experiment_planning.configurations import make_configuration
 from experiment_planning.cuda_rules import fake_cuda
 
 from colipri.architectures.model import ColipriModel
-from colipri.architectures.training_heads import add_training_heads
 from colipri.experiment_planning import memory
 from colipri.experiment_planning.memory import activation_parts, estimate_memory
-from colipri.experiment_planning.objective_memory import (
-    OBJECTIVE_BYTES,
-    masked_decoder_parameters,
-    report_decoder_parameters,
-)
+from colipri.experiment_planning.objective_cost import planned_objectives
+from colipri.objectives.base import HeadSizes
+from colipri.objectives.registry import add_heads
 
 # Small, so that a count takes a fraction of a second; the constants do not depend on size.
 COMBINATIONS: dict[str, dict[str, Any]] = {
@@ -103,8 +101,11 @@ def test_parameters_are_those_of_the_model(stem: str) -> None:
         counts[part] = counts.get(part, 0) + parameter.numel()
     assert counts == {
         "towers": memory.model_parameters(configuration),
-        "report_decoder": report_decoder_parameters(configuration),
-        "masked_decoder": masked_decoder_parameters(configuration),
+        **{
+            objective.head_names[0]: objective.head_parameters(configuration)
+            for objective in planned_objectives(configuration).values()
+            if objective.head_names
+        },
     }
     estimate = estimate_memory(configuration, "fp32")
     assert estimate.parameters == 16 * sum(counts.values())
@@ -131,13 +132,21 @@ def test_estimate_adds_up() -> None:
     ]
 
 
-def test_further_objectives_have_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an objective registers is added where the plan names it, and only there."""
-
-    def ten_bytes_a_token(configuration: dict[str, Any], precision: str) -> float:
-        return 10.0 * configuration["max_text_tokens"]
-
-    monkeypatch.setitem(OBJECTIVE_BYTES, "writing", ten_bytes_a_token)
+def test_further_objectives_have_a_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What an objective needs is added where the plan names it, and only there."""
+    (tmp_path / "writing.py").write_text(
+        "from dataclasses import dataclass\n\n"
+        "from colipri.objectives.base import Objective\n\n\n"
+        "@dataclass\n"
+        "class Writing(Objective):\n"
+        '    letter = "W"\n'
+        '    name = "writing"\n\n'
+        "    def batch_loss(self, batch):\n"
+        "        return batch.image.sum(), {}\n\n"
+        "    def activation_bytes(self, configuration, precision):\n"
+        '        return 10.0 * configuration["max_text_tokens"]\n'
+    )
+    monkeypatch.setenv("colipri_ext", str(tmp_path))
     plain = make_configuration()
     more = make_configuration()
     more["training"]["objectives"]["writing"] = {"weight": 1.0}
@@ -162,8 +171,8 @@ def _model(configuration: dict[str, Any]) -> ColipriModel:
     """What colipri_train trains by default."""
     torch.manual_seed(0)
     model = ColipriModel.from_plans(configuration, 300)
-    objectives = configuration["training"]["objectives"] | {"masked_image_modelling": {}}
-    add_training_heads(model, configuration, 300, objectives)
+    sizes = HeadSizes.of_model(model, configuration, 300)
+    add_heads(model, planned_objectives(configuration), sizes)
     return model.train()
 
 

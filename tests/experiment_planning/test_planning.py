@@ -111,9 +111,9 @@ def test_the_planner_in_the_documentation(
     ("source", "name", "message"),
     [
         (None, "NoPlanner", "no planner is called 'NoPlanner'; known: ColipriPlanner"),
-        (None, "json:JSONDecoder", "no subclass of .*ColipriPlanner"),
+        (None, "json:JSONDecoder", "not a subclass of .*ColipriPlanner"),
         (None, "no_such_package:Planner", "cannot be imported: No module named"),
-        ("class Mine:\n    pass\n", "Mine", "no subclass of .*ColipriPlanner"),
+        ("class Mine:\n    pass\n", "Mine", "not a subclass of .*ColipriPlanner"),
         ("import nothing_of_this_name\nclass Mine:\n    pass\n", "Mine", "cannot be imported"),
     ],
 )

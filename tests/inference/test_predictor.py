@@ -37,7 +37,7 @@ def test_same_embedding_as_in_the_trainers_validation(
 ) -> None:
     from colipri.dataloading.dataset import ColipriDataset
     from colipri.dataloading.sampler import SampleKey
-    from colipri.training.step import BatchEncoder
+    from colipri.training.batch_encoder import BatchEncoder
 
     encoder = BatchEncoder(
         predictor.model,
@@ -51,14 +51,14 @@ def test_same_embedding_as_in_the_trainers_validation(
     for number, case in enumerate(store.identifiers()[:3]):
         sample = dataset.load(SampleKey(case, number))
         batch = {key: [value] for key, value in sample.items()}
-        batch |= {"image": sample["image"][None], "body": sample["body"][None]}
+        batch |= {"image": sample.image[None], "body": sample.body[None]}
         with torch.inference_mode():
             (part,) = encoder.micro_batches(batch, 1, seed=0)
             expected = encoder.encode(part)
         encoded = predictor.encode_case(store, case)
         assert torch.allclose(encoded.embedding, expected["image"][0], atol=1e-5)
-        text = predictor.encode_texts([sample["caption"] or "-"])[0]
-        if sample["caption"]:
+        text = predictor.encode_texts([sample.caption or "-"])[0]
+        if sample.caption:
             assert torch.allclose(text, expected["text"][0], atol=1e-5)
 
 

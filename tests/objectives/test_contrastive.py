@@ -5,10 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from colipri.common.errors import ColipriError
-from colipri.objectives.contrastive import info_nce, siglip
-from colipri.objectives.positives import positive_pairs
+from colipri.objectives.batch import ContrastiveBatch
+from colipri.objectives.contrastive import info_nce, positive_pairs, siglip
 from colipri.objectives.registry import build_objectives
-from colipri.objectives.representations import Representations
 
 
 def batch(size=6, width=5, positives=None, dtype=torch.float64, seed=0):
@@ -18,7 +17,7 @@ def batch(size=6, width=5, positives=None, dtype=torch.float64, seed=0):
     if positives is None:
         positives = torch.eye(size, dtype=torch.bool)
     scale = torch.tensor(7.0, dtype=dtype)
-    return Representations(image, text, positives, scale, torch.tensor(-3.0, dtype=dtype))
+    return ContrastiveBatch(image, text, scale, torch.tensor(-3.0, dtype=dtype), positives)
 
 
 def test_with_one_positive_a_row_it_is_the_loss_of_clip():
@@ -40,7 +39,7 @@ def test_equal_reports_do_not_push_each_other_apart(loss_function):
         """How strongly each image is drawn to the other case's text; below 0: pushed away."""
         image = F.normalize(torch.ones(2, 2, dtype=torch.float64), dim=1).requires_grad_()
         scale, bias = torch.tensor(10.0), torch.tensor(0.0)
-        loss_function(Representations(image, text, positives, scale, bias))[0].backward()
+        loss_function(ContrastiveBatch(image, text, scale, bias, positives))[0].backward()
         return -(image.grad @ text.T)
 
     equal = pull(torch.ones(2, 2, dtype=torch.bool))
@@ -64,7 +63,7 @@ def test_siglip_is_the_mean_over_images_of_its_pairwise_questions():
 def test_perfect_alignment_is_recognised():
     data = batch(size=5, width=5)
     basis = torch.eye(5, dtype=torch.float64)
-    aligned = Representations(basis, basis, data.positives, torch.tensor(50.0), torch.tensor(-25.0))
+    aligned = ContrastiveBatch(basis, basis, torch.tensor(50.0), torch.tensor(-25.0), data.collated)
     for loss_function in (info_nce, siglip):
         loss, terms = loss_function(aligned)
         assert loss.item() < 1e-6

@@ -7,7 +7,7 @@ from colipri.architectures.masked_decoder import MaskedDecoder
 from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.rope import grid_positions
 from colipri.architectures.tokens import fill_patches, patchify, unpatchify
-from colipri.objectives.masked_image_modelling import MaskedImageModellingObjective
+from colipri.objectives.masked_image_modelling import MaskedImageModelling
 from colipri.objectives.masking import draw_masks
 
 SIZE, PATCH, GRID = (16, 24, 40), (4, 4, 8), (4, 6, 5)  # no two axes alike
@@ -83,9 +83,9 @@ def test_filled_patches_are_the_hidden_ones():
 
 def test_targets_are_the_hidden_voxels_in_order():
     encoder, _ = networks()
-    objective = MaskedImageModellingObjective()
+    objective = MaskedImageModelling()
     image = coordinates()
-    masks = objective.draw(encoder, image, body(), [3])
+    masks = objective.draw_masks(encoder, image, body(), [3])
     targets = objective.targets(image, masks, PATCH)
     positions = grid_positions(GRID)[masks.masked[0]]
     for row, (i, j, k) in enumerate(positions.tolist()):
@@ -100,9 +100,9 @@ def test_targets_are_the_hidden_voxels_in_order():
 @pytest.mark.parametrize("mask", ["random", "block"])
 def test_no_hidden_voxel_reaches_the_prediction_and_all_visible_ones_do(stem, mask):
     encoder, decoder = networks(stem)
-    objective = MaskedImageModellingObjective(mask=mask)
+    objective = MaskedImageModelling(mask=mask)
     image = torch.randn(2, 1, *SIZE, requires_grad=True)
-    masks = objective.draw(encoder, image, body(2), [1, 2])
+    masks = objective.draw_masks(encoder, image, body(2), [1, 2])
     predicted = objective.predict(encoder, decoder, image, masks, air=0.0)
     (predicted * torch.randn_like(predicted)).sum().backward()
     assert not image.grad[voxels_of(masks.hidden)].any()
@@ -115,9 +115,9 @@ def test_no_hidden_voxel_reaches_the_prediction_and_all_visible_ones_do(stem, ma
 
 def test_the_loss_asks_for_hidden_body_voxels_only():
     encoder, decoder = networks()
-    objective = MaskedImageModellingObjective()
+    objective = MaskedImageModelling()
     image = torch.randn(2, 1, *SIZE, requires_grad=True)
-    masks = objective.draw(encoder, image, body(2), [1, 2])
+    masks = objective.draw_masks(encoder, image, body(2), [1, 2])
     predicted = objective.predict(encoder, decoder, image, masks, 0.0).detach()
     objective.error(predicted, image, masks, PATCH).sum().backward()
     asked = image.grad != 0
@@ -127,9 +127,9 @@ def test_the_loss_asks_for_hidden_body_voxels_only():
 
 def test_other_values_in_hidden_voxels_change_the_target_and_not_the_prediction():
     encoder, decoder = networks("light")
-    objective = MaskedImageModellingObjective()
+    objective = MaskedImageModelling()
     image = torch.randn(1, 1, *SIZE)
-    masks = objective.draw(encoder, image, body(), [5])
+    masks = objective.draw_masks(encoder, image, body(), [5])
     other = torch.where(voxels_of(masks.hidden), torch.randn_like(image), image)
     with torch.no_grad():
         first = objective.predict(encoder, decoder, image, masks, 0.0)
@@ -181,8 +181,8 @@ def test_a_scan_with_a_single_body_token_has_nothing_to_predict():
     single = torch.zeros(2, TOKENS, dtype=torch.bool)
     single[0, 7] = True
     single[1] = body()[0]
-    objective = MaskedImageModellingObjective()
-    loss = objective(encoder, decoder, torch.randn(2, 1, *SIZE), single, [0, 1], 0.0)
+    objective = MaskedImageModelling()
+    loss = objective.losses(encoder, decoder, torch.randn(2, 1, *SIZE), single, [0, 1], 0.0)
     loss.sum().backward()
     assert loss[0].item() == 0.0
     assert loss[1].item() > 0.0
@@ -197,10 +197,10 @@ def test_a_case_has_the_same_loss_alone_and_beside_a_larger_one():
     image = torch.randn(2, 1, *SIZE)
     bodies = torch.ones(2, TOKENS, dtype=torch.bool)
     bodies[0] = body()[0]
-    objective = MaskedImageModellingObjective()
+    objective = MaskedImageModelling()
     with torch.no_grad():
-        together = objective(encoder, decoder, image, bodies, [1, 2], 0.0)
-        alone = objective(encoder, decoder, image[:1], bodies[:1], [1], 0.0)
+        together = objective.losses(encoder, decoder, image, bodies, [1, 2], 0.0)
+        alone = objective.losses(encoder, decoder, image[:1], bodies[:1], [1], 0.0)
     assert together[0].item() == pytest.approx(alone[0].item(), rel=1e-5)
 
 
@@ -208,8 +208,8 @@ def test_a_perfect_prediction_has_no_loss_under_either_target():
     encoder, _ = networks()
     image = torch.randn(1, 1, *SIZE)
     for target in ("plain", "normalised"):
-        objective = MaskedImageModellingObjective(target=target)
-        masks = objective.draw(encoder, image, body(), [0])
+        objective = MaskedImageModelling(target=target)
+        masks = objective.draw_masks(encoder, image, body(), [0])
         perfect = objective.targets(image, masks, PATCH)
         assert objective.error(perfect, image, masks, PATCH).item() == 0.0
         nothing = objective.error(torch.zeros_like(perfect), image, masks, PATCH).item()
@@ -220,9 +220,9 @@ def test_a_perfect_prediction_has_no_loss_under_either_target():
 
 def test_the_decoder_knows_tokens_by_position_and_not_by_place_in_the_list():
     encoder, decoder = networks()
-    objective = MaskedImageModellingObjective()
+    objective = MaskedImageModelling()
     image = torch.randn(1, 1, *SIZE)
-    masks = objective.draw(encoder, image, body(), [0])
+    masks = objective.draw_masks(encoder, image, body(), [0])
     positions = grid_positions(GRID)
     with torch.no_grad():
         tokens = encoder(image, masks.visible)
@@ -239,13 +239,13 @@ def test_it_learns_to_continue_what_it_sees():
     torch.manual_seed(0)
     encoder = PrimusEncoder(1, 24, 1, 2, PATCH)
     decoder = MaskedDecoder(24, 4 * 4 * 8, 24, 1, 2)
-    objective = MaskedImageModellingObjective(mask_ratio=0.75)
+    objective = MaskedImageModelling(mask_ratio=0.75)
     optimizer = torch.optim.AdamW([*encoder.parameters(), *decoder.parameters()], lr=5e-3)
     losses = []
     image = torch.tensor([-1.0, 1.0, -1.0, 1.0]).view(4, 1, 1, 1, 1).expand(-1, 1, *SIZE)
     for number in range(40):
         seeds = [4 * number + row for row in range(4)]
-        loss = objective(encoder, decoder, image, body(4), seeds, 0.0).mean()
+        loss = objective.losses(encoder, decoder, image, body(4), seeds, 0.0).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -260,4 +260,4 @@ def test_it_learns_to_continue_what_it_sees():
 )
 def test_impossible_settings_are_named(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
-        MaskedImageModellingObjective(**settings)
+        MaskedImageModelling(**settings)

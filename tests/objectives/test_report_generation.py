@@ -6,8 +6,11 @@ import torch.nn.functional as F
 from architectures.saved_tensors import count_saved_bytes
 
 from colipri.architectures.report_decoder import ReportDecoder
-from colipri.objectives.chunked_cross_entropy import chunked_cross_entropy
-from colipri.objectives.report_generation import ReportGenerationObjective, ReportTokens
+from colipri.objectives.report_generation import (
+    ReportGeneration,
+    ReportTokens,
+    chunked_cross_entropy,
+)
 
 VOCABULARY, MASK_ID = 50, 4
 
@@ -36,7 +39,7 @@ def image(batch=2, tokens=7):
 
 def test_the_loss_of_a_case_is_the_mean_over_its_own_tokens():
     model, text, tokens = decoder(), reports(), image()
-    losses = ReportGenerationObjective()(model, tokens, None, text, [0, 1])
+    losses = ReportGeneration().losses(model, tokens, None, text, [0, 1])
     logits = model.logits(model(text.input_ids, tokens))
     for row, length in enumerate((8, 4)):
         expected = F.cross_entropy(logits[row, :length], text.targets[row, :length])
@@ -45,10 +48,10 @@ def test_the_loss_of_a_case_is_the_mean_over_its_own_tokens():
 
 def test_padding_and_neighbours_change_nothing():
     model, tokens = decoder(), image()
-    together = ReportGenerationObjective()(model, tokens, None, reports(), [0, 1])
+    together = ReportGeneration().losses(model, tokens, None, reports(), [0, 1])
     text = reports()
     short = ReportTokens(text.input_ids[1:, :4], text.targets[1:, :4], text.mask[1:, :4], MASK_ID)
-    alone = ReportGenerationObjective()(model, tokens[1:], None, short, [1])
+    alone = ReportGeneration().losses(model, tokens[1:], None, short, [1])
     assert together[1].item() == pytest.approx(alone[0].item(), rel=1e-6)
 
 
@@ -74,13 +77,13 @@ def test_the_image_reaches_every_word_and_fillers_reach_none():
 
 def test_parallel_prediction_reads_no_word_and_lets_all_places_see_each_other():
     model, tokens = decoder(), image(1)
-    objective = ReportGenerationObjective(parallel=1.0)
+    objective = ReportGeneration(parallel=1.0)
     text = reports((9,))
     ids, chosen = objective.inputs(text, [0])
     assert (ids == MASK_ID).all()
     assert chosen.tolist() == [True]
     other = ReportTokens(text.input_ids.flip(1), text.targets, text.mask, MASK_ID)
-    losses = [objective(model, tokens, None, given, [0]) for given in (text, other)]
+    losses = [objective.losses(model, tokens, None, given, [0]) for given in (text, other)]
     assert torch.equal(*losses)
     changed = text.input_ids.clone()
     changed[0, 7] = (changed[0, 7] + 1) % VOCABULARY
@@ -92,7 +95,7 @@ def test_parallel_prediction_reads_no_word_and_lets_all_places_see_each_other():
 
 
 def test_which_reports_are_parallel_is_a_function_of_their_seeds():
-    objective = ReportGenerationObjective(parallel=0.75)
+    objective = ReportGeneration(parallel=0.75)
     text = reports((3,) * 200)
     _, chosen = objective.inputs(text, list(range(200)))
     assert chosen.float().mean().item() == pytest.approx(0.75, abs=0.08)
@@ -150,12 +153,12 @@ def test_it_learns_to_say_what_the_image_shows():
     kinds = torch.randn(2, 3, 12)
     text = ReportTokens.from_encoded(texts, torch.ones_like(texts), MASK_ID)
     for _ in range(100):
-        loss = ReportGenerationObjective()(model, kinds, None, text, [0, 1]).mean()
+        loss = ReportGeneration().losses(model, kinds, None, text, [0, 1]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.1
-    swapped = ReportGenerationObjective()(model, kinds.flip(0), None, text, [0, 1]).mean()
+    swapped = ReportGeneration().losses(model, kinds.flip(0), None, text, [0, 1]).mean()
     assert swapped.item() > 1.0
 
 
@@ -164,4 +167,4 @@ def test_it_learns_to_say_what_the_image_shows():
 )
 def test_impossible_settings_are_named(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
-        ReportGenerationObjective(**settings)
+        ReportGeneration(**settings)

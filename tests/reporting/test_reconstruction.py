@@ -12,16 +12,14 @@ import torch
 from tiny_model import DATASET
 from training.test_family import trainer_of
 
-from colipri.architectures.training_heads import without_training_heads
-from colipri.checkpoints.checkpoint_file import load_checkpoint
+from colipri.checkpoints.checkpoint_file import core_weights, load_checkpoint
 from colipri.inference.labelled_cases import cases_of_split, collect_cases
 from colipri.inference.predictor import ColipriPredictor
-from colipri.inference.reconstruction import Reconstructor
+from colipri.inference.reconstruction import image_input, objectives_with_pictures
 from colipri.reporting.objective_sections import (
-    AIR_COLOUR,
-    HIDDEN_COLOUR,
-    reconstruction_card,
-    reconstruction_section,
+    MASK_COLOURS,
+    picture_card,
+    sections_of_objectives,
 )
 from colipri.reporting.pictures import PictureContext
 from colipri.run.report import main as report
@@ -50,12 +48,12 @@ def test_pictures_of_a_trained_run(target: str, tiny: Any, tmp_path: Path) -> No
         objective_options={"M.target": target},
     )
     predictor = _predictor(folder)
-    reconstructor = Reconstructor.of_predictor(predictor)
-    assert reconstructor is not None
-    assert reconstructor.normalised_target == (target == "normalised")
+    ((objective, heads),) = objectives_with_pictures(predictor)
+    assert objective.target == target and heads is not None
     collection = collect_cases(predictor, DATASET)
     case = cases_of_split(collection, "val", predictor)[0]
-    found = reconstructor.reconstruct(case.volume())
+    shown = image_input(predictor, heads, case.volume())
+    (found,) = objective.reconstruct(shown, [case.volume().name])
 
     assert not (found.hidden & found.air).any()
     share = found.hidden.sum() / (~found.air).sum()
@@ -65,15 +63,16 @@ def test_pictures_of_a_trained_run(target: str, tiny: Any, tmp_path: Path) -> No
     assert np.isclose(squares.mean(), found.error, rtol=1e-4)
     if target == "plain":  # thirty steps are enough to know more than the mean
         assert found.error < found.control_error
-    again = reconstructor.reconstruct(case.volume())
+    (again,) = objective.reconstruct(shown, [case.volume().name])
     assert np.array_equal(found.predicted, again.predicted)
 
     corner = np.zeros_like(found.air)
     corner[:8, :, :8] = True  # the little bodies fill the middle slice: one token of air, by hand
     found = replace(found, air=found.air | corner, hidden=found.hidden & ~corner)
-    card = reconstruction_card(found, reconstructor)
+    (part,) = objective.parts_of([found])
+    card = picture_card(part, predictor)
     whole, seen, told = (picture.pixels for picture in card.pictures)
-    grey, air = (np.all(seen == colour, axis=2) for colour in (HIDDEN_COLOUR, AIR_COLOUR))
+    grey, air = (np.all(seen == colour, axis=2) for colour in MASK_COLOURS.values())
     assert grey.any() and air[-8:, -8:].all()  # looked at from the front, head up
     assert np.array_equal(seen[~grey & ~air], whole[~grey & ~air])
     assert np.array_equal(told[~grey & ~air], whole[~grey & ~air])
@@ -83,7 +82,7 @@ def test_pictures_of_a_trained_run(target: str, tiny: Any, tmp_path: Path) -> No
     page = (folder / "report.html").read_text()
     section = page[page.index('id="reconstructions"') :].split("</section>")[0]
     assert section.count("data:image/png") == 3 * len(cases_of_split(collection, "val", predictor))
-    assert ("un-normalised" in section) == (target == "normalised")
+    assert ("un-normalized" in section) == (target == "normalised")
     assert "75\u00a0% of the body" in section and "validation scans" in section
 
 
@@ -93,9 +92,8 @@ def test_a_perfect_prediction_is_the_image(
 ) -> None:
     folder = _run(tmp_path, "M", iterations_per_epoch=1, objective_options={"M.target": target})
     predictor = _predictor(folder)
-    reconstructor = Reconstructor.of_predictor(predictor)
-    assert reconstructor is not None
-    objective = reconstructor.objective
+    ((objective, heads),) = objectives_with_pictures(predictor)
+    assert heads is not None
     monkeypatch.setattr(
         objective,
         "predict",
@@ -104,7 +102,7 @@ def test_a_perfect_prediction_is_the_image(
         ),
     )
     case = next(iter(collect_cases(predictor, DATASET).cases.values()))
-    found = reconstructor.reconstruct(case.volume())
+    (found,) = objective.reconstruct(image_input(predictor, heads, case.volume()), ["one"])
     assert np.allclose(found.predicted, found.image, atol=1e-3)
     assert found.hidden.any() and found.error < 1e-6
 
@@ -121,9 +119,8 @@ def test_the_page_of_a_run_without_it_has_no_such_section(tiny: Any, tmp_path: P
 def test_a_checkpoint_without_decoders_says_so(tiny: Any, tmp_path: Path) -> None:
     folder = _run(tmp_path, "M", iterations_per_epoch=1)
     weights = load_checkpoint(folder / "checkpoint_best.pth")["network_weights"]
-    predictor = _predictor(folder, network_weights=without_training_heads(weights))
-    section = reconstruction_section(PictureContext.of_dataset(predictor, DATASET))
-    assert section is not None
+    predictor = _predictor(folder, network_weights=core_weights(weights))
+    (section,) = sections_of_objectives(PictureContext.of_dataset(predictor, DATASET))
     (line,) = section.parts
     assert "holds no masked decoder" in line.text
     assert report([str(folder), "--pictures", "-device", "cpu"]) == 0  # M alone: no heat maps

@@ -17,13 +17,13 @@ from torch import nn
 from training.test_family import trainer_of
 
 from colipri.dataloading.sharing import Share, cut
+from colipri.objectives.batch import ContrastiveBatch
 from colipri.objectives.contrastive import KINDS
-from colipri.objectives.opposite_sentence import opposite_sentence_loss
-from colipri.objectives.representations import OppositeSentences, Representations
-from colipri.training.exchange import SharedEmbeddings
-from colipri.training.gradient_cache import contrastive_backward
-from colipri.training.processes import Processes, join_processes, leave_processes
-from colipri.training.sharding import clip_gradients, shard_model, whole_tensor
+from colipri.objectives.opposite_sentence import OppositeSentences, opposite_sentence_loss
+from colipri.training.distributed.exchange import SharedEmbeddings
+from colipri.training.distributed.processes import Processes, join_processes, leave_processes
+from colipri.training.distributed.sharding import clip_gradients, shard_model, whole_tensor
+from colipri.training.grad_cache import grad_cache_backward
 from colipri.training.trainer import TrainingStopped
 
 CPU = torch.device("cpu")
@@ -117,21 +117,18 @@ def tower_gradients(processes: Processes, kind: str, chunk: int) -> dict[str, An
         return embedded, embedded["image"].exp().sum() / PAIRS if part[0] == "p" else None
 
     def loss_of(embeddings: dict[str, torch.Tensor]) -> torch.Tensor:
-        compared = Representations(
-            embeddings["image"],
-            embeddings["text"],
-            positives,
-            model.logit_scale.exp(),
-            model.logit_bias,
-            OppositeSentences(
-                embeddings["sentences"], index["image"], index["present"], absent, shown
-            ),
+        image, text = embeddings["image"], embeddings["text"]
+        scale, bias = model.logit_scale.exp(), model.logit_bias
+        pairs = OppositeSentences(
+            (), index["image"], index["present"], absent, shown, torch.ones(23)
         )
-        return KINDS[kind](compared)[0] + 0.5 * opposite_sentence_loss(compared)[0]
+        contrastive = KINDS[kind](ContrastiveBatch(image, text, scale, bias, positives))[0]
+        compared = ContrastiveBatch(image, text, scale, bias, pairs, embeddings["sentences"])
+        return contrastive + 0.5 * opposite_sentence_loss(compared)[0]
 
     rows_of = {"image": PAIRS, "text": PAIRS, "sentences": SENTENCES}
     exchange = SharedEmbeddings(processes, rows_of, places, 4, CPU, torch.float64)
-    loss = contrastive_backward(parts, encode, loss_of, CPU, with_loss, exchange=exchange)
+    loss = grad_cache_backward(parts, encode, loss_of, CPU, with_loss, exchange=exchange)
     processes.sum_gradients(model.parameters())
     gradients = {name: p.grad for name, p in model.named_parameters()}
     return {"loss": processes.sum(loss), "gradients": gradients}
@@ -162,7 +159,7 @@ def step_gradients(name: str, folder: Path, parallel: str = "ddp") -> dict[str, 
         name: None if p.grad is None else whole_tensor(p.grad, p).clone()
         for name, p in trainer.model.named_parameters()
     }
-    images = batch["image"].shape[0]
+    images = batch.image.shape[0]
     norm = clip_gradients(trainer.model, 1.0, trainer.processes)
     return {"loss": loss, "terms": terms, "gradients": gradients, "images": images, "norm": norm}
 

@@ -56,12 +56,10 @@ def test_a_decay_that_is_none_is_refused(decay):
 
 
 def trainer_of(folder, **options):
-    from colipri.common.registry import find_class
     from colipri.experiment_planning.plans import load_plans
-    from colipri.training.trainer import ColipriTrainer
-    from colipri.training.variants import BUILTIN_TRAINERS
+    from colipri.training.variants import find_trainer
 
-    cls = find_class("trainers", "ColipriTrainer_CRM", BUILTIN_TRAINERS, ColipriTrainer)
+    cls = find_trainer("ColipriTrainer_CRM")
     run = RunOptions(
         **{
             "epochs": 2,

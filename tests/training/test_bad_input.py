@@ -37,7 +37,7 @@ def test_a_loss_that_is_not_finite_names_the_cases_and_leaves_the_weights(tiny, 
     with pytest.raises(ColipriError, match="the loss is nan in epoch 0, step 0") as caught:
         trainer.train_step(batch)
     text = one_line(caught)
-    assert all(case in text for case in batch["case"])
+    assert all(case in text for case in batch.case)
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value.nan_to_num(7.0), before[name].nan_to_num(7.0)), name
 

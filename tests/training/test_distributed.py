@@ -20,7 +20,7 @@ from training.distributed_work import (
 )
 
 from colipri.objectives.contrastive import KINDS
-from colipri.training.processes import Processes
+from colipri.training.distributed.processes import Processes
 
 SIZES = (2, 3)
 
@@ -99,7 +99,7 @@ def test_two_then_three_then_one_process_is_one_training(tiny, tmp_path) -> None
     parts = train(Processes(), tmp_path / "parts")
     samples = sorted(file.name for file in (tmp_path / "parts" / "generated_reports").iterdir())
     assert samples == [f"epoch_{epoch:04d}.jsonl" for epoch in range(3)]
-    for first, second in zip(whole.history, parts.history, strict=True):
+    for first, second in zip(whole.progress.history, parts.progress.history, strict=True):
         for kind in ("train", "val"):
             assert second[kind] == pytest.approx(first[kind], rel=1e-2, abs=1e-3)
     other = parts.model.state_dict()

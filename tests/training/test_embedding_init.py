@@ -8,10 +8,9 @@ from tiny_dataset import install_example_plans, write_tiny_dataset
 
 from colipri.experiment_planning.plans import load_plans
 from colipri.preprocessing.preprocessor import preprocess_dataset
-from colipri.training.embedding_init import last_layers
-from colipri.training.fresh_model import center_on_batch
+from colipri.training.initialization import center_on_batch, last_layers
 from colipri.training.options import RunOptions
-from colipri.training.variants import ColipriTrainer_CO
+from colipri.training.variants import find_trainer
 
 NAME = "Dataset950_Tiny"
 
@@ -22,7 +21,7 @@ def trainer(workspace, tmp_path):
     install_example_plans(workspace.preprocessed)
     plans = load_plans(NAME, "colipriPlans")
     preprocess_dataset(NAME, plans, ["3d_lowres"], 1, 1, 0, False)
-    made = ColipriTrainer_CO(
+    made = find_trainer("ColipriTrainer_CO")(
         plans, "3d_lowres", 0, tmp_path, torch.device("cpu"), RunOptions(num_workers=0)
     )
     made.initialize()
@@ -37,14 +36,14 @@ def outputs(trainer, batch):
     for name, (module, _) in last_layers(trainer.model).items():
         module.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out}))
     with torch.no_grad():
-        trainer.encoder.encode(trainer.encoder.micro_batches(batch, 64, 0)[0])
+        trainer.encoder.encode(trainer.encoder.pair_parts(batch, 64, 0)[0])
     trainer.model.train()
     return seen
 
 
 def test_cases_of_the_first_batch_are_centred_with_unit_variance(trainer):
     batch = trainer.data.next_batch()
-    center_on_batch(trainer, batch)
+    center_on_batch(trainer.encoder, batch, 4)
     for embedded in outputs(trainer, batch).values():
         assert embedded.mean(0).abs().max() < 1e-3
         assert (embedded.std(0) - 1).abs().max() < 1e-2
@@ -56,21 +55,23 @@ def test_nothing_random_is_used_up(trainer):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    center_on_batch(trainer, batch)
+    center_on_batch(trainer.encoder, batch, 4)
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_it_happens_before_the_first_step_and_never_again(trainer, monkeypatch):
     calls = []
-    monkeypatch.setattr(type(trainer), "start_fresh_model", lambda self, batch: calls.append(1))
+    monkeypatch.setattr(
+        type(trainer), "initialize_fresh_model", lambda self, batch: calls.append(1)
+    )
     trainer.train_step(trainer.data.next_batch())
-    trainer.iteration_in_epoch = 1
+    trainer.progress.iteration_in_epoch = 1
     trainer.train_step(trainer.data.next_batch())
     assert calls == [1]
 
 
 def test_pretrained_weights_are_no_fresh_model(trainer, monkeypatch):
-    monkeypatch.setattr(type(trainer), "start_fresh_model", lambda self, batch: pytest.fail())
+    monkeypatch.setattr(type(trainer), "initialize_fresh_model", lambda self, batch: pytest.fail())
     trainer.started_from = SimpleNamespace()
     trainer.train_step(trainer.data.next_batch())
 
@@ -84,6 +85,6 @@ def test_other_weights_are_left_alone(trainer, reason):
             parameter.requires_grad_(False)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.settings["text_start_iterations"] = 0
-    trainer.start_fresh_model(trainer.data.next_batch())
+    trainer.initialize_fresh_model(trainer.data.next_batch())
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, before[name]), name

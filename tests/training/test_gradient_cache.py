@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from colipri.objectives.batch import ContrastiveBatch
 from colipri.objectives.contrastive import info_nce, siglip
-from colipri.objectives.opposite_sentence import opposite_sentence_loss
-from colipri.objectives.representations import OppositeSentences, Representations
-from colipri.training.gradient_cache import contrastive_backward
+from colipri.objectives.opposite_sentence import OppositeSentences, opposite_sentence_loss
+from colipri.training.grad_cache import grad_cache_backward
 
 
 class Towers(nn.Module):
@@ -40,12 +40,12 @@ def gradients(loss_function, chunks, dropout=0.0):
 
     def loss_of(embeddings):
         scale = model.logit_scale.exp()
-        data = Representations(
-            embeddings["image"], embeddings["text"], positives, scale, model.logit_bias
+        data = ContrastiveBatch(
+            embeddings["image"], embeddings["text"], scale, model.logit_bias, positives
         )
         return loss_function(data)[0]
 
-    loss = contrastive_backward(
+    loss = grad_cache_backward(
         torch.arange(size).split(chunks), encode, loss_of, torch.device("cpu")
     )
     grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -76,6 +76,7 @@ def opposite_gradients(contrastive, image_chunk, sentence_chunk, one_pass=False)
         "present_index": torch.randint(7, (count,)),
         "absent_index": torch.randint(7, (count,)),
         "shown": torch.rand(count) < 0.5,
+        "weight": torch.ones(count),
     }
 
     def encode(part):
@@ -88,19 +89,20 @@ def opposite_gradients(contrastive, image_chunk, sentence_chunk, one_pass=False)
         }
 
     def loss_of(embeddings):
-        data = Representations(
+        given = (
             embeddings["image"],
             embeddings["text"],
-            torch.eye(10, dtype=torch.bool),
             model.logit_scale.exp(),
             model.logit_bias,
-            OppositeSentences(embeddings["sentences"], **opposites),
         )
-        return contrastive(data)[0] + 0.5 * opposite_sentence_loss(data)[0]
+        pairs = OppositeSentences((), **opposites)
+        aligned = ContrastiveBatch(*given, torch.eye(10, dtype=torch.bool))
+        opposed = ContrastiveBatch(*given, pairs, embeddings["sentences"])
+        return contrastive(aligned)[0] + 0.5 * opposite_sentence_loss(opposed)[0]
 
     parts = [("pairs", rows) for rows in torch.arange(10).split(image_chunk)]
     parts += [("sentences", rows) for rows in torch.arange(7).split(sentence_chunk)]
-    loss = contrastive_backward(parts, encode, loss_of, torch.device("cpu"), one_pass=one_pass)
+    loss = grad_cache_backward(parts, encode, loss_of, torch.device("cpu"), one_pass=one_pass)
     return loss, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -135,7 +137,7 @@ def test_losses_of_single_cases_are_added_where_the_graph_is(chunk):
 
     expected = pairwise(encode(slice(None))) + with_loss(slice(None))[1]
     (gradient,) = torch.autograd.grad(expected, weight)
-    loss = contrastive_backward(
+    loss = grad_cache_backward(
         torch.arange(12).split(chunk), encode, pairwise, torch.device("cpu"), with_loss
     )
     assert torch.allclose(loss, expected)
@@ -154,7 +156,7 @@ def test_dropout_is_replayed_in_the_second_pass():
         seen.append(dropped.detach())
         return {"image": dropped @ weight}
 
-    contrastive_backward(
+    grad_cache_backward(
         torch.arange(8).split(4), encode, lambda e: e["image"].pow(2).sum(), torch.device("cpu")
     )
     assert torch.equal(seen[0], seen[2])
@@ -176,7 +178,7 @@ def test_the_random_stream_goes_on_as_if_there_were_no_second_pass():
         encode_calls.append(torch.rand(1))
         return {"image": torch.ones(len(indices), 1, requires_grad=True) * 2}
 
-    contrastive_backward(
+    grad_cache_backward(
         torch.arange(4).split(2), encode, lambda e: e["image"].sum(), torch.device("cpu")
     )
     after = torch.rand(1)

@@ -8,7 +8,7 @@ from tiny_dataset import PLANS
 
 from colipri.architectures.model import ColipriModel
 from colipri.common.errors import ColipriError
-from colipri.training.optimizer import build_optimizer, freeze_parts, learning_rate_factors
+from colipri.training.optim import build_optimizer, freeze_parts, learning_rate_factors
 
 CONFIGURATION = json.loads(PLANS.read_text())["configurations"]["3d_lowres"]
 

@@ -15,7 +15,7 @@ def batches(trainer, count):
 
 
 def reports_in(batch):
-    return [report is not None for report in batch["report"]]
+    return batch.has_report.tolist()
 
 
 def test_image_only_scans_join_where_an_objective_can_use_them(tiny, tmp_path):
@@ -38,7 +38,7 @@ def test_alternating_steps_have_one_kind_and_train(tiny, tmp_path):
         assert len(set(reports_in(batch))) == 1
     again = trainer_of("ColipriTrainer_CRMO", tmp_path, mixing=mixing, iterations_per_epoch=4)
     again.run_training()
-    assert again.history[0]["train"]["contrastive/loss"] > 0
+    assert again.progress.history[0]["train"]["contrastive/loss"] > 0
 
 
 def test_objectives_and_their_options_can_be_chosen_for_one_run(tiny, tmp_path):
@@ -50,8 +50,8 @@ def test_objectives_and_their_options_can_be_chosen_for_one_run(tiny, tmp_path):
     )
     trainer.run_training()
     assert list(trainer.objectives) == ["opposite_sentence", "masked_image_modelling"]
-    assert trainer.objectives["opposite_sentence"][0] == 2.0
-    assert trainer.objectives["masked_image_modelling"][1].mask == "block"
+    assert trainer.objectives["opposite_sentence"].weight == 2.0
+    assert trainer.objectives["masked_image_modelling"].mask == "block"
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_images_alone_train_the_image_encoder_and_are_validated_by_reconstructio
     without_reports(tiny, monkeypatch)
     trainer = trainer_of("ColipriTrainer_M", tmp_path)
     trainer.run_training()
-    validated = trainer.history[-1]["val"]
+    validated = trainer.progress.history[-1]["val"]
     assert validated["loss"] == pytest.approx(validated["masked_image_modelling/loss"])
-    assert trainer.best_score == pytest.approx(-validated["loss"])
+    assert trainer.progress.best_score == pytest.approx(-validated["loss"])
     assert (tmp_path / "checkpoint_best.pth").is_file()
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["val"]["loss"] > 0

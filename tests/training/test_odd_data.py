@@ -12,14 +12,12 @@ import pytest
 import torch
 from tiny_dataset import install_example_plans, write_tiny_dataset
 
-from colipri.common.registry import find_class
 from colipri.experiment_planning.plans import load_plans
 from colipri.preprocessing.preprocessor import preprocess_dataset
 from colipri.raw_dataset.collection import join_datasets
 from colipri.run.train import main as train
 from colipri.training.options import RunOptions
-from colipri.training.trainer import ColipriTrainer
-from colipri.training.variants import BUILTIN_TRAINERS
+from colipri.training.variants import find_trainer
 
 NAME = "Dataset950_Tiny"
 # 001 and 005 validate, the others are trained on
@@ -43,7 +41,7 @@ def _prepare(preprocessed: Any, name: str = NAME) -> None:
 
 
 def _trainer(trainer: str, folder: Any, name: str = NAME, fold: int | str = 0) -> Any:
-    cls = find_class("trainers", trainer, BUILTIN_TRAINERS, ColipriTrainer)
+    cls = find_trainer(trainer)
     run = RunOptions(epochs=1, iterations_per_epoch=3, num_workers=0)
     return cls(load_plans(name), "3d_lowres", fold, folder, torch.device("cpu"), run)
 
@@ -59,7 +57,7 @@ def test_odd_reports_train_all_objectives(workspace: Any, caplog: pytest.LogCapt
     used = {case.removeprefix("case_") for case in trainer.data.train_cases}
     assert used == {*REPORTS, "012", "013"} - {"001", "005"}
     for part in ("train", "val"):
-        values = trainer.history[-1][part]
+        values = trainer.progress.history[-1][part]
         for name in trainer.objectives:
             assert np.isfinite(values[f"{name}/loss"]), (part, name)
     logged = caplog.text.lower()
@@ -100,7 +98,7 @@ def test_members_of_another_spacing_train_together(workspace: Any) -> None:
     for number in range(4):
         one, two = (store.shape(f"{member}_case_{number:03d}") for member in (950, 951))
         assert np.abs(np.subtract(one, two)).max() <= 1, (one, two)
-    assert np.isfinite(trainer.history[-1]["train"]["contrastive/loss"])
+    assert np.isfinite(trainer.progress.history[-1]["train"]["contrastive/loss"])
 
 
 def test_members_of_other_channels_are_refused_before_anything_is_made(

@@ -47,7 +47,7 @@ def test_it_is_the_training_that_was_never_stopped(tiny, tmp_path):
     other = parts.model.state_dict()
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, other[name]), name
-    for first, second in zip(whole.history, parts.history, strict=True):
+    for first, second in zip(whole.progress.history, parts.progress.history, strict=True):
         assert first["train"] == second["train"]
         assert first["val"] == second["val"]
     samples = [folder / "generated_reports" for folder in (whole.folder, parts.folder)]

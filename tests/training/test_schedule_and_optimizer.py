@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from colipri.training.optimizer import (
+from colipri.training.optim import (
     build_optimizer,
+    learning_rate,
     learning_rate_factors,
     parameter_groups,
     set_learning_rate,
 )
 from colipri.training.options import RunOptions
-from colipri.training.schedule import learning_rate
 from colipri.training.throughput import format_duration
 
 

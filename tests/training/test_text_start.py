@@ -10,7 +10,7 @@ from colipri.text.reports.report import report_from_text
 from colipri.text.structured_report import structure_report
 from colipri.text.tokenizer import encode_batch, train_wordpiece
 from colipri.training.options import RunOptions
-from colipri.training.text_start import TextStart, start_text_encoder
+from colipri.training.text_pretraining import TextTask, pretrain_text_encoder
 
 TEXTS = [
     "FINDINGS: No pleural effusion. There is a small right pneumothorax. The heart is normal.",
@@ -29,7 +29,7 @@ def reports():
 
 @pytest.fixture
 def start(reports):
-    return TextStart(reports)
+    return TextTask(reports)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_targets_mark_every_class_of_a_text(start):
 def test_sentences_come_to_lie_with_what_they_say(model, start, tokenizer):
     assert nearest_prompts(model, tokenizer) != list(SENTENCES.values())
     image = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("image")}
-    assert start_text_encoder(model, start, tokenizer, 60, 200, seed=1) < 0.3
+    assert pretrain_text_encoder(model, start, tokenizer, 60, 200, seed=1) < 0.3
     assert nearest_prompts(model, tokenizer) == list(SENTENCES.values())
     for name, value in image.items():
         assert torch.equal(model.state_dict()[name], value)
@@ -114,24 +114,24 @@ def test_sentences_come_to_lie_with_what_they_say(model, start, tokenizer):
 def test_a_frozen_encoder_learns_this_and_stays_frozen(model, start, tokenizer):
     for parameter in model.text_encoder.parameters():
         parameter.requires_grad_(False)
-    start_text_encoder(model, start, tokenizer, 60, 200, seed=1)
+    pretrain_text_encoder(model, start, tokenizer, 60, 200, seed=1)
     assert nearest_prompts(model, tokenizer) == list(SENTENCES.values())
     assert not any(p.requires_grad for p in model.text_encoder.parameters())
 
 
 def test_the_same_seed_gives_the_same_weights(model, start, tokenizer):
     first = {name: value.clone() for name, value in model.state_dict().items()}
-    start_text_encoder(model, start, tokenizer, 60, 3, seed=5)
+    pretrain_text_encoder(model, start, tokenizer, 60, 3, seed=5)
     once = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(first)
     torch.rand(7)
-    start_text_encoder(model, start, tokenizer, 60, 3, seed=5)
+    pretrain_text_encoder(model, start, tokenizer, 60, 3, seed=5)
     for name, value in model.state_dict().items():
         assert torch.equal(value, once[name]), name
 
 
 def test_reports_without_names_give_nothing_to_learn():
-    assert TextStart([structure_report(report_from_text("FINDINGS: Normal chest."))]).names == []
+    assert TextTask([structure_report(report_from_text("FINDINGS: Normal chest."))]).names == []
 
 
 @pytest.mark.parametrize("steps", [-3, "abc", 1.5, True])

@@ -11,8 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from training.test_family import trainer_of
 
-from colipri.experiment_planning.objective_flops import training_flops
-from colipri.training.step import paired_rows
+from colipri.experiment_planning.objective_cost import training_flops
 from colipri.training.throughput import ModelFlops
 
 BATCH = 4  # of the example plan
@@ -65,7 +64,7 @@ def test_what_is_not_a_training_step_does_not_count(tiny: Any, tmp_path: Path) -
     assert trainer.flops_per_sample() == once
     for parameter in trainer.model.text_encoder.parameters():
         parameter.requires_grad_(False)
-    trainer.model_flops = ModelFlops(trainer.model, trainer.configuration.raw)
+    trainer.model_flops = ModelFlops(trainer.model, trainer.configuration.raw, trainer.objectives)
     trainer.backward(batch, 1, {})
     assert trainer.flops_per_sample() < once
 
@@ -74,7 +73,7 @@ def test_what_is_not_a_training_step_does_not_count(tiny: Any, tmp_path: Path) -
 def test_the_plan_reckons_as_the_log_counts(letters: str, tiny: Any, tmp_path: Path) -> None:
     trainer = _trainer(letters, tmp_path)
     batch = trainer.data.next_batch()
-    tokens = trainer.tokenizer(batch["caption"], padding="longest", return_tensors="pt")
+    tokens = trainer.tokenizer(batch.caption, padding="longest", return_tensors="pt")
     _counted(trainer, batch)
     planned = training_flops(
         {**trainer.configuration.raw, "max_text_tokens": tokens["input_ids"].shape[1]},
@@ -82,7 +81,7 @@ def test_the_plan_reckons_as_the_log_counts(letters: str, tiny: Any, tmp_path: P
         trainer.objectives,
     )
     assert set(planned) == {"towers", *trainer.objectives} - {"contrastive"}
-    cases = dict.fromkeys(planned, len(paired_rows(batch)))
-    cases["masked_image_modelling"] = len(batch["case"])  # those without a report as well
+    cases = dict.fromkeys(planned, len(batch.paired_rows))
+    cases["masked_image_modelling"] = len(batch)  # those without a report as well
     expected = sum(flops * cases[name] for name, flops in planned.items())
     assert expected == pytest.approx(trainer.flops_per_sample() * BATCH, rel=0.1)

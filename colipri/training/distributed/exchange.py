@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from colipri.training.gradient_cache import Places
-from colipri.training.processes import Processes
+from colipri.training.distributed.processes import Processes
+from colipri.training.grad_cache import Places
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SharedEmbeddings:
         return self.processes.rank == 0
 
     def joined(self, parts: Sequence[dict[str, Tensor]]) -> tuple[dict[str, Tensor], Places]:
-        """See colipri.training.gradient_cache.Exchange."""
+        """See colipri.training.grad_cache.Exchange."""
         whole = {
             name: torch.zeros(rows, self.width, device=self.device, dtype=self.dtype)
             for name, rows in self.rows.items()

@@ -1,9 +1,13 @@
 import pytest
 import torch
 
-from colipri.dataloading.opposites import OppositePair
+from colipri.objectives.batch import ContrastiveBatch, TextTools
+from colipri.objectives.opposite_sentence import (
+    OppositePair,
+    OppositeSentence,
+    opposite_sentences,
+)
 from colipri.text.tokenizer import train_wordpiece
-from colipri.training.sentences import sentence_batch
 
 EFFUSION = OppositePair("There is an effusion.", "There is no effusion.", True)
 ABSENT = OppositePair("There is an effusion.", "There is no effusion.", False)
@@ -21,13 +25,13 @@ def decoded(tokenizer, batch):
     return [
         tokenizer.decode(ids, skip_special_tokens=True)
         for part in batch.parts
-        for ids in part.tokens["input_ids"]
+        for ids in part["input_ids"]
     ]
 
 
 @pytest.mark.parametrize("tokens_at_once", [1, 12, 10000])
 def test_each_distinct_sentence_is_encoded_once_and_pairs_find_theirs(tokenizer, tokens_at_once):
-    batch = sentence_batch(PAIRS, tokenizer, 64, tokens_at_once)
+    batch = opposite_sentences(PAIRS, TextTools(tokenizer, 64, tokens_at_once))
     texts = decoded(tokenizer, batch)
     assert len(texts) == len(set(texts)) == 4
     assert batch.image_index.tolist() == [0, 0, 2, 2]
@@ -39,18 +43,25 @@ def test_each_distinct_sentence_is_encoded_once_and_pairs_find_theirs(tokenizer,
 
 def test_no_part_holds_more_tokens_than_a_micro_batch_of_captions(tokenizer):
     long = [OppositePair(f"Nodule {'is ' * n}.", f"No nodule {'is ' * n}.", True) for n in range(9)]
-    batch = sentence_batch([long], tokenizer, 64, 40)
+    batch = opposite_sentences([long], TextTools(tokenizer, 64, 40))
     assert len(batch.parts) > 1
-    sizes = [part.tokens["input_ids"].numel() for part in batch.parts]
+    sizes = [part["input_ids"].numel() for part in batch.parts]
     assert max(sizes) <= 40
-    assert sum(part.tokens["input_ids"].shape[0] for part in batch.parts) == 18
+    assert sum(part["input_ids"].shape[0] for part in batch.parts) == 18
 
 
-def test_compared_keeps_the_embeddings_it_is_given(tokenizer):
-    batch = sentence_batch(PAIRS, tokenizer, 64, 100)
-    embedded = torch.randn(4, 8)
-    assert batch.compared(embedded).sentences is embedded
+def test_the_loss_of_a_batch_reads_the_embeddings_of_its_sentences(tokenizer):
+    batch = opposite_sentences(PAIRS, TextTools(tokenizer, 64, 100))
+    assert OppositeSentence().further_texts(batch) is batch.parts
+    image, scale = torch.eye(4)[:3], torch.tensor(50.0)
+    texts = torch.zeros(4, 4)
+    texts[batch.present_index[0]] = torch.eye(4)[0]  # the sentence that is true of image 0
+    texts[batch.absent_index[2]] = torch.eye(4)[2]  # and of image 2
+    compared = ContrastiveBatch(image, image, scale, torch.tensor(0.0), batch, texts)
+    loss, terms = OppositeSentence().batch_loss(compared)
+    assert loss.item() == pytest.approx(0.5 * 0.6931, rel=1e-3)  # the two pairs of "nodule": ln 2
+    assert 0.5 <= terms["accuracy"].item() <= 1.0
 
 
 def test_a_batch_without_any_pair_has_no_sentences(tokenizer):
-    assert sentence_batch([[], []], tokenizer, 64, 100) is None
+    assert opposite_sentences([[], []], TextTools(tokenizer, 64, 100)) is None

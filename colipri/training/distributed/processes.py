@@ -56,7 +56,7 @@ class Processes:
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
-    def writes(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes logs, checkpoints and pictures."""
         return self.rank == 0
 
@@ -66,7 +66,7 @@ class Processes:
             dist.all_reduce(tensor)
         return tensor
 
-    def highest(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         """The largest ``number`` of all processes."""
         if self.size == 1:
             return number
@@ -105,7 +105,7 @@ class Processes:
                     p.grad.copy_(summed.view_as(p))
 
     @torch.no_grad()
-    def agree_on(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Take process 0's numbers everywhere, in place."""
         if self.size > 1:
             for tensor in tensors:
@@ -188,7 +188,7 @@ def join_processes(device: torch.device) -> tuple[Processes, torch.device]:
             f"{os.environ['MASTER_PORT']}: {str(error).splitlines()[0]}"
         ) from error
     processes = Processes.present()
-    if not processes.writes:  # the same lines again would say nothing new
+    if not processes.is_main:  # the same lines again would say nothing new
         logging.getLogger("colipri").setLevel(logging.CRITICAL)
     return processes, device
 
@@ -213,7 +213,7 @@ def lost_peers(processes: Processes) -> Iterator[None]:
         ) from error
 
 
-def first_to_speak(if_unknown: bool) -> bool:
+def claim_error_report(if_unknown: bool) -> bool:
     """Whether no other process has reported a problem yet: one line is enough.
 
     Args:

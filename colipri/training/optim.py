@@ -1,7 +1,8 @@
-"""AdamW with the parameter groups of vision-language training: what is trained, and how fast."""
+"""What is trained, and how fast: frozen parts, AdamW's parameter groups, and the schedule."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,12 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from colipri.architectures.model import ColipriModel
+from colipri.architectures.model import ColipriModel, is_head
+from colipri.architectures.parameter_groups import group_parameters
 from colipri.common.errors import ColipriError
+from colipri.objectives.base import Objective
 
-# Scalars and vectors (biases, norm gains, LayerScale, learned temperature) and embedding tables are
-# not decayed: decay is a prior on weight matrices; on a gain or a temperature it is a bias.
-_NEVER_DECAYED = ("logit_scale", "logit_bias", "embeddings.", "register_tokens", "mask_token")
 # Towers with layers: where the number of a layer stands, and what lies before the first one.
 _LAYERS = {
     "image_encoder": re.compile(r"^image_encoder\.eva\.blocks\.(\d+)\."),
@@ -46,13 +46,6 @@ def freeze_parts(model: ColipriModel, parts: Sequence[str]) -> None:
         for parameter in model.get_submodule(part).parameters():
             parameter.requires_grad_(False)
     model.frozen_parts = tuple(parts)
-
-
-def is_decayed(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay applies to a parameter of ColipriModel."""
-    if parameter.ndim <= 1:
-        return False
-    return not any(part in name for part in _NEVER_DECAYED)
 
 
 def learning_rate_factors(model: nn.Module, settings: Mapping[str, Any]) -> Callable[[str], float]:
@@ -126,18 +119,14 @@ def parameter_groups(
     Each group carries ``lr_factor``, with which the trainer multiplies the scheduled rate. The
     order is fixed by the names, so that a saved optimiser state always fits.
     """
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in sorted(model.named_parameters()):
-        if parameter.requires_grad:
-            key = (-factor_of(name), is_decayed(name, parameter))  # the full rate comes first
-            groups.setdefault(key, []).append(parameter)
+    groups = group_parameters(model, lambda name: -factor_of(name))  # the full rate comes first
     return [
         {
             "params": parameters,
             "weight_decay": weight_decay if decayed else 0.0,
             "lr_factor": -factor,
         }
-        for (factor, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
+        for factor, decayed, parameters in groups
     ]
 
 
@@ -163,3 +152,47 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its share of the scheduled rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_factor"]
+
+
+def learning_rate(
+    iteration: int,
+    peak: float,
+    warmup_iterations: int,
+    total_iterations: int,
+    final_fraction: float = 0.01,
+) -> float:
+    """Linear warm-up to ``peak``, then a half cosine down to ``final_fraction * peak``.
+
+    A pure function of the iteration: nothing to save, nothing to restore.
+
+    Warm-up keeps AdamW's second moments from being dominated by the first, untypical gradients of a
+    transformer; the cosine is the schedule that CLIP-like training is usually reported with.
+
+    Args:
+        iteration: 0-based optimiser step that is about to be made.
+        peak: highest learning rate.
+        warmup_iterations: steps until the peak is reached.
+        total_iterations: steps of the whole run.
+        final_fraction: where the cosine ends, as a fraction of the peak.
+    """
+    if iteration < warmup_iterations:
+        return peak * (iteration + 1) / warmup_iterations
+    span = max(1, total_iterations - warmup_iterations)
+    position = min(1.0, (iteration - warmup_iterations) / span)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * position))
+    return peak * (final_fraction + (1.0 - final_fraction) * cosine)
+
+
+def freeze_unreached(model: ColipriModel, objectives: Mapping[str, Objective]) -> list[str]:
+    """Freeze what no objective of the run reaches: nothing waits for its gradients.
+
+    Returns:
+        The names of the frozen parameters.
+    """
+    reached = {part for objective in objectives.values() for part in objective.reaches()}
+    frozen = []
+    for name, parameter in model.named_parameters():
+        if not is_head(name) and name.partition(".")[0] not in reached:
+            parameter.requires_grad_(False)
+            frozen.append(name)
+    return frozen

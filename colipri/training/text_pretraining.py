@@ -6,13 +6,14 @@ nearly the same for every finding X (cosine 0.66 on the semi-synthetic chest set
 encoder then agree on one axis for all findings and the images are never looked at. So before the
 first image the text encoder is trained for some seconds on the training reports alone: from a
 sentence, a bare name or several of them it has to tell which names are asserted and which denied
-(colipri.dataloading.finding_names), by the cosine with a learned vector for each. These vectors are
+(colipri.text.finding_names), by the cosine with a learned vector for each. These vectors are
 thrown away; the encoder keeps a place for every finding and its denial. Ours; the published method
 starts from CXR-BERT, which was trained on reports as well.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +25,13 @@ from torch import Tensor, nn
 
 from colipri.architectures.model import ColipriModel
 from colipri.common.progress import progress
-from colipri.dataloading.finding_names import FindingNames, denied_in, name_prompts
+from colipri.objectives.base import TrainingReports
+from colipri.text.finding_names import FindingNames, denied_in, name_prompts
 from colipri.text.reports.sentences import as_sentence
 from colipri.text.structured_report import StructuredReport
 from colipri.text.tokenizer import encode_batch
+
+logger = logging.getLogger(__name__)
 
 ITERATIONS = 150  # half a minute on two cores; the loss is flat by then
 FEWEST_NAMES = 2  # with one there is no other to be told from
@@ -47,7 +51,7 @@ class LabelledText:
     classes: tuple[int, ...]
 
 
-class TextStart:
+class TextTask:
     """What the text encoder learns first, drawn from reports.
 
     Args:
@@ -116,9 +120,9 @@ class TextStart:
         return LabelledText(as_sentence(sentence), tuple(2 * number + denied for number in known))
 
 
-def start_text_encoder(
+def pretrain_text_encoder(
     model: ColipriModel,
-    start: TextStart,
+    start: TextTask,
     tokenizer: Any,
     max_tokens: int,
     iterations: int,
@@ -170,3 +174,38 @@ def start_text_encoder(
     for parameter in frozen:
         parameter.requires_grad_(False)
     return float(np.mean(losses[-max(1, iterations // 10) :]))
+
+
+def pretrain_on_reports(
+    model: ColipriModel,
+    reports: TrainingReports,
+    tokenizer: Any,
+    max_tokens: int,
+    iterations: int | None,
+    seed: int,
+) -> bool:
+    """Train a fresh text encoder on the training reports, where they have enough findings.
+
+    Args:
+        model: fresh; changed in place.
+        reports: of the training cases.
+        tokenizer: of the text encoder.
+        max_tokens: longer texts are cut.
+        iterations: batches of text; None for ITERATIONS; 0 for none.
+        seed: everything random follows from it.
+
+    Returns:
+        True if the text encoder was trained.
+    """
+    iterations = ITERATIONS if iterations is None else iterations
+    if not iterations or len(reports.finding_names.names) < FEWEST_NAMES:
+        return False
+    task = TextTask(list(reports), reports.finding_names)
+    logger.info(
+        "Text encoder: %d steps on reports, to tell what they affirm and negate (%d names)",
+        iterations,
+        len(task.names),
+    )
+    loss = pretrain_text_encoder(model, task, tokenizer, max_tokens, iterations, seed)
+    logger.info("Text encoder: loss %.3f at the end", loss)
+    return True

@@ -13,19 +13,17 @@ whole tensors, goes on with any number of processes and either form.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from colipri.architectures.model import ColipriModel
 from colipri.common.errors import ColipriError
-from colipri.training.processes import Processes
-
-if TYPE_CHECKING:
-    from colipri.architectures.model import ColipriModel
-    from colipri.training.averaging import AveragedWeights
+from colipri.training.distributed.processes import Processes
 
 
 def local_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -47,7 +45,7 @@ def whole_state(model: nn.Module) -> dict[str, Tensor]:
 def shard_model(
     model: ColipriModel,
     optimizer: torch.optim.Optimizer,
-    average: AveragedWeights | None,
+    average: dict[str, Tensor] | None,
     processes: Processes,
 ) -> None:
     """Shard the transformer blocks of both towers, and what optimiser and average keep of them.
@@ -55,14 +53,12 @@ def shard_model(
     Args:
         model: equal in all processes; changed in place.
         optimizer: of the model, with or without state.
-        average: of the model's weights.
+        average: averaged weights by name; changed in place.
         processes: two or more.
 
     Raises:
         ColipriError: the blocks are compiled.
     """
-    from torch.distributed.fsdp import fully_shard
-
     blocks = [*model.image_encoder.eva.blocks, *model.text_encoder.encoder.encoder.layer]
     if any(block._compiled_call_impl is not None for block in blocks):
         raise ColipriError(
@@ -89,8 +85,8 @@ def shard_model(
                 kept = {key: _shard(value, parameters[name]) for key, value in state[old].items()}
                 optimizer.state[local[name]] = kept
     if average is not None:
-        for name, tensor in average.average.items():
-            average.average[name] = _shard(tensor, parameters[name])
+        for name, tensor in average.items():
+            average[name] = _shard(tensor, parameters[name])
 
 
 def _sum_gradients(sharded: Any) -> None:

@@ -34,7 +34,7 @@ Places = list[dict[str, slice] | None]
 
 
 class Exchange(Protocol):
-    """How the embeddings of all parts come together (colipri.training.exchange)."""
+    """How the embeddings of all parts come together (colipri.training.distributed.exchange)."""
 
     @property
     def counts(self) -> bool:
@@ -67,7 +67,7 @@ class OneProcess:
         return whole, places
 
 
-def contrastive_backward(
+def grad_cache_backward(
     micro_batches: Sequence[MicroBatch],
     encode: Encode[MicroBatch],
     loss_of: Loss,

@@ -19,7 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from colipri.architectures.model import ColipriModel
+from colipri.objectives.batch import Batch, CasePart
+from colipri.training.batch_encoder import BatchEncoder
 
+TOWERS = ("image", "text")
 FEWEST_CASES = 4  # fewer say nothing about variance
 SMALLEST_STD = 1e-4  # a dimension that is the same for all cases stays as it is
 
@@ -37,14 +40,17 @@ def last_layers(model: ColipriModel) -> dict[str, tuple[nn.Module, nn.Linear]]:
 
 @torch.no_grad()
 def center_embeddings(
-    model: ColipriModel, encoder: Any, parts: list[Any], towers: Sequence[str] = ("image", "text")
+    model: ColipriModel,
+    encoder: BatchEncoder,
+    parts: Sequence[CasePart],
+    towers: Sequence[str] = TOWERS,
 ) -> None:
     """Set the last layers so that ``parts`` have centred embeddings of unit variance.
 
     Args:
         model: fresh; changed in place.
-        encoder: the trainer's, with ``encode(part)``.
-        parts: micro batches, FEWEST_CASES together at least.
+        encoder: of the same model.
+        parts: FEWEST_CASES cases together at least.
         towers: whose last layers are set.
     """
     training = model.training
@@ -83,3 +89,19 @@ def _outputs(modules: dict[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]
     finally:
         for handle in handles:
             handle.remove()
+
+
+def center_on_batch(
+    encoder: BatchEncoder, batch: Batch, part_size: int, towers: Sequence[str] = TOWERS
+) -> None:
+    """Set the last layers of the towers from the first batch of a run.
+
+    Args:
+        encoder: with the fresh model.
+        batch: with FEWEST_CASES cases with a report, or nothing happens.
+        part_size: cases that fit in memory at once.
+        towers: whose last layers are set.
+    """
+    parts = encoder.pair_parts(batch, part_size, 0)
+    if sum(part.count for part in parts) >= FEWEST_CASES:
+        center_embeddings(encoder.model, encoder, parts, towers)

@@ -1,0 +1,298 @@
+"""What travels from the data loader to the objectives: samples, batches, and parts of batches.
+
+A :class:`Sample` is one case as a worker process reads it. :func:`make_batch` joins samples into a
+:class:`Batch`, still in the worker: captions are tokenized there, and every objective prepares what
+it needs (``Objective.collate``), so that the training process only moves tensors to the device. The
+training step cuts a batch into parts that fit in memory (:class:`CasePart`, :class:`TextPart`), and
+the embeddings of all parts come together again in a :class:`ContrastiveBatch`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from colipri.common.seeds import derive_seed
+from colipri.text.anatomy import names_a_side
+from colipri.text.tokenizer import encode_batch
+
+if TYPE_CHECKING:
+    from colipri.objectives.base import Objective
+    from colipri.text.structured_report import StructuredReport
+
+Tokens = dict[str, Tensor]  # "input_ids" and "attention_mask", (B, T) int64 each
+
+
+@dataclass
+class Sample:
+    """One case, read and cropped.
+
+    Attributes:
+        case, study: identifiers.
+        text_hash: equal for reports with the same words; "" without a report.
+        caption: the text to align the image with; "" without a report.
+        report: the structured report, or None for an image-only case.
+        image: (C, *patch) int16 or float16 as stored; None where another process encodes it.
+        body: (N,) bool, tokens that hold anything but air; None where ``image`` is None.
+        drawn: objective name -> what it drew for this case (``Objective.draw``).
+    """
+
+    case: str
+    study: str
+    text_hash: str
+    caption: str
+    report: StructuredReport | None
+    image: Tensor | None
+    body: Tensor | None
+    drawn: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TextTools:
+    """How text becomes tokens.
+
+    Attributes:
+        tokenizer: of the text encoder; it can be pickled to worker processes.
+        max_tokens: the plan's ``max_text_tokens``; longer texts are cut.
+        tokens_per_part: padded tokens that one text part may hold, as many as a micro batch of
+            captions.
+    """
+
+    tokenizer: Any
+    max_tokens: int
+    tokens_per_part: int
+
+    def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> Tokens:
+        """Tokenize, and pad to the longest of ``texts``."""
+        return encode_batch(self.tokenizer, list(texts), max_tokens or self.max_tokens)
+
+
+@dataclass
+class Batch:
+    """B cases, ready for the device; P of them have a report.
+
+    Attributes:
+        case, study, text_hash, caption: B strings each; see :class:`Sample`.
+        has_report: (B,) bool.
+        names_side: B flags: the report says "left" or "right", so the image is never mirrored.
+        image: (R, C, *patch) int16 or float16 of the R cases whose images were read here.
+        body: (R, N) bool.
+        image_row: row of each case in ``image`` (-1: not read here); None where all were read.
+        captions: tokens of the P captions, in the order of the cases; None where P is 0.
+        collated: objective name -> what it prepared for this batch.
+    """
+
+    case: list[str]
+    study: list[str]
+    text_hash: list[str]
+    caption: list[str]
+    has_report: Tensor
+    names_side: list[bool]
+    image: Tensor
+    body: Tensor
+    image_row: list[int] | None = None
+    captions: Tokens | None = None
+    collated: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.case)
+
+    @property
+    def paired_rows(self) -> list[int]:
+        """Rows that have a report."""
+        return self.has_report.nonzero().flatten().tolist()
+
+    def places(self, rows: Sequence[int]) -> list[int]:
+        """Where the images of ``rows`` are in :attr:`image`."""
+        return list(rows) if self.image_row is None else [self.image_row[row] for row in rows]
+
+    def pin_memory(self) -> Batch:
+        """Pin the large tensors, for asynchronous copies to a GPU; torch's loader calls this."""
+        for name in ("image", "body", "captions"):
+            setattr(self, name, map_tensors(getattr(self, name), lambda t: t.pin_memory()))
+        return self
+
+
+def make_batch(
+    samples: Sequence[Sample], objectives: Mapping[str, Objective], text: TextTools | None
+) -> Batch:
+    """Join samples; every objective prepares its own part.
+
+    Args:
+        samples: B cases.
+        objectives: of the run, by name.
+        text: tokenizer and limits; None for a batch without tokens.
+    """
+    read = [sample for sample in samples if sample.image is not None]
+    paired = [sample for sample in samples if sample.report is not None]
+    batch = Batch(
+        case=[sample.case for sample in samples],
+        study=[sample.study for sample in samples],
+        text_hash=[sample.text_hash for sample in samples],
+        caption=[sample.caption for sample in samples],
+        has_report=torch.tensor([sample.report is not None for sample in samples]),
+        # the whole report counts, not the caption alone: it decides the positives as well
+        names_side=[s.report is not None and names_a_side(s.report.text) for s in samples],
+        image=_stack([sample.image for sample in read]),
+        body=_stack([sample.body for sample in read]),
+    )
+    if len(read) < len(samples):
+        places = itertools.count()
+        batch.image_row = [-1 if s.image is None else next(places) for s in samples]
+    if text is None:
+        return batch
+    if paired and any(objective.needs_reports for objective in objectives.values()):
+        batch.captions = text.encode([sample.caption for sample in paired])
+    for name, objective in objectives.items():
+        prepared = objective.collate(samples, text)
+        if prepared is not None:
+            batch.collated[name] = prepared
+    return batch
+
+
+@dataclass(frozen=True)
+class CasePart:
+    """Some cases of a batch: one forward pass of the image encoder.
+
+    Attributes:
+        batch: the whole batch.
+        rows: b indices into it.
+        pairs: b indices among the batch's cases with a report; empty for parts of all cases.
+        seed: of augmentation, token dropping and drop path in this part.
+        step_seed: of the whole step.
+    """
+
+    batch: Batch
+    rows: tuple[int, ...]
+    pairs: tuple[int, ...]
+    seed: int
+    step_seed: int
+
+    @property
+    def count(self) -> int:
+        """Cases."""
+        return len(self.rows)
+
+    @property
+    def captions(self) -> Tokens:
+        """(b, T) tokens of these cases' captions."""
+        assert self.batch.captions is not None
+        first, last = self.pairs[0], self.pairs[-1] + 1
+        return {name: values[first:last] for name, values in self.batch.captions.items()}
+
+    def row_seeds(self, purpose: str) -> list[int]:
+        """One seed per case that does not depend on how the batch was cut."""
+        return [derive_seed(self.step_seed, purpose, row) for row in self.rows]
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """Further texts of an objective: one forward pass of the text encoder.
+
+    Attributes:
+        objective: whose texts they are; the name of their embeddings.
+        tokens: (s, T) each.
+        seed: of dropout.
+    """
+
+    objective: str
+    tokens: Tokens
+    seed: int
+
+    @property
+    def count(self) -> int:
+        """Texts."""
+        return len(self.tokens["input_ids"])
+
+
+@dataclass
+class PairInput:
+    """What ``Objective.pair_losses`` gets: b cases with a report, encoded with gradients.
+
+    Attributes:
+        part: which cases; seeds.
+        heads: the objective's modules, by name.
+        tokens: (b, K, D), output of the image encoder for the kept tokens.
+        ids_mask: (b, K) bool, False at fillers; None where there are none.
+        collated: what the objective prepared for the batch; index it with ``part.pairs``.
+    """
+
+    part: CasePart
+    heads: dict[str, torch.nn.Module]
+    tokens: Tensor
+    ids_mask: Tensor | None
+    collated: Any
+
+
+@dataclass
+class ImageInput:
+    """What ``Objective.image_losses`` gets: b cases, with a report or without.
+
+    Attributes:
+        part: which cases; seeds.
+        encoder: the image encoder, to be called by the objective.
+        heads: the objective's modules, by name.
+        image: (b, C, A0, A1, A2), normalized, in training also augmented.
+        body: (b, N) bool, tokens that hold anything but air.
+        air: normalized intensity of air.
+        collated: what the objective prepared for the batch; index it with ``part.rows``.
+    """
+
+    part: CasePart
+    encoder: Any
+    heads: dict[str, torch.nn.Module]
+    image: Tensor
+    body: Tensor
+    air: float
+    collated: Any = None
+
+
+@dataclass
+class ContrastiveBatch:
+    """What ``Objective.batch_loss`` gets: embeddings of the whole batch; E the shared width.
+
+    Attributes:
+        image: (P, E) float32, L2-normalized.
+        text: (P, E) float32, L2-normalized: the captions.
+        logit_scale: scalar, the inverse temperature (already exponentiated).
+        logit_bias: scalar.
+        collated: what the objective prepared for the batch, on the device of the embeddings.
+        texts: (S, E) embeddings of the objective's further texts; None where it has none.
+    """
+
+    image: Tensor
+    text: Tensor
+    logit_scale: Tensor
+    logit_bias: Tensor
+    collated: Any = None
+    texts: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.shape != self.text.shape:
+            raise ValueError(
+                f"images {self.image.shape} and texts {self.text.shape} do not pair up"
+            )
+
+
+def map_tensors(value: Any, function: Any) -> Any:
+    """Apply ``function`` to every tensor in dicts, lists, tuples and dataclasses."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {key: map_tensors(entry, function) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_tensors(entry, function) for entry in value)
+    if hasattr(value, "__dataclass_fields__"):
+        entries = {f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)}
+        return type(value)(**entries)
+    return value
+
+
+def _stack(tensors: Sequence[Tensor | None]) -> Tensor:
+    known = [tensor for tensor in tensors if tensor is not None]
+    return torch.stack(known) if known else torch.empty(0)

@@ -1,0 +1,161 @@
+"""One batch on the device: cut into parts, normalize, augment, drop air, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from colipri.architectures.model import ColipriModel, ImageFeatures
+from colipri.architectures.primus import select_tokens
+from colipri.common.seeds import derive_seed
+from colipri.dataloading.augmentation import augment_on_device
+from colipri.dataloading.normalization import (
+    air_value,
+    normalize_on_device,
+    tissue_threshold,
+)
+from colipri.dataloading.sharing import cut
+from colipri.experiment_planning.plans import Configuration, Plans
+from colipri.objectives.batch import Batch, CasePart, Tokens
+from colipri.text.tokenizer import encode_batch
+
+
+class BatchEncoder:
+    """Turns batches into embeddings, in training (augmented) or validation (as stored).
+
+    Args:
+        model: on ``device``.
+        plans, configuration: normalization, text length, augmentation and token patch.
+        tokenizer: of the model's text encoder.
+        device: where to compute.
+        autocast: bf16 mixed precision.
+        keep_ratio: share of the body tokens seen in training.
+    """
+
+    def __init__(
+        self,
+        model: ColipriModel,
+        plans: Plans,
+        configuration: Configuration,
+        tokenizer: Any,
+        device: torch.device,
+        autocast: bool,
+        keep_ratio: float = 1.0,
+    ) -> None:
+        self.model = model
+        self.plans = plans
+        self.configuration = configuration
+        self.tokenizer = tokenizer
+        self.device = device
+        self.autocast = autocast
+        self.keep_ratio = keep_ratio
+        self.air = air_value(plans, configuration)
+        self._samples_seen = self._tokens_seen = 0
+
+    # ---------------------------------------------------------------- parts of a batch
+
+    def pair_parts(self, batch: Batch, size: int, seed: int) -> list[CasePart]:
+        """Cut the cases with a report into parts of ``size``.
+
+        Args:
+            batch: from the loader.
+            size: cases that fit in memory at once.
+            seed: of the step.
+        """
+        paired = batch.paired_rows
+        return [
+            CasePart(
+                batch,
+                tuple(paired[pair] for pair in pairs),
+                pairs,
+                derive_seed(seed, "micro", number * size),
+                seed,
+            )
+            for number, pairs in enumerate(cut(range(len(paired)), size))
+        ]
+
+    def image_parts(self, batch: Batch, size: int, seed: int, seed_name: str) -> list[CasePart]:
+        """Cut all cases, with a report or without, into parts of ``size``.
+
+        Args:
+            batch: from the loader.
+            size: cases that fit in memory at once.
+            seed: of the step.
+            seed_name: of the objective that encodes them.
+        """
+        return [
+            CasePart(batch, rows, (), derive_seed(seed, seed_name, number * size), seed)
+            for number, rows in enumerate(cut(range(len(batch)), size))
+        ]
+
+    def mean_tokens(self) -> float | None:
+        """Image tokens per sample that the encoder has worked on so far in training."""
+        return self._tokens_seen / self._samples_seen if self._samples_seen else None
+
+    # ---------------------------------------------------------------- encoding
+
+    def autocasting(self) -> torch.autocast:
+        """The context in which models compute: bf16 where it is wanted."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+
+    def encode(self, part: CasePart) -> dict[str, Tensor]:
+        """Embeddings of one part: {"image": (b, E), "text": (b, E)}, float32, normalized."""
+        features, _ = self.encode_images(part)
+        return {"image": features.embedding.float(), "text": self.encode_tokens(part.captions)}
+
+    def encode_images(self, part: CasePart) -> tuple[ImageFeatures, Tensor | None]:
+        """Tokens and embeddings of the images, and the tokens' mask (False at fillers)."""
+        image, keep, key_mask = self.image_input(part)
+        with self.autocasting():
+            return self.model.encode_image(image, keep, key_mask), key_mask
+
+    def encode_tokens(self, tokens: Tokens) -> Tensor:
+        """(B, T) token ids and mask -> (B, E) float32, normalized."""
+        with self.autocasting():
+            embedded = self.model.encode_text(
+                tokens["input_ids"].to(self.device, non_blocking=True),
+                tokens["attention_mask"].to(self.device, non_blocking=True),
+            )
+        return embedded.float()
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """(n, E) float32 normalized embeddings of prompts, on the CPU."""
+        tokens = encode_batch(self.tokenizer, list(texts), self.configuration.max_text_tokens)
+        return self.encode_tokens(tokens).cpu()
+
+    def image_input(self, part: CasePart) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images on the device as the encoder sees them, (b, C, A0, A1, A2); which tokens are kept.
+
+        Returns:
+            The images, the kept tokens (b, K), and their mask (b, K) or None.
+        """
+        image, body, generator = self.image_and_body(part)
+        keep_ratio = self.keep_ratio if self.model.training else 1.0
+        keep, key_mask = select_tokens(body, keep_ratio=keep_ratio, generator=generator)
+        if self.model.training:
+            self._samples_seen += keep.shape[0]
+            self._tokens_seen += keep.numel()
+        return image, keep, key_mask
+
+    def image_and_body(self, part: CasePart) -> tuple[Tensor, Tensor, torch.Generator]:
+        """Normalized (in training also augmented) images, their body tokens, and the generator."""
+        places = part.batch.places(part.rows)
+        image = part.batch.image[places].to(self.device, non_blocking=True)
+        body = part.batch.body[places].to(self.device, non_blocking=True)
+        image = normalize_on_device(image, self.plans, self.configuration)
+        generator = torch.Generator(self.device).manual_seed(part.seed)
+        if self.model.training:
+            image, body = augment_on_device(
+                image,
+                body,
+                generator,
+                self.configuration.raw["augmentation"],
+                [part.batch.names_side[row] for row in part.rows],
+                self.configuration.raw["spacing"],
+                self.air,
+                tissue_threshold(self.plans, self.configuration),
+            )
+        return image, body, generator

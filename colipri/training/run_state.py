@@ -1,0 +1,183 @@
+"""Where a run stands: what a checkpoint holds of it, and how it is taken up again."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from colipri.architectures.model import ColipriModel
+from colipri.checkpoints.checkpoint_file import load_checkpoint
+from colipri.common.errors import ColipriError
+from colipri.experiment_planning.plans import Configuration
+from colipri.objectives.registry import build_objectives
+from colipri.training.averaging import AveragedWeights
+from colipri.training.distributed.sharding import whole_optimizer_state, whole_state
+from colipri.training.options import RunOptions
+from colipri.training.random_state import RandomState
+
+logger = logging.getLogger(__name__)
+
+# A run that continues must be the same run; more epochs are allowed (they stretch the schedule).
+_MUST_AGREE = ("num_iterations_per_epoch", "batch_size", "learning_rate", "objectives", "mixing")
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epoch, iteration_in_epoch: the next step, from 0.
+        epoch_sums: term -> sum over the steps of this epoch.
+        seconds_in_epoch: of training, without validation.
+        history: values of all finished epochs.
+        best_score: of all validations; None before the first.
+    """
+
+    epoch: int = 0
+    iteration_in_epoch: int = 0
+    epoch_sums: dict[str, float] = field(default_factory=dict)
+    seconds_in_epoch: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_score: float | None = None
+
+    def add_step(self, terms: dict[str, float]) -> None:
+        """Count one step and add its terms."""
+        for name, value in terms.items():
+            self.epoch_sums[name] = self.epoch_sums.get(name, 0.0) + value
+        self.iteration_in_epoch += 1
+
+    def next_epoch(self) -> None:
+        """The present epoch is finished."""
+        self.epoch += 1
+        self.iteration_in_epoch, self.epoch_sums, self.seconds_in_epoch = 0, {}, 0.0
+
+    def is_best(self, score: float) -> bool:
+        """True if ``score`` is the best so far; it is remembered."""
+        if self.best_score is not None and score <= self.best_score:
+            return False
+        self.best_score = score
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as entries of a checkpoint."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Progress:
+        """From the entries of a checkpoint."""
+        return cls(**{entry.name: content[entry.name] for entry in fields(cls)})
+
+
+def state_of_model(
+    model: ColipriModel,
+    optimizer: torch.optim.Optimizer,
+    average: AveragedWeights | None,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Weights, optimizer and random numbers; all processes of a run must ask for it.
+
+    Args:
+        model, optimizer: whole, or sharded over the processes.
+        average: its weights are what is used afterwards, beside those that training goes on with.
+        device: whose random state counts.
+    """
+    state = RandomState.capture(device)
+    weights: dict[str, Any] = {"network_weights": whole_state(model)}
+    if average is not None:
+        weights["training_weights"] = weights["network_weights"]
+        weights["network_weights"] = average.state_dict(model)
+    return {
+        **weights,
+        "optimizer_state": whole_optimizer_state(model, optimizer),
+        "random_state": {"cpu": state.cpu, "accelerator": state.accelerator},
+    }
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """What a checkpoint says of a run that continues."""
+
+    content: dict[str, Any]
+
+    @property
+    def network_weights(self) -> dict[str, Tensor]:
+        """Those that are used: averaged, if an average is kept."""
+        return dict(self.content["network_weights"])
+
+    @property
+    def training_weights(self) -> dict[str, Tensor]:
+        """Those that training continues with."""
+        return dict(self.content.get("training_weights", self.content["network_weights"]))
+
+    @property
+    def optimizer_state(self) -> dict[str, Any]:
+        """Of AdamW."""
+        return dict(self.content["optimizer_state"])
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run was."""
+        return Progress.from_dict(self.content)
+
+    def random_state(self, device: torch.device) -> RandomState:
+        """Random numbers go on as if the run had not stopped."""
+        state = self.content["random_state"]
+        return RandomState(state["cpu"], state["accelerator"], device)
+
+    def part_size(self, settings: dict[str, Any], options: RunOptions, processes: int) -> int:
+        """Cases of a part: the checkpoint's, also with another number of processes.
+
+        Parts are the unit of randomness (augmentation, drop path). They are cut differently where
+        the command asks for another size, or where some process would have no part at all; the
+        order of the data stays the same in any case.
+        """
+        size = int(self.content["settings"]["micro_batch_size"])
+        asked = self.content["init_args"]["options"].get("micro_batch_size")
+        enough = -(-settings["batch_size"] // size) >= processes
+        if asked == options.micro_batch_size and enough:
+            return size
+        chosen = int(settings["micro_batch_size"])
+        if size != chosen:
+            logger.info(
+                "Micro batches of %d instead of %d: from here on, other random numbers are drawn "
+                "for augmentation and drop path",
+                chosen,
+                size,
+            )
+        return chosen
+
+
+def read_state(
+    checkpoint: Path, configuration: Configuration, settings: dict[str, Any]
+) -> SavedState:
+    """Read a checkpoint that a run continues from.
+
+    Args:
+        checkpoint: the file.
+        configuration: of the plan in use.
+        settings: of the run, as initialized.
+
+    Raises:
+        ColipriError: the checkpoint belongs to another plan or to other training numbers.
+    """
+    content = load_checkpoint(checkpoint)
+    name = configuration.name
+    if content["plans"]["configurations"].get(name) != configuration.raw:
+        raise ColipriError(
+            f"{checkpoint} was made with another plan for {name}; train under another plans name "
+            "(-p), or start from scratch with --restart"
+        )
+    for key in _MUST_AGREE:
+        before, now = content["settings"][key], settings[key]
+        same = build_objectives(before) == build_objectives(now) if key == "objectives" else None
+        if not (before == now if same is None else same):
+            raise ColipriError(
+                f"{checkpoint} was trained with {key} = {before}, this command says {now}; "
+                "continue with the same, or --restart"
+            )
+    return SavedState(content)

@@ -1,0 +1,173 @@
+"""How a run is put together: one small overridable method per part."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from colipri.architectures.model import TEMPERATURE_START, ColipriModel
+from colipri.checkpoints.warm_start import WarmStart, start_of_run, warm_start
+from colipri.common.seeds import derive_seed
+from colipri.dataloading.sharing import Share, shared_part_size
+from colipri.experiment_planning.plans import Plans
+from colipri.objectives.base import HeadSizes
+from colipri.objectives.registry import add_heads, build_objectives, complete_settings
+from colipri.training.averaging import AveragedWeights
+from colipri.training.batch_encoder import BatchEncoder
+from colipri.training.compilation import compile_blocks
+from colipri.training.data import TrainingData
+from colipri.training.distributed.processes import Processes
+from colipri.training.optim import (
+    build_optimizer,
+    freeze_parts,
+    freeze_unreached,
+    learning_rate,
+)
+from colipri.training.options import RunOptions
+from colipri.training.run_state import Progress
+from colipri.training.throughput import ModelFlops, measured_peak_flops
+from colipri.training.training_step import TrainingStep
+
+logger = logging.getLogger(__name__)
+
+
+class TrainerSetup:
+    """Builds objectives, data, model, optimizer and step of one fold; ColipriTrainer trains them.
+
+    Args:
+        plans, configuration_name: what to train, as planned or edited by hand.
+        fold: 0 to 4, or "all".
+        folder: the run's folder; it exists.
+        device: cuda, cpu or mps.
+        options: what the command line overrides.
+    """
+
+    def __init__(
+        self,
+        plans: Plans,
+        configuration_name: str,
+        fold: int | str,
+        folder: Path,
+        device: torch.device,
+        options: RunOptions | None = None,
+    ) -> None:
+        self.plans = plans
+        self.configuration_name = configuration_name
+        self.configuration = plans.configuration(configuration_name)
+        self.fold = fold
+        self.folder = folder
+        self.device = device
+        self.options = options or RunOptions()
+        self.settings = self.options.training_settings(self.configuration.raw)
+        self.progress = Progress()
+        self.started_from: WarmStart | None = None
+        self.processes = Processes.present()
+        self.settings["micro_batch_size"] = shared_part_size(
+            self.settings["batch_size"], self.settings["micro_batch_size"], self.processes.size
+        )
+        self.is_synchronized = False  # see synchronize_model
+
+    def initialize(self) -> None:
+        """Build data, model and optimizer; a second call does nothing."""
+        if hasattr(self, "model"):
+            return
+        torch.manual_seed(derive_seed(self.options.seed, "initialisation"))
+        self.settings["objectives"] = self.options.objective_settings(self.objective_settings())
+        self.objectives = build_objectives(self.settings["objectives"])
+        pad = self.options.parallel == "fsdp" and self.processes.size > 1
+        self.share = Share(self.processes.rank, self.processes.size, pad)
+        self.data = self.build_data()
+        self.tokenizer = self.data.tokenizer
+        self.model = self.build_model().to(self.device)
+        freeze_unreached(self.model, self.objectives)
+        freeze_parts(self.model, self.settings.get("frozen", ()))
+        self.model.train()
+        self.optimizer = self.build_optimizer()
+        decay = self.settings.get("ema_decay")
+        self.average = None if decay is None else AveragedWeights(self.model, float(decay))
+        compile_blocks(self.model, self.settings.get("compile", False), self.use_bf16())
+        self.encoder = self.build_batch_encoder()
+        self.step = self.build_step()
+        self.model_flops = ModelFlops(self.model, self.configuration.raw, self.objectives)
+        self.peak_flops = measured_peak_flops(
+            self.device, torch.bfloat16 if self.use_bf16() else torch.float32
+        )
+
+    def objective_settings(self) -> Mapping[str, Mapping[str, Any]]:
+        """Name -> options of what is trained; the default is the plan."""
+        return complete_settings(self.settings["objectives"])
+
+    def build_data(self) -> TrainingData:
+        """Cases, their order, tokenizer and loaders."""
+        return TrainingData(
+            self.plans,
+            self.configuration,
+            self.fold,
+            self.options,
+            self.settings,
+            self.objectives,
+            pin_memory=self.device.type == "cuda",
+            share=self.share,
+        )
+
+    def build_model(self) -> ColipriModel:
+        """The model of the plan, with the vocabulary of the tokenizer and the objectives' heads."""
+        starts = (objective.temperature_start() for objective in self.objectives.values())
+        model = ColipriModel.from_plans(
+            self.configuration.raw,
+            len(self.tokenizer),
+            temperature_start=next((start for start in starts if start), TEMPERATURE_START),
+        )
+        sizes = HeadSizes.of_model(model, self.configuration.raw, len(self.tokenizer))
+        add_heads(model, self.objectives, sizes)
+        return model
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW; the groups carry ``lr_factor``, their share of the scheduled rate."""
+        return build_optimizer(self.model, self.settings)
+
+    def learning_rate(self, iteration: int) -> float:
+        """The schedule: linear warm-up, then a half cosine."""
+        return learning_rate(
+            iteration,
+            self.settings["learning_rate"],
+            self.settings["warmup_iterations"],
+            self.settings["num_epochs"] * self.settings["num_iterations_per_epoch"],
+        )
+
+    def build_batch_encoder(self) -> BatchEncoder:
+        """What happens to a batch on the device before and in the encoders."""
+        return BatchEncoder(
+            self.model,
+            self.plans,
+            self.configuration,
+            self.tokenizer,
+            self.device,
+            self.use_bf16(),
+            self.settings.get("keep_ratio", 1.0),
+        )
+
+    def build_step(self) -> TrainingStep:
+        """How the objectives are applied to a batch."""
+        size = self.settings["micro_batch_size"]
+        return TrainingStep(self.encoder, self.objectives, size, self.processes, self.share)
+
+    def use_bf16(self) -> bool:
+        """bf16 autocast: by default where the accelerator computes in it natively."""
+        if self.options.precision != "auto":
+            return self.options.precision == "bf16"
+        return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+    def load_pretrained_weights(self, path: Path) -> None:
+        """Start from the weights of another run or project, and log what became of them."""
+        self.initialize()
+        run = start_of_run(self.plans, self.configuration, self.tokenizer)
+        self.started_from = warm_start(self.model, path, **run)
+        for line in self.started_from.lines():
+            logger.info("%s", line)
+        if self.average is not None:
+            self.average.restart(self.model)

@@ -1,0 +1,298 @@
+"""The gradients of all objectives on one batch: which parts are encoded, and what compares them.
+
+A batch is cut into parts that fit in memory, and each part is one forward pass:
+
+* cases with a report: image and caption are embedded for the objectives that compare, and those
+  that look at pairs read the tokens of the same forward pass;
+* further texts of the objectives that compare;
+* all cases, once for every objective that looks at images alone. These passes are not shared:
+  masked image modelling hides three quarters of the tokens, and of a nodule in one token three
+  reports in four would speak without the encoder having seen it.
+
+Several processes share the parts of each kind (colipri.dataloading.sharing). Random numbers are
+seeded for each part from its place in the global batch, and every loss is divided by the size of
+the global batch, so the sum over all processes is what one process computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from colipri.common.seeds import derive_seed
+from colipri.dataloading.sharing import Share
+from colipri.objectives.base import Objective
+from colipri.objectives.batch import (
+    Batch,
+    CasePart,
+    ContrastiveBatch,
+    ImageInput,
+    PairInput,
+    TextPart,
+    map_tensors,
+)
+from colipri.objectives.registry import heads_of
+from colipri.training.batch_encoder import BatchEncoder
+from colipri.training.distributed.exchange import SharedEmbeddings
+from colipri.training.distributed.processes import Processes
+from colipri.training.grad_cache import grad_cache_backward
+
+Terms = dict[str, Tensor]
+Part = CasePart | TextPart
+
+
+@dataclass(frozen=True)
+class AssignedPart:
+    """A part of this process, and its rows among the batch's embeddings (None: padding)."""
+
+    part: Part
+    rows: dict[str, slice] | None
+
+    @property
+    def is_counted(self) -> bool:
+        """True if its losses count."""
+        return self.rows is not None
+
+
+class TrainingStep:
+    """The weighted objectives of a run, applied to batches.
+
+    Args:
+        encoder: model and preprocessing.
+        objectives: name -> objective.
+        micro_batch_size: cases that fit in memory at once.
+        processes: that share the batches.
+        share: this process's part of a batch, the one that the loader reads.
+    """
+
+    def __init__(
+        self,
+        encoder: BatchEncoder,
+        objectives: Mapping[str, Objective],
+        micro_batch_size: int,
+        processes: Processes | None = None,
+        share: Share | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.objectives = objectives
+        self.micro_batch_size = micro_batch_size
+        self.processes = processes or Processes()
+        self.share = share or Share()
+        self.comparing = {n: o for n, o in objectives.items() if o.compares}
+        self.on_pairs = {n: o for n, o in objectives.items() if o.reads_pairs}
+        self.on_images = {n: o for n, o in objectives.items() if o.reads_images}
+
+    # ---------------------------------------------------------------- the two uses
+
+    def backward(self, batch: Batch, seed: int, terms: Terms) -> Tensor:
+        """Add the gradients of the weighted sum of all objectives to the parameters.
+
+        They are those of the global batch, in every process.
+
+        Args:
+            batch: from the loader; objectives find the cases that they can use.
+            seed: everything random in this step derives from it.
+            terms: filled with "objective/term" -> scalar.
+
+        Returns:
+            The weighted loss, detached.
+        """
+        pairs, texts = self.pair_parts(batch, seed), self.text_parts(batch, seed)
+        total = torch.zeros((), device=self.encoder.device)
+        own = {  # of objectives that look at each case by itself: shares add up to the batch's
+            f"{name}/loss": torch.zeros_like(total)
+            for name in self.objectives
+            if (name in self.on_pairs and pairs) or name in self.on_images
+        }
+        if pairs:
+            mine, exchange = self.assign(pairs, texts)
+            one_of_each = len({_kind(assigned.part) for assigned in mine}) == len(mine)
+            total = total + grad_cache_backward(
+                mine,
+                lambda assigned: self.embed(assigned.part),
+                self.comparison(batch, terms),
+                self.encoder.device,
+                lambda assigned: self.embed_with_loss(
+                    assigned.part, own if assigned.is_counted else {}
+                ),
+                one_pass=one_of_each and not self.share.fill,
+                exchange=exchange,
+            )
+        for name in self.on_images:
+            parts = self.image_parts(name, batch, seed)
+            for number, is_counted in self.share.of(len(parts)):
+                loss = self.image_loss(name, parts[number], own if is_counted else {})
+                (loss if is_counted else 0.0 * loss).backward()
+                total = total + loss.detach() if is_counted else total
+        sums = self.processes.sum(torch.stack([total, *own.values()]))
+        terms.update(zip(own, sums[1:], strict=True))
+        self.processes.sum_gradients(self.encoder.model.parameters())
+        return sums[0]
+
+    def evaluate(self, batch: Batch, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss and the embeddings of one batch, without gradients."""
+        pairs, texts = self.pair_parts(batch, 0), self.text_parts(batch, 0)
+        total = torch.zeros((), device=self.encoder.device)
+        embeddings: dict[str, Tensor] = {}
+        if pairs:
+            encoded = [self.embed_with_loss(part, terms) for part in (*pairs, *texts)]
+            for name in dict.fromkeys(name for part, _ in encoded for name in part):
+                embeddings[name] = torch.cat([part[name] for part, _ in encoded if name in part])
+            total = total + sum(own for _, own in encoded if own is not None)
+            if embeddings:
+                total = total + self.comparison(batch, terms)(embeddings)
+        for name in self.on_images:
+            for part in self.image_parts(name, batch, 0):
+                total = total + self.image_loss(name, part, terms)
+        return total, embeddings
+
+    # ---------------------------------------------------------------- parts of a batch
+
+    def pair_parts(self, batch: Batch, seed: int) -> list[CasePart]:
+        """Parts of the cases with a report; none where no objective needs one."""
+        if not (self.comparing or self.on_pairs):
+            return []
+        return self.encoder.pair_parts(batch, self.micro_batch_size, seed)
+
+    def text_parts(self, batch: Batch, seed: int) -> list[TextPart]:
+        """Further texts of the objectives that compare."""
+        return [
+            TextPart(name, tokens, derive_seed(seed, "sentences", number))
+            for name, objective in self.comparing.items()
+            for number, tokens in enumerate(objective.further_texts(batch.collated.get(name)))
+        ]
+
+    def image_parts(self, name: str, batch: Batch, seed: int) -> list[CasePart]:
+        """Parts of all cases, for an objective that looks at images alone."""
+        purpose = self.objectives[name].seed_name or name
+        return self.encoder.image_parts(batch, self.micro_batch_size, seed, purpose)
+
+    def assign(
+        self, pairs: list[CasePart], texts: list[TextPart]
+    ) -> tuple[list[AssignedPart], SharedEmbeddings]:
+        """This process's parts of each kind, and the way to all embeddings."""
+        rows: dict[str, int] = {}
+        mine: list[AssignedPart] = []
+        kinds: list[tuple[tuple[str, ...], Sequence[Part]]] = [
+            (("image", "text") if self.comparing else (), pairs)
+        ]
+        for name in self.comparing:
+            kinds.append(((name,), [part for part in texts if part.objective == name]))
+        for names, parts in kinds:
+            ends = [0, *accumulate(part.count for part in parts)]
+            rows |= dict.fromkeys(names, ends[-1]) if parts else {}
+            for number, is_counted in self.share.of(len(parts)):
+                place = slice(ends[number], ends[number + 1])
+                placed = dict.fromkeys(names, place) if is_counted else None
+                mine.append(AssignedPart(parts[number], placed))
+        exchange = SharedEmbeddings(
+            self.processes,
+            rows,
+            [assigned.rows for assigned in mine],
+            self.encoder.model.image_projector.out_features,
+            self.encoder.device,
+        )
+        return mine, exchange
+
+    # ---------------------------------------------------------------- what is computed on a part
+
+    def seed_part(self, part: Part) -> None:
+        """Make drop path and dropout of a part a function of its place in the global batch."""
+        if self.encoder.model.training:
+            torch.manual_seed(derive_seed(part.seed, "forward"))
+
+    def comparison(self, batch: Batch, terms: Terms) -> Callable[[dict[str, Tensor]], Tensor]:
+        """The loss of all objectives that compare cases, as a function of all embeddings."""
+        device, model = self.encoder.device, self.encoder.model
+        collated = {
+            name: map_tensors(batch.collated.get(name), lambda t: t.to(device, non_blocking=True))
+            for name in self.comparing
+        }
+
+        def loss_of(embeddings: dict[str, Tensor]) -> Tensor:
+            image, text = embeddings["image"], embeddings["text"]
+            scale, bias = model.temperature_scale(), model.logit_bias
+            total = image.new_zeros(())
+            for name, objective in self.comparing.items():
+                compared = ContrastiveBatch(
+                    image, text, scale, bias, collated[name], embeddings.get(name)
+                )
+                loss, parts = objective.batch_loss(compared)
+                total = total + objective.weight * loss
+                terms[f"{name}/loss"] = loss.detach()
+                terms.update({f"{name}/{key}": value for key, value in parts.items()})
+            return total
+
+        return loss_of
+
+    def embed(self, part: Part) -> dict[str, Tensor]:
+        """Embeddings of one part, by name; none where nothing compares them."""
+        self.seed_part(part)
+        if isinstance(part, TextPart):
+            return {part.objective: self.encoder.encode_tokens(part.tokens)}
+        return self.encoder.encode(part) if self.comparing else {}
+
+    def embed_with_loss(self, part: Part, terms: Terms) -> tuple[dict[str, Tensor], Tensor | None]:
+        """As :meth:`embed`, and this part's share of the losses of single pairs."""
+        if isinstance(part, TextPart) or not self.on_pairs:
+            return self.embed(part), None
+        self.seed_part(part)
+        features, ids_mask = self.encoder.encode_images(part)
+        embeddings = {}
+        if self.comparing:
+            text = self.encoder.encode_tokens(part.captions)
+            embeddings = {"image": features.embedding.float(), "text": text}
+        total = torch.zeros((), device=self.encoder.device)
+        for name, objective in self.on_pairs.items():
+            inputs = self.pair_input(name, part, features.tokens, ids_mask)
+            with self.encoder.autocasting():
+                losses = objective.pair_losses(inputs)
+            share = losses.sum() / len(part.batch.paired_rows)
+            total = total + objective.weight * _noted(terms, f"{name}/loss", share)
+        return embeddings, total
+
+    def pair_input(
+        self, name: str, part: CasePart, tokens: Tensor, ids_mask: Tensor | None
+    ) -> PairInput:
+        """What an objective gets of some pairs: (b, K, D) tokens and their mask (b, K)."""
+        heads = heads_of(self.encoder.model, self.objectives[name])
+        return PairInput(part, heads, tokens, ids_mask, part.batch.collated.get(name))
+
+    def image_loss(self, name: str, part: CasePart, terms: Terms) -> Tensor:
+        """This part's share of an objective that looks at images alone."""
+        self.seed_part(part)
+        objective = self.objectives[name]
+        inputs = self.image_input(name, part)
+        with self.encoder.autocasting():
+            losses = objective.image_losses(inputs)
+        share = losses.sum() / len(part.batch)
+        return objective.weight * _noted(terms, f"{name}/loss", share)
+
+    def image_input(self, name: str, part: CasePart) -> ImageInput:
+        """What an objective gets of some images."""
+        model = self.encoder.model
+        image, body, _ = self.encoder.image_and_body(part)
+        return ImageInput(
+            part,
+            model.image_encoder,
+            heads_of(model, self.objectives[name]),
+            image,
+            body,
+            self.encoder.air,
+            part.batch.collated.get(name),
+        )
+
+
+def _kind(part: Part) -> Any:
+    return part.objective if isinstance(part, TextPart) else CasePart
+
+
+def _noted(terms: Terms, name: str, share: Tensor) -> Tensor:
+    """Add a part's share to the batch's term, and return it."""
+    terms[name] = terms.get(name, torch.zeros_like(share)).detach() + share.detach()
+    return share
