@@ -59,7 +59,6 @@ CIRCLES_NOT_YET_CUT = [
         "colipri.training.trainer",
         "colipri.training.trainer_state",
     },
-    {"colipri.run.local_processes", "colipri.run.train"},
 ]
 
 

@@ -74,7 +74,7 @@ def run_on_cluster(function: Callable[[Any], Any], items: Sequence[Any]) -> Iter
         ColipriError: workers died over and over, or the scheduler is gone.
     """
     from distributed import KilledWorker, as_completed
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
 
     client = _client_in_use.get()
     variables = {name: value for name, value in os.environ.items() if name.startswith(_PREFIX)}

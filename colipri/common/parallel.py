@@ -1,4 +1,9 @@
-"""Cases in parallel: problems are collected by case, a dead worker is an error and not a hang."""
+"""Cases in parallel: problems are collected by case, a dead worker is an error and not a hang.
+
+This is the standard library's pool with one addition (``_notice_deaths``). joblib's loky is not a
+replacement: it notices a worker that dies while it works, but waits for ever for one that is killed
+in the middle of sending a large result (loky of joblib 1.6; tests/common/test_stream_parallel.py).
+"""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class BatchLoader:
             self.delivered += 1
             yield batch
 
-    def _torch_loader(self) -> DataLoader:
+    def _torch_loader(self) -> DataLoader[Any]:
         if isinstance(self.batches, EndlessSampler):
             self.batches.position = self.delivered  # an earlier iterator may have read ahead
         with_workers: dict[str, Any] = {}

@@ -1,6 +1,9 @@
 """``-num_gpus N``: N processes of one training on this machine, watched by the one that starts.
 
 They find each other as torchrun's do, by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+torchrun itself also starts a training, on one machine or many. ``-num_gpus`` is for what it does
+not offer: the training's own exit codes (to torchrun, 75 of a training that was stopped and has
+saved is a failure) and one line that names the process that was killed.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -25,6 +28,7 @@ EXIT_PEER_LOST = 76  # another process ended first, and has said why
 STARTED_HERE = "colipri_num_gpus"  # in the environment of the processes: someone watches them
 GRACE = 30.0  # seconds in which the others save and leave after one has ended
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+Command = Callable[[Sequence[str]], int]
 _NO_FAULT = (EXIT_OK, EXIT_STOPPED, EXIT_INTERRUPTED)
 
 
@@ -33,10 +37,15 @@ def started_by_another() -> bool:
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def train_here(arguments: Sequence[str], number: int) -> int:
-    """Run ``colipri_train`` with these arguments in ``number`` processes, and wait for their end.
+def train_here(main: Command, arguments: Sequence[str], number: int) -> int:
+    """Run a command in ``number`` processes, and wait for them to end.
 
     SIGTERM, SIGUSR1 and Ctrl-C are passed on: the training saves and stops.
+
+    Args:
+        main: the command's entry point; a function of a module, which each process imports.
+        arguments: of the command.
+        number: of processes.
 
     Returns:
         The command's exit code.
@@ -47,7 +56,7 @@ def train_here(arguments: Sequence[str], number: int) -> int:
     context = multiprocessing.get_context("spawn")
     port = _free_port()
     children = [
-        context.Process(target=_child, args=(list(arguments), rank, number, port))
+        context.Process(target=_child, args=(main, list(arguments), rank, number, port))
         for rank in range(number)
     ]
     with _forwarding(children) as received:
@@ -109,7 +118,7 @@ def _forwarding(children: Sequence[SpawnProcess]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _child(arguments: list[str], rank: int, number: int, port: int) -> None:
+def _child(main: Command, arguments: list[str], rank: int, number: int, port: int) -> None:
     """One process of the training."""
     os.setpgid(0, 0)  # Ctrl-C in a terminal goes to a group: the parent passes it on, once
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -118,8 +127,6 @@ def _child(arguments: list[str], rank: int, number: int, port: int) -> None:
     os.environ.update({**where, **{name: str(value) for name, value in who.items()}})
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // number)))
-    from colipri.run.train import main
-
     code = main(arguments)
     if code != EXIT_OK:  # connections to processes that are gone may keep the interpreter waiting
         sys.stdout.flush()

@@ -43,7 +43,7 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         if started_by_another():
             raise ColipriError("torchrun says how many processes there are; leave -num_gpus out")
         _require_gpus(options)
-        return train_here(arguments, options.num_gpus)
+        return train_here(main, arguments, options.num_gpus)
 
     from colipri.training.distributed.processes import (
         PeerLost,
