@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from colipri.architectures.generation import GenerationSettings, decode_report, generate
 from colipri.common.errors import ColipriError
 from colipri.inference.checkpoint_heads import heads_of_checkpoint
+from colipri.inference.predictor import ColipriPredictor, EncodedImage
 from colipri.objectives.base import Objective
-
-if TYPE_CHECKING:
-    from colipri.inference.predictor import ColipriPredictor, EncodedImage
 
 
 class ReportWriter:
@@ -31,8 +31,6 @@ class ReportWriter:
 
     def write(self, encoded: EncodedImage) -> str:
         """The report of one encoded volume."""
-        import torch
-
         tokenizer = self.predictor.tokenizer
         tokens = encoded.tokens.to(self.predictor.device).unsqueeze(0)
         bf16 = self.predictor.device.type == "cuda" and torch.cuda.is_bf16_supported()

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from colipri.common.atomic import atomic_write_text
+from colipri.evaluation.retrieval import retrieval_metrics
+from colipri.evaluation.zero_shot import evaluate_zero_shot
 from colipri.objectives.batch import Batch
 from colipri.training.batch_encoder import BatchEncoder
 from colipri.training.training_step import TrainingStep
@@ -120,9 +122,6 @@ def _measure_embeddings(
     prompt_style: str,
 ) -> None:
     """Retrieval, and zero-shot where enough cases have labels; the better score replaces."""
-    from colipri.evaluation.retrieval import retrieval_metrics
-    from colipri.evaluation.zero_shot import evaluate_zero_shot
-
     labels = np.array(
         [[_number(known.get(name)) for name in finding_names] for known in findings]
     ).reshape(len(findings), len(finding_names))
