@@ -96,6 +96,23 @@ def test_the_version_is_written_in_one_place(project) -> None:
     assert re.search(rf"^## \[{version}\] - \d{{4}}-\d\d-\d\d$", changes, re.MULTILINE)
 
 
+INDIRECT = {
+    "torchvision": "timm, which nnunetv2 imports, needs one that matches torch",
+    "tensorboard": "behind torch.utils.tensorboard",
+}
+IMPORTED_AS = {"scikit-learn": "sklearn", "scikit-image": "skimage"}
+
+
+def test_every_dependency_is_imported(project, source_files) -> None:
+    names = {re.match(r"[\w-]+", entry)[0] for entry in project["project"]["dependencies"]}
+    code = [
+        (ROOT / path).read_text(encoding="utf-8") for path in source_files if path.suffix == ".py"
+    ]
+    modules = set(re.findall(r"^\s*(?:from|import) (\w+)", "\n".join(code), re.MULTILINE))
+    unused = {name for name in names if IMPORTED_AS.get(name, name) not in modules}
+    assert unused == set(INDIRECT)
+
+
 def test_the_package_is_installed_from_the_repository() -> None:
     """PyPI's package of this name is another one."""
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "documentation").glob("*.md")]
