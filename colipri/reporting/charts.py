@@ -1,70 +1,31 @@
-"""Charts: drawn by matplotlib, written as SVG whose colours are the page's (light and dark).
-
-A chart is drawn with the colours of ``_TONES``; in the SVG each becomes the CSS variable of its
-name, which the style sheet defines for both colour schemes. Text stays text, in the page's font.
-"""
+"""The charts of the page: curves, forest plots, ROC curves, histograms, boxes and bars."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from colipri.reporting.svg import (
+    CONTROL,
+    INK,
+    LINE,
+    MODEL,
+    PAPER,
+    SECOND,
+    THIRD,
+    TONES,
+    draw_svg,
+)
 
 Points = Sequence[tuple[float, float]]
 
-MODEL, SECOND, THIRD, CONTROL = "model", "second", "third", "control"
-_INK, _MUTED, _LINE, _PAPER = "ink", "muted", "line", "paper"
-_TONES = {  # any distinct colours would do: they never reach the page
-    MODEL: "#0a6f74",
-    SECOND: "#b4530a",
-    THIRD: "#6b4fa3",
-    CONTROL: "#7b8691",
-    _INK: "#1a2027",
-    _MUTED: "#5a6672",
-    _LINE: "#dfe4e8",
-    _PAPER: "#fefefe",
-}
 SERIES_TONES = (MODEL, SECOND, THIRD, CONTROL)
-_STYLE = {
-    "svg.fonttype": "none",  # text as text
-    "text.parse_math": False,  # names of a data set may hold dollar signs
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.labelsize": 9.5,
-    "xtick.labelsize": 9.0,
-    "ytick.labelsize": 9.0,
-    "text.color": _TONES[_MUTED],
-    "axes.labelcolor": _TONES[_MUTED],
-    "axes.edgecolor": _TONES[_LINE],
-    "xtick.color": _TONES[_LINE],
-    "ytick.color": _TONES[_LINE],
-    "xtick.labelcolor": _TONES[_MUTED],
-    "ytick.labelcolor": _TONES[_MUTED],
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": _TONES[_LINE],
-    "grid.linewidth": 0.8,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 3.5,
-    "lines.solid_capstyle": "round",
-    "lines.solid_joinstyle": "round",
-}
 _WIDE, _SMALL = 4.6, 2.9  # inches: a chart in a wide and in a narrow column of the page
 _ROW = 0.27  # inches: a row of a chart with one row per name
 _MAXIMUM_DOTS = 30
@@ -131,13 +92,13 @@ def line_chart(
         for one in series:
             few = len(one.points) <= _MAXIMUM_DOTS
             xs, ys = zip(*one.points, strict=True)
-            axes.plot(xs, ys, color=_TONES[one.tone], marker="o" if few else None)
+            axes.plot(xs, ys, color=TONES[one.tone], marker="o" if few else None)
         if y_range is not None:
             values = [y for one in series for _, y in one.points]
             margin = 0.02 * (y_range[1] - y_range[0])
             axes.set_ylim(min(y_range[0], *values) - margin, max(y_range[1], *values) + margin)
         if reference is not None:
-            axes.axhline(reference[0], color=_TONES[CONTROL], linewidth=1, linestyle=(0, (3, 3)))
+            axes.axhline(reference[0], color=TONES[CONTROL], linewidth=1, linestyle=(0, (3, 3)))
             axes.annotate(
                 reference[1],
                 (1, reference[0]),
@@ -152,7 +113,7 @@ def line_chart(
         axes.set_xlabel(x_label)
 
     description = f"{title}: {', '.join(one.label for one in series)} over {x_label}"
-    svg = _svg(draw, (_WIDE, 2.5), description)
+    svg = draw_svg(draw, (_WIDE, 2.5), description)
     legend = [(one.label, one.tone) for one in series] if len(series) > 1 else []
     return Chart(svg, title, legend=legend)
 
@@ -173,10 +134,10 @@ def forest_plot(rows: Sequence[ForestRow], x_label: str, *, chance: float = 0.5)
                 xytext=(6, 0),
                 textcoords="offset points",
                 va="center",
-                color=_TONES[_INK],
+                color=TONES[INK],
                 fontweight="bold" if row.strong else "normal",
             )
-        axes.axvline(chance, color=_TONES[CONTROL], linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+        axes.axvline(chance, color=TONES[CONTROL], linewidth=1, linestyle=(0, (3, 3)), zorder=1)
         _names_on_rows(axes, [row.name for row in rows], [row.strong for row in rows])
         ends = [
             end
@@ -190,7 +151,7 @@ def forest_plot(rows: Sequence[ForestRow], x_label: str, *, chance: float = 0.5)
 
     values = [(row.name, row.model.get("value")) for row in rows]
     spoken = ", ".join(f"{name} {v:.2f}" for name, v in values if v is not None)
-    return _svg(draw, (5.2, 0.62 + _ROW * len(rows)), f"{x_label}: {spoken}")
+    return draw_svg(draw, (5.2, 0.62 + _ROW * len(rows)), f"{x_label}: {spoken}")
 
 
 def roc_chart(
@@ -207,12 +168,12 @@ def roc_chart(
     """
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=_TONES[_LINE], linewidth=1, linestyle=(0, (3, 3)))
+        axes.plot([0, 1], [0, 1], color=TONES[LINE], linewidth=1, linestyle=(0, (3, 3)))
         if band:
-            axes.fill(*zip(*band, strict=True), color=_TONES[MODEL], alpha=0.18, linewidth=0)
+            axes.fill(*zip(*band, strict=True), color=TONES[MODEL], alpha=0.18, linewidth=0)
         if control:
-            axes.plot(*zip(*control, strict=True), color=_TONES[CONTROL], linewidth=1.1)
-        axes.plot(*zip(*curve, strict=True), color=_TONES[MODEL])
+            axes.plot(*zip(*control, strict=True), color=TONES[CONTROL], linewidth=1.1)
+        axes.plot(*zip(*curve, strict=True), color=TONES[MODEL])
         axes.set_xlim(-0.01, 1.01)
         axes.set_ylim(-0.01, 1.01)
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
@@ -221,7 +182,7 @@ def roc_chart(
         axes.set_xlabel("1 \u2212 specificity")
         axes.set_ylabel("sensitivity")
 
-    return Chart(_svg(draw, (_SMALL, 2.75), f"ROC curve of {title}"), title, caption)
+    return Chart(draw_svg(draw, (_SMALL, 2.75), f"ROC curve of {title}"), title, caption)
 
 
 def histograms(
@@ -256,7 +217,7 @@ def histograms(
                 edges,
                 baseline=place + 0.45,
                 fill=True,
-                color=_TONES[MODEL],
+                color=TONES[MODEL],
                 alpha=0.75,
                 linewidth=0,
             )
@@ -264,13 +225,13 @@ def histograms(
                 axes.plot(
                     [marks[place]] * 2,
                     [place - 0.4, place + 0.45],
-                    color=_TONES[SECOND],
+                    color=TONES[SECOND],
                     linewidth=1.6,
                 )
         _names_on_rows(axes, list(rows))
         axes.set_xlabel(x_label)
 
-    svg = _svg(draw, (_WIDE, 0.65 + 0.48 * len(rows)), f"{title}, histogram over {x_label}")
+    svg = draw_svg(draw, (_WIDE, 0.65 + 0.48 * len(rows)), f"{title}, histogram over {x_label}")
     return Chart(svg, title, caption)
 
 
@@ -294,11 +255,11 @@ def percentile_boxes(
 
     def draw(axes: Axes) -> None:
         for place, (low, start, middle, stop, high) in enumerate(rows.values()):
-            axes.plot([low, high], [place, place], color=_TONES[MODEL], linewidth=1.4)
-            axes.barh(place, stop - start, 0.5, start, color=_TONES[MODEL], alpha=0.35)
-            axes.plot([middle] * 2, [place - 0.25, place + 0.25], color=_TONES[MODEL], linewidth=2)
+            axes.plot([low, high], [place, place], color=TONES[MODEL], linewidth=1.4)
+            axes.barh(place, stop - start, 0.5, start, color=TONES[MODEL], alpha=0.35)
+            axes.plot([middle] * 2, [place - 0.25, place + 0.25], color=TONES[MODEL], linewidth=2)
         for value, name in marks:
-            axes.axvline(value, color=_TONES[CONTROL], linewidth=1, linestyle=(0, (3, 3)))
+            axes.axvline(value, color=TONES[CONTROL], linewidth=1, linestyle=(0, (3, 3)))
             axes.annotate(
                 name,
                 (value, 0),
@@ -311,7 +272,7 @@ def percentile_boxes(
         axes.set_xlabel(x_label)
 
     return Chart(
-        _svg(draw, (_WIDE, 0.8 + 0.4 * len(rows)), f"{title} over {x_label}"), title, caption
+        draw_svg(draw, (_WIDE, 0.8 + 0.4 * len(rows)), f"{title} over {x_label}"), title, caption
     )
 
 
@@ -321,7 +282,7 @@ def stacked_bars(
     names: Sequence[str],
     x_label: str,
     *,
-    tones: Sequence[str] = (MODEL, _LINE, CONTROL),
+    tones: Sequence[str] = (MODEL, LINE, CONTROL),
     caption: str = "",
 ) -> Chart:
     """Parts of a whole, one bar per row.
@@ -339,14 +300,14 @@ def stacked_bars(
         for place, parts in enumerate(rows.values()):
             start = 0.0
             for size, tone in zip(parts, tones, strict=False):
-                axes.barh(place, size, 0.62, start, color=_TONES[tone])
+                axes.barh(place, size, 0.62, start, color=TONES[tone])
                 start += size
         _names_on_rows(axes, list(rows))
         axes.grid(False)
         axes.set_xlim(0, max(sum(parts) for parts in rows.values()))
         axes.set_xlabel(x_label)
 
-    svg = _svg(draw, (_WIDE, 0.65 + _ROW * len(rows)), f"{title}: {', '.join(rows)}")
+    svg = draw_svg(draw, (_WIDE, 0.65 + _ROW * len(rows)), f"{title}: {', '.join(rows)}")
     return Chart(svg, title, caption, list(zip(names, tones, strict=False)))
 
 
@@ -361,12 +322,12 @@ def _estimate(
     if entry.get("low") is not None and entry.get("high") is not None:
         width = 2.4 if tone == MODEL else 1.2
         ends = [entry["low"], entry["high"]]
-        axes.plot(ends, [place, place], color=_TONES[tone], linewidth=width, alpha=0.55)
-    fill = _TONES[MODEL] if tone == MODEL else _TONES[_PAPER]
+        axes.plot(ends, [place, place], color=TONES[tone], linewidth=width, alpha=0.55)
+    fill = TONES[MODEL] if tone == MODEL else TONES[PAPER]
     axes.plot(
         [entry["value"]],
         [place],
-        color=_TONES[tone],
+        color=TONES[tone],
         marker=marker,
         markersize=size,
         markerfacecolor=fill,
@@ -381,51 +342,6 @@ def _names_on_rows(axes: Axes, names: Sequence[str], strong: Sequence[bool] = ()
     axes.grid(False, axis="y")
     axes.grid(True, axis="x")
     for label in axes.get_yticklabels():
-        label.set_color(_TONES[_INK])
+        label.set_color(TONES[INK])
     for label, bold in zip(axes.get_yticklabels(), strong, strict=False):
         label.set_fontweight("bold" if bold else "normal")
-
-
-@contextmanager
-def _style(salt: str) -> Iterator[None]:
-    settings: dict[Any, Any] = {**_STYLE, "svg.hashsalt": salt}  # ids are unique on the page
-    with matplotlib.rc_context(settings):
-        yield
-
-
-def _svg(draw: Callable[[Axes], None], inches: tuple[float, float], description: str) -> Markup:
-    """Draw on axes of this size and return the SVG element for the page."""
-    with _style(description):
-        figure = Figure(figsize=inches, layout="constrained")
-        draw(figure.add_subplot())
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return for_page(buffer.getvalue(), description)
-
-
-def _round_coordinates(tag: re.Match[str]) -> str:
-    """Hundredths of a point are enough; numbers between tags are text and stay."""
-    return re.sub(r"(?<=\d\.\d{2})\d+", "", tag[0])
-
-
-def for_page(svg: str, description: str) -> Markup:
-    """matplotlib's SVG file as an element of the page.
-
-    Args:
-        svg: The file's content.
-        description: Read aloud instead of the drawing.
-    """
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<style.*?</style>", "", body, count=1, flags=re.DOTALL)  # would rule the page
-    referenced = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
-    body = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in referenced else "", body)
-    body = re.sub(r"font-family: [^;\"]*(; )?", "", body)
-    body = re.sub(r"<[^>]*>", _round_coordinates, body)
-    body = body.replace("xlink:href", "href").replace("\n", " ")
-    for name, colour in _TONES.items():
-        body = body.replace(colour, f"var(--{name})")
-    head = f'<svg class="chart" role="img" aria-label="{escape(description)}"'
-    view_box = re.search(r'viewBox="[^"]*"', body)
-    assert view_box is not None
-    return Markup(f"{head} {view_box[0]}>" + body[body.index(">") + 1 :].strip())

@@ -13,8 +13,6 @@ import numpy as np
 from colipri.common.page_parts import Cell, Heading, Paragraph, Section, Table
 from colipri.evaluation.thresholds import RocCurve, roc_with_band
 from colipri.reporting.charts import (
-    CONTROL,
-    MODEL,
     Chart,
     Charts,
     ForestRow,
@@ -24,6 +22,7 @@ from colipri.reporting.charts import (
 )
 from colipri.reporting.page import KeyNumber, bounds, number
 from colipri.reporting.run_results import UNTRAINED, RunResults, difference_to_control, values_of
+from colipri.reporting.svg import CONTROL, MODEL
 
 Result = Mapping[str, Any]
 _METRICS = {
