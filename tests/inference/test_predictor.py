@@ -37,6 +37,7 @@ def test_same_embedding_as_in_the_trainers_validation(
 ) -> None:
     from colipri.dataloading.dataset import ColipriDataset
     from colipri.dataloading.sampler import SampleKey
+    from colipri.objectives.batch import make_batch
     from colipri.training.batch_encoder import BatchEncoder
 
     encoder = BatchEncoder(
@@ -50,16 +51,15 @@ def test_same_embedding_as_in_the_trainers_validation(
     dataset = ColipriDataset(store, predictor.configuration, training=False, seed=0)
     for number, case in enumerate(store.identifiers()[:3]):
         sample = dataset.load(SampleKey(case, number))
-        batch = {key: [value] for key, value in sample.items()}
-        batch |= {"image": sample.image[None], "body": sample.body[None]}
+        batch = make_batch([sample], {}, None)
+        (part,) = encoder.image_parts(batch, 1, 0, "images")
         with torch.inference_mode():
-            (part,) = encoder.micro_batches(batch, 1, seed=0)
-            expected = encoder.encode(part)
+            expected = encoder.encode_images(part)[0].embedding[0]
         encoded = predictor.encode_case(store, case)
-        assert torch.allclose(encoded.embedding, expected["image"][0], atol=1e-5)
-        text = predictor.encode_texts([sample.caption or "-"])[0]
+        assert torch.allclose(encoded.embedding, expected, atol=1e-5)
         if sample.caption:
-            assert torch.allclose(text, expected["text"][0], atol=1e-5)
+            text = predictor.encode_texts([sample.caption])
+            assert torch.allclose(text, encoder.encode_texts([sample.caption]), atol=1e-5)
 
 
 def test_file_and_preprocessed_case_agree(
