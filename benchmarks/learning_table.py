@@ -25,7 +25,7 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -162,15 +162,15 @@ def _variant(out: Path, data: str, seed: int) -> None:
 def train(out: Path, run: Run, seed: int, options: argparse.Namespace) -> tuple[Path, int]:
     """Checkpoint and steps of a run; the untrained row's has weights that are not used, 0 steps."""
     from colipri.experiment_planning.objective_cost import training_flops
-    from colipri.experiment_planning.plans import load_plans
+    from colipri.plans.plans import load_plans
     from colipri.training.options import RunOptions
 
     letters = run.letters or "C"
     name = f"Dataset{DATASETS[run.data]}_SemiSyntheticChest"
-    plan = load_plans(name, "colipriPlans").configuration("3d_lowres").raw
+    plan = load_plans(name, "colipriPlans").configuration("3d_lowres")
     chosen = RunOptions(objectives=letters, objective_options=run.options).objective_settings({})
-    plan["training"].update(objectives=chosen, frozen=FROZEN)
-    flops = sum(training_flops(plan, None, list(chosen)).values())
+    training = replace(plan.training, objectives=chosen, frozen=FROZEN)
+    flops = sum(training_flops(replace(plan, training=training), None, list(chosen)).values())
     steps = 1 if not run.letters else options.teraflop * 1e12 / (flops * BATCH)
     epochs = max(1, round(steps / STEPS_AN_EPOCH))
     results = out / "results" / f"{run.folder_name}_{seed}"
@@ -180,14 +180,17 @@ def train(out: Path, run: Run, seed: int, options: argparse.Namespace) -> tuple[
     base += f" --validate_every {epochs}"
     arguments = base.split()
     if letters != "M":
-        arguments += ["--training", f"frozen={json.dumps(FROZEN)}"]
+        arguments += ["--set", f"training.frozen={json.dumps(FROZEN)}"]
     if letters == "CMO":  # no trainer of this name: the letters are an option
         folder = folder.parents[1] / "ColipriTrainer__colipriPlans__3d_lowres" / "fold_0"
         arguments += ["-tr", "ColipriTrainer", "--objectives", letters]
     else:
         arguments += ["-tr", f"ColipriTrainer_{letters}"]
     if run.options:
-        arguments += ["--set", *(f"{name}={value}" for name, value in run.options.items())]
+        arguments += [
+            "--set",
+            *(f"objectives.{name}={value}" for name, value in run.options.items()),
+        ]
     if "O" in letters:
         arguments += ["--learning_rate", str(RATE_WITH_O)]
     if (folder / "checkpoint_latest.pth").is_file():

@@ -50,7 +50,7 @@ def _probe(checkpoint: Path, data_id: int) -> dict[str, Any]:
     predictor = ColipriPredictor.from_checkpoint(checkpoint, torch.device("cpu"))
     dataset = f"Dataset{data_id}_SemiSyntheticChest"
     store = check_preprocessed(dataset, predictor.plans, predictor.configuration.name)
-    names = list(predictor.plans.raw["findings"])
+    names = list(predictor.plans.findings)
     features: dict[str, list[np.ndarray]] = {split: [] for split in ("train", "val", "test")}
     labels: dict[str, list[list[float]]] = {split: [] for split in features}
     patients = []

@@ -14,6 +14,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from colipri.common.atomic import atomic_write_bytes, atomic_write_json
 from colipri.dataloading.augmentation import augment_on_device
 from colipri.dataloading.dataset import ColipriDataset
 from colipri.dataloading.loader import make_loader
-from colipri.experiment_planning.plans import Configuration
+from colipri.plans.plans import load_plans
 from colipri.preprocessing.body_grid import body_grid_of_mask
 from colipri.preprocessing.files import compress, write_reports
 from colipri.preprocessing.store import CaseStore
@@ -35,6 +36,9 @@ REPORT = (
     "Small left pleural effusion. No pneumothorax. The heart is enlarged. Nodule of 6 mm in the "
     "right upper lobe. No enlarged lymph nodes. Degenerative changes of the spine."
 )
+
+
+EXAMPLE_PLANS = Path(__file__).parents[1] / "tests/experiment_planning/example_plans.json"
 
 
 def make_volume(seed: int, size: int) -> np.ndarray:
@@ -102,7 +106,8 @@ def measure(patch: int, cases: int, repeats: int) -> None:
         crop, whole = milliseconds(from_store, repeats), milliseconds(from_gzip, repeats)
         print(f"{patch}^3 crops of {length}^3 volumes")
         print(f"  store {crop:7.2f} ms   .nii.gz {whole:7.2f} ms   ratio {whole / crop:.1f}")
-        configuration = Configuration("benchmark", {"patch_size": size})
+        plans = load_plans(EXAMPLE_PLANS)
+        configuration = replace(plans.configuration("3d_lowres"), patch_size=size)
         dataset = ColipriDataset(store, configuration, training=True, seed=0)
         batch_size = min(4, cases)
         batches = iter(make_loader(dataset, names, batch_size, num_workers=0))

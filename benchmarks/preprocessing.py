@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from colipri.common.atomic import read_json
-from colipri.experiment_planning.plans import Plans
+from colipri.plans.plans import Plans
 from colipri.preprocessing.case import preprocess_case
 from colipri.preprocessing.records import CaseTask, case_files
 from colipri.raw_dataset.cases import Case
@@ -58,7 +58,7 @@ def colipri_task(image: Path, folder: Path, spacing: list[float], patch: list[in
         "resampling_fn_data": RESAMPLING,
         "resampling_fn_data_kwargs": CUBIC,
     }
-    plans = Plans(raw)
+    plans = Plans.from_dict(raw)
     case = Case("case", "case", "case", "", (image,), None, None, {}, plans.dataset_name)
     return CaseTask(case, plans, plans.configuration("3d_lowres"), folder)
 

@@ -17,7 +17,7 @@ _PUBLIC = {
     "verify_dataset": "colipri.raw_dataset.verification.verify",
     "extract_fingerprint": "colipri.experiment_planning.fingerprint",
     "ColipriPlanner": "colipri.experiment_planning.planner",
-    "load_plans": "colipri.experiment_planning.plans",
+    "load_plans": "colipri.plans.plans",
     "preprocess_dataset": "colipri.preprocessing.preprocessor",
     "ColipriModel": "colipri.architectures.model",
     "ColipriTrainer": "colipri.training.trainer",

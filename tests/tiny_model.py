@@ -73,7 +73,7 @@ def tiny(tiny_folders: Prepared, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pr
 
 @cache
 def _prepare(root: Path) -> Prepared:
-    from colipri.experiment_planning.plans import load_plans
+    from colipri.plans.plans import load_plans
     from colipri.preprocessing.preprocessor import preprocess_dataset
 
     folders = Prepared(

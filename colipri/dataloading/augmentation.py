@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from colipri.dataloading.augmentation_settings import AugmentationSettings
 from colipri.dataloading.spatial import rotation_matrix, warp, warp_tokens
+from colipri.plans.augmentation import AugmentationSettings
 
 _LEFT_RIGHT = 2  # the array axis that points to the right (orientation SAR)
 _NUM_DRAWS = 18
@@ -48,7 +48,7 @@ def augment_on_device(
     Returns:
         The augmented image and its body mask, at least one token of which is True per sample.
     """
-    numbers = AugmentationSettings.from_dict(settings)
+    numbers = AugmentationSettings.from_dict(settings, "augmentation")
     draws = torch.rand(len(image), _NUM_DRAWS, generator=generator, device=image.device).cpu()
     noise_seed = int(torch.randint(2**62, (1,), generator=generator, device=image.device))
     image, body = image.clone(), body.clone()

@@ -14,9 +14,9 @@ import torch
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.sampler import SampleKey
-from colipri.experiment_planning.plans import Configuration
 from colipri.objectives.base import Objective
 from colipri.objectives.batch import Sample
+from colipri.plans.plans import Configuration
 from colipri.preprocessing.body_grid import centre_start
 from colipri.preprocessing.store import CaseStore
 from colipri.text.prompts.augmentation import CaptionAugmentation, Mirroring

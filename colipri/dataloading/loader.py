@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.dataset import ColipriDataset, LoadFailure
-from colipri.dataloading.mixing import MixedBatchSampler, MixingSettings, image_only_batch_size
+from colipri.dataloading.mixing import MixedBatchSampler, image_only_batch_size
 from colipri.dataloading.sampler import EndlessSampler, SampleKey, StudyAwareBatchSampler
 from colipri.dataloading.sharing import RowsHere, Share, SharedBatchSampler
 from colipri.objectives.base import Objective
 from colipri.objectives.batch import Batch, Sample, TextTools, make_batch
+from colipri.plans.training import MixingSettings
 
 if TYPE_CHECKING:
     from colipri.preprocessing.store import CaseStore

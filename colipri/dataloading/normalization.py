@@ -10,7 +10,7 @@ from torch import Tensor
 from colipri.preprocessing.intensities import padding_value, stores_hounsfield
 
 if TYPE_CHECKING:
-    from colipri.experiment_planning.plans import Configuration, Plans
+    from colipri.plans.plans import Configuration, Plans
 
 TISSUE_ABOVE_HU = -700.0  # a token patch whose brightest voxel is below this holds air only
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from colipri.experiment_planning.flops import num_grid_tokens
 from colipri.experiment_planning.objective_cost import ENCODERS, training_flops
+from colipri.plans.plans import ComputeReport, Configuration
 
 # Dense bf16 matrix products with fp32 accumulation, TFLOP/s, from the makers' data sheets.
 GPU_TFLOPS = {
@@ -25,7 +23,7 @@ CHECKPOINTING_FACTOR = {"none": 1.0, "mlp": 1.06, "full": 4 / 3}
 CACHED_GRADIENTS_FACTOR = 4 / 3
 
 
-def estimate_compute(configuration: dict[str, Any], body_fraction: float) -> dict[str, Any]:
+def estimate_compute(configuration: Configuration, body_fraction: float) -> ComputeReport:
     """Arithmetic and time of a planned training.
 
     Args:
@@ -37,25 +35,24 @@ def estimate_compute(configuration: dict[str, Any], body_fraction: float) -> dic
         per device. Counted are the plan's objectives and those of the default trainer, as for
         memory, on cases that all have a report. Loading, validation and the optimiser are not.
     """
-    tokens = num_grid_tokens(configuration)
+    tokens = configuration.num_tokens
     # A token at the body's surface is kept whole, so more tokens are kept than volume.
     kept = min(tokens, round(tokens * min(1.0, body_fraction + 0.1)))
-    batch = configuration["batch_size"]
+    batch = configuration.batch_size
     by_objective = training_flops(configuration, kept)
-    if configuration["micro_batch_size"] < batch:  # the decoders have no first pass
+    if configuration.micro_batch_size < batch:  # the decoders have no first pass
         by_objective[ENCODERS] *= CACHED_GRADIENTS_FACTOR
     flops = batch * sum(by_objective.values())
-    flops *= CHECKPOINTING_FACTOR[configuration["activation_checkpointing"]]
-    training = configuration["training"]
-    steps = training["num_epochs"] * training["num_iterations_per_epoch"]
-    return {
-        "tokens_per_image": tokens,
-        "kept_tokens_per_image": kept,
-        "tflop_per_step": round(flops / 1e12, 3),
-        "steps": steps,
-        "utilisation": UTILISATION,
-        "hours": {
+    flops *= CHECKPOINTING_FACTOR[configuration.activation_checkpointing]
+    steps = configuration.training.num_epochs * configuration.training.num_iterations_per_epoch
+    return ComputeReport(
+        tokens_per_image=tokens,
+        kept_tokens_per_image=kept,
+        tflop_per_step=round(flops / 1e12, 3),
+        steps=steps,
+        utilisation=UTILISATION,
+        hours={
             name: round(steps * flops / (peak * 1e12 * UTILISATION) / 3600, 2)
             for name, peak in (GPU_TFLOPS | CPU_TFLOPS).items()
         },
-    }
+    )

@@ -26,6 +26,7 @@ from colipri.paths import preprocessed_folder
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.structured_reports import load_structured_reports
+from colipri.text.text_fingerprint import text_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,6 @@ def extract_fingerprint(
     Raises:
         ColipriError: cases cannot be read (without ``keep_going``), or none can.
     """
-    from colipri.text.text_fingerprint import text_fingerprint
-
     if not isinstance(dataset, RawDataset):
         dataset = load_raw_dataset(dataset)
     folder = preprocessed_folder() / dataset.name

@@ -14,7 +14,9 @@ from colipri.common.atomic import atomic_write_json
 from colipri.common.digests import json_digest
 from colipri.common.errors import ColipriError
 from colipri.imageio.body import body_mask, find_ct_channel, mask_box
+from colipri.imageio.reading import read_image
 from colipri.raw_dataset.cases import Case
+from colipri.raw_dataset.verification.hounsfield import hu_remarks, value_statistics
 
 FORMAT = 3
 # nnU-Net samples intensities from the foreground; a few thousand voxels a case fix percentiles well
@@ -56,8 +58,6 @@ def fingerprint_image(task: ImageTask) -> dict[str, Any]:
 
 
 def _look_at(task: ImageTask) -> dict[str, Any]:
-    from colipri.imageio.reading import read_image
-
     case = task.case
     image = read_image(case.images)
     if image.array.shape[0] != len(task.channel_names):
@@ -95,8 +95,6 @@ def _look_at(task: ImageTask) -> dict[str, Any]:
 
 
 def _hounsfield_remarks(volume: np.ndarray) -> list[str]:
-    from colipri.raw_dataset.verification.hounsfield import hu_remarks, value_statistics
-
     if volume.min() == volume.max():
         return ["image_constant"]
     return [code for code, _ in hu_remarks(value_statistics(volume))]

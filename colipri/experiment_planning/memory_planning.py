@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
 from colipri.common.errors import ColipriError
+from colipri.cost.memory import (
+    GIB,
+    PLANNED_PRECISION,
+    SAFETY,
+    MemoryEstimate,
+    estimate_memory,
+)
 from colipri.experiment_planning.compute import CACHED_GRADIENTS_FACTOR, CHECKPOINTING_FACTOR
-from colipri.experiment_planning.flops import num_grid_tokens
-from colipri.experiment_planning.memory import GIB, SAFETY, estimate_memory
 from colipri.experiment_planning.model_sizes import SMALL_MACHINE_GB
+from colipri.experiment_planning.objective_cost import objective_bytes, objective_parameters
+from colipri.plans.plans import Configuration
 
 # Rows of a matrix product that keep a large GPU busy: as many image tokens should fit at once. More
 # gains nothing, because cached gradients make the contrastive batch whatever the micro batch is.
 TOKENS_FOR_A_BUSY_GPU = 16_384
 
 
-def fit_memory(configuration: dict[str, Any], target_gb: float) -> dict[str, str]:
-    """Set micro_batch_size and activation_checkpointing of a configuration; returns the reasons.
+def planned_memory(
+    configuration: Configuration, precision: str = PLANNED_PRECISION
+) -> MemoryEstimate:
+    """Memory of a training step with the plan's objectives and those memory is always kept for."""
+    return estimate_memory(
+        configuration,
+        precision,
+        objective_bytes(configuration, precision),
+        objective_parameters(configuration),
+    )
+
+
+def fit_memory(
+    configuration: Configuration, target_gb: float
+) -> tuple[Configuration, dict[str, str]]:
+    """Choose micro_batch_size and activation_checkpointing; also returns the reasons.
 
     What fits at once is the micro batch. Where that is less than the contrastive batch, cached
     gradients make up for it and everything is encoded twice. Of the levels none, mlp and full the
@@ -26,7 +47,7 @@ def fit_memory(configuration: dict[str, Any], target_gb: float) -> dict[str, str
     Raises:
         ColipriError: not even one pair fits.
     """
-    batch = configuration["batch_size"]
+    batch = configuration.batch_size
     at_once = pairs_that_keep_busy(configuration, target_gb)
     fits = {
         level: pairs_that_fit(configuration, level, target_gb) for level in CHECKPOINTING_FACTOR
@@ -37,17 +58,17 @@ def fit_memory(configuration: dict[str, Any], target_gb: float) -> dict[str, str
     }
     level = min(fits, key=lambda name: (fits[name] < 1, fits[name] < at_once, cost[name]))
     if fits[level] < 1:
-        _set_checkpointing(configuration, "full")
-        configuration["micro_batch_size"] = 1
-        needed = math.ceil(estimate_memory(configuration).total / GIB / SAFETY)
+        smallest = replace(configuration.with_checkpointing("full"), micro_batch_size=1)
+        needed = math.ceil(planned_memory(smallest).total / GIB / SAFETY)
         raise ColipriError(
-            f"one pair at {configuration['patch_size']} voxels does not fit into {target_gb:g} GB; "
+            f"one pair at {configuration.patch_size} voxels does not fit into {target_gb:g} GB; "
             f"plan with -gpu_memory_target {needed} or more"
         )
-    _set_checkpointing(configuration, level)
-    configuration["micro_batch_size"] = even_share(batch, fits[level])
+    fitted = replace(
+        configuration.with_checkpointing(level), micro_batch_size=even_share(batch, fits[level])
+    )
     twice = "" if fits[level] >= batch else ", with cached gradients' second pass"
-    return {
+    return fitted, {
         "activation_checkpointing": f"the least arithmetic ({100 * (cost[level] - 1):.0f} % more "
         f"than necessary{twice}) of the levels none, mlp and full that allow {_pairs(at_once)} "
         "at once",
@@ -56,18 +77,17 @@ def fit_memory(configuration: dict[str, Any], target_gb: float) -> dict[str, str
     }
 
 
-def pairs_that_keep_busy(configuration: dict[str, Any], target_gb: float) -> int:
+def pairs_that_keep_busy(configuration: Configuration, target_gb: float) -> int:
     """The smallest micro batch that is worth recomputation."""
     if target_gb < SMALL_MACHINE_GB:
         return 1
-    enough = round(TOKENS_FOR_A_BUSY_GPU / num_grid_tokens(configuration))
-    return int(min(configuration["batch_size"], max(1, enough)))
+    enough = round(TOKENS_FOR_A_BUSY_GPU / configuration.num_tokens)
+    return min(configuration.batch_size, max(1, enough))
 
 
-def pairs_that_fit(configuration: dict[str, Any], level: str, target_gb: float) -> int:
+def pairs_that_fit(configuration: Configuration, level: str, target_gb: float) -> int:
     """Pairs at once within the target, at one level of checkpointing."""
-    _set_checkpointing(configuration, level)
-    estimate = estimate_memory(configuration)
+    estimate = planned_memory(configuration.with_checkpointing(level))
     free = target_gb * GIB * SAFETY - estimate.parameters - estimate.overhead
     return max(0, int(free // (estimate.per_sample + estimate.live)))
 
@@ -76,11 +96,6 @@ def even_share(batch: int, fits: int) -> int:
     """The micro batch that divides the batch into equal parts of at most ``fits``."""
     parts = math.ceil(batch / min(batch, fits))
     return math.ceil(batch / parts)
-
-
-def _set_checkpointing(configuration: dict[str, Any], level: str) -> None:
-    configuration["activation_checkpointing"] = level
-    configuration["architecture"]["arch_kwargs"]["activation_checkpointing"] = level
 
 
 def _pairs(count: int) -> str:

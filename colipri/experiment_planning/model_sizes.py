@@ -21,7 +21,7 @@ class ModelSize:
         learning_rate: peak; smaller for wider models, as is usual for transformers.
         pool_add_max: see colipri.architectures.pooling.AttentionPool.
         arch_kwargs: further arguments of the image encoder, instead of the planner's.
-        augmentation: what differs from colipri.dataloading.augmentation_settings.
+        augmentation: what differs from colipri.plans.augmentation.
     """
 
     name: str

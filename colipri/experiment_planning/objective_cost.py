@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from colipri.experiment_planning.flops import (
+from colipri.cost.flops import (
     BACKWARD,
     image_flops,
-    num_grid_tokens,
     pool_flops,
     text_flops,
 )
@@ -19,26 +17,27 @@ from colipri.objectives.registry import (
     parse_objectives,
     settings_of,
 )
+from colipri.plans.plans import Configuration
 
 ENCODERS = "towers"  # as plans and tests spell it
 
 
-def planned_objectives(configuration: Mapping[str, Any]) -> dict[str, Objective]:
+def planned_objectives(configuration: Configuration) -> dict[str, Objective]:
     """The plan's objectives, and those of the default trainer.
 
     The plan may name fewer objectives than colipri_train trains by default; memory is kept for all.
     """
-    planned = configuration["training"]["objectives"]
+    planned = configuration.training.objectives
     names = dict.fromkeys([*planned, *parse_objectives(DEFAULT_LETTERS)])
     return build_objectives(settings_of(names, planned))
 
 
-def objective_bytes(configuration: Mapping[str, Any], precision: str) -> dict[str, float]:
+def objective_bytes(configuration: Configuration, precision: str) -> dict[str, float]:
     """Bytes that each objective keeps per pair for the backward pass, where it keeps any.
 
     Args:
         configuration: of a plan.
-        precision: one of colipri.experiment_planning.memory.PRECISIONS.
+        precision: one of colipri.cost.memory.PRECISIONS.
     """
     found = {
         name: objective.activation_bytes(configuration, precision)
@@ -47,14 +46,14 @@ def objective_bytes(configuration: Mapping[str, Any], precision: str) -> dict[st
     return {name: number for name, number in found.items() if number}
 
 
-def objective_parameters(configuration: Mapping[str, Any]) -> int:
+def objective_parameters(configuration: Configuration) -> int:
     """Parameters of the objectives' heads."""
     objectives = planned_objectives(configuration).values()
     return sum(objective.head_parameters(configuration) for objective in objectives)
 
 
 def training_flops(
-    configuration: Mapping[str, Any],
+    configuration: Configuration,
     num_tokens: float | None = None,
     objectives: Mapping[str, Objective] | Iterable[str] | None = None,
 ) -> dict[str, float]:
@@ -71,13 +70,13 @@ def training_flops(
         ``towers`` (image and text encoder, as far as an objective needs a report), and objectives
         that add to them, by name.
     """
-    tokens = num_grid_tokens(configuration) if num_tokens is None else num_tokens
+    tokens = configuration.num_tokens if num_tokens is None else num_tokens
     if objectives is None:
         chosen: Mapping[str, Objective] = planned_objectives(configuration)
     elif isinstance(objectives, Mapping):
         chosen = objectives
     else:
-        planned = configuration["training"]["objectives"]
+        planned = configuration.training.objectives
         chosen = build_objectives(settings_of(objectives, planned))
     own = {name: objective.flops(configuration, tokens) for name, objective in chosen.items()}
     encoders = _encoder_flops(configuration, tokens, chosen.values())
@@ -85,18 +84,18 @@ def training_flops(
 
 
 def _encoder_flops(
-    configuration: Mapping[str, Any], tokens: float, objectives: Iterable[Objective]
+    configuration: Configuration, tokens: float, objectives: Iterable[Objective]
 ) -> float:
     kinds = [(objective.compares, objective.needs_reports) for objective in objectives]
-    arch = configuration["architecture"]["arch_kwargs"]
     flops = 0.0
     if any(needs_reports for _, needs_reports in kinds):
-        flops += image_flops(arch, configuration["patch_size"], tokens, training=True)
+        patch = configuration.patch_size
+        flops += image_flops(configuration.encoder, patch, tokens, training=True)
     if any(compares for compares, _ in kinds):
-        flops += BACKWARD * pool_flops(tokens, configuration["embed_dim"], arch["embed_dim"])
-        text = configuration["text_encoder"].get("arch_kwargs") or {}
-        length = configuration["max_text_tokens"]
-        frozen = "text_encoder" in configuration["training"].get("frozen", ())
-        encoder = text_flops(text, length) + pool_flops(length, text.get("hidden_size", 768))
-        flops += (1.0 if frozen else BACKWARD) * encoder
+        width = configuration.encoder.embed_dim
+        flops += BACKWARD * pool_flops(tokens, configuration.embed_dim, width)
+        bert, length = configuration.text_encoder.bert, configuration.max_text_tokens
+        frozen = "text_encoder" in configuration.training.frozen
+        text = text_flops(bert, length) + pool_flops(length, bert.hidden_size)
+        flops += (1.0 if frozen else BACKWARD) * text
     return flops

@@ -7,6 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from colipri.common.sizes import show_sizes
+from colipri.plans.architecture import EncoderSettings, TextEncoderPlan
+from colipri.plans.overrides import value_at
+from colipri.plans.plans import Configuration, Plans
+from colipri.plans.training import TrainingPlan
 
 WIDTH = 110
 _NAME, _VALUE = 26, 28
@@ -14,32 +18,32 @@ _LONGEST_SHOWN_HOURS = 24 * 365  # beyond a year a device is no choice
 
 Shown = tuple[str, str, str]  # name, choice, reason
 # Rows in the order of the decisions: entry of "because" -> how its value is shown.
-_ROWS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "spacing": lambda c: show_sizes(c["spacing"]) + " mm",
-    "patch_size": lambda c: show_sizes(c["patch_size"]) + " voxels",
-    "data_identifier": lambda c: c["data_identifier"],
-    "normalization_schemes": lambda c: ", ".join(c["normalization_schemes"]),
-    "architecture": lambda c: _architecture(c["architecture"]["arch_kwargs"]),
-    "text_encoder": lambda c: _text_encoder(c["text_encoder"]),
-    "vocabulary_size": lambda c: f"{c['text_encoder']['vocabulary_size']:,} tokens",
-    "max_text_tokens": lambda c: f"{c['max_text_tokens']} tokens",
-    "embed_dim": lambda c: str(c["embed_dim"]),
-    "objectives": lambda c: ", ".join(c["training"]["objectives"]),
-    "batch_size": lambda c: f"{c['batch_size']} studies",
-    "micro_batch_size": lambda c: f"{c['micro_batch_size']} at once",
-    "activation_checkpointing": lambda c: c["activation_checkpointing"],
-    "num_epochs": lambda c: _schedule(c["training"]),
-    "learning_rate": lambda c: f"{c['training']['learning_rate']:g}",
-    "weight_decay": lambda c: f"{c['training']['weight_decay']:g}",
+_ROWS: dict[str, Callable[[Configuration], str]] = {
+    "spacing": lambda c: show_sizes(c.spacing) + " mm",
+    "patch_size": lambda c: show_sizes(c.patch_size) + " voxels",
+    "data_identifier": lambda c: c.data_identifier,
+    "normalization_schemes": lambda c: ", ".join(c.normalization_schemes),
+    "architecture": lambda c: _architecture(c.encoder),
+    "text_encoder": lambda c: _text_encoder(c.text_encoder),
+    "vocabulary_size": lambda c: f"{c.text_encoder.vocabulary_size:,} tokens",
+    "max_text_tokens": lambda c: f"{c.max_text_tokens} tokens",
+    "embed_dim": lambda c: str(c.embed_dim),
+    "objectives": lambda c: ", ".join(c.training.objectives),
+    "batch_size": lambda c: f"{c.batch_size} studies",
+    "micro_batch_size": lambda c: f"{c.micro_batch_size} at once",
+    "activation_checkpointing": lambda c: c.activation_checkpointing,
+    "num_epochs": lambda c: _schedule(c.training),
+    "learning_rate": lambda c: f"{c.training.learning_rate:g}",
+    "weight_decay": lambda c: f"{c.training.weight_decay:g}",
 }
 
 
-def format_plan(plans: Mapping[str, Any]) -> str:
+def format_plan(plans: Plans) -> str:
     """The costs of all configurations, then every choice with its reason, shared ones once."""
-    configurations = plans["configurations"]
+    configurations = plans.configurations
     parts = [
-        f"Plan {plans['plans_name']} of {plans['dataset_name']} by {plans['planner']}, for "
-        f"{plans['gpu_memory_target_in_gb']:g} GB of GPU memory",
+        f"Plan {plans.plans_name} of {plans.dataset_name} by {plans.planner}, for "
+        f"{plans.gpu_memory_target_in_gb:g} GB of GPU memory",
         "",
         *_costs(configurations),
     ]
@@ -52,38 +56,37 @@ def format_plan(plans: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _costs(configurations: Mapping[str, Any]) -> list[str]:
+def _costs(configurations: Mapping[str, Configuration]) -> list[str]:
     """One line a number and a column a configuration; notes below say how it was reckoned."""
-    columns = {name: _cost_column(raw) for name, raw in configurations.items()}
+    columns = {name: _cost_column(one) for name, one in configurations.items()}
     names = list(dict.fromkeys(row for column in columns.values() for row in column))
     lines = ["".join([f"{'cost':<{_NAME}}", *(f"{name:<{_VALUE}}" for name in columns)]).rstrip()]
     lines.append("-" * (_NAME + _VALUE * len(columns) - 2))
     for row in names:
         cells = [f"{column.get(row, ''):<{_VALUE}}" for column in columns.values()]
         lines.append("".join([f"{row:<{_NAME}}", *cells]).rstrip())
-    first = next(iter(configurations.values()))["compute_estimate"]
+    first = next(iter(configurations.values())).compute_estimate
     notes = (
         "Memory: weights, optimiser and activations of a micro batch whose scans fill the patch, "
         "and CUDA's own. Arithmetic: forward, backward and what is recomputed, on the tokens that "
-        f"hold body. Time: one device at {100 * first['utilisation']:.0f} % of its bf16 peak "
+        f"hold body. Time: one device at {100 * first.utilisation:.0f} % of its bf16 peak "
         "(CPUs: fp32), without waiting for data and without validation."
     )
     return lines + textwrap.wrap(notes, WIDTH)
 
 
-def _cost_column(configuration: Mapping[str, Any]) -> dict[str, str]:
-    memory, compute = configuration["memory_estimate"], configuration["compute_estimate"]
-    pair = memory["per_sample_in_gb"] + memory["live_in_gb"]
+def _cost_column(configuration: Configuration) -> dict[str, str]:
+    memory, compute = configuration.memory_estimate, configuration.compute_estimate
+    pair = memory.per_sample_in_gb + memory.live_in_gb
     column = {
-        "predicted memory": f"{memory['total_in_gb']:.1f} of {memory['planned_for_in_gb']:g} GB",
-        "  weights, optimiser": f"{memory['parameters_in_gb']:.2f} GB",
-        "  activations of a pair": f"{pair:.2f} GB x {configuration['micro_batch_size']}",
-        "tokens with body": f"{compute['kept_tokens_per_image']:,} of "
-        f"{compute['tokens_per_image']:,}",
-        "arithmetic of a step": f"{compute['tflop_per_step']:,.4g} TFLOP",
-        "steps": f"{compute['steps']:,}",
+        "predicted memory": f"{memory.total_in_gb:.1f} of {memory.planned_for_in_gb:g} GB",
+        "  weights, optimiser": f"{memory.parameters_in_gb:.2f} GB",
+        "  activations of a pair": f"{pair:.2f} GB x {configuration.micro_batch_size}",
+        "tokens with body": f"{compute.kept_tokens_per_image:,} of {compute.tokens_per_image:,}",
+        "arithmetic of a step": f"{compute.tflop_per_step:,.4g} TFLOP",
+        "steps": f"{compute.steps:,}",
     }
-    for device, hours in compute["hours"].items():
+    for device, hours in compute.hours.items():
         if hours <= _LONGEST_SHOWN_HOURS:
             column[f"time on {device}"] = _hours(hours)
     return column
@@ -94,12 +97,12 @@ def _section(title: str, rows: list[Shown]) -> list[str]:
     return ["", head, "-" * WIDTH, *(_row(*row) for row in rows)]
 
 
-def plan_rows(configuration: Mapping[str, Any]) -> list[Shown]:
-    because = configuration["because"]
-    shown = [entry for entry in _ROWS if entry in because]
-    rows = [(entry, _ROWS[entry](configuration), because[entry]) for entry in shown]
-    others = [entry for entry in because if entry not in _ROWS]  # of planners that plan more
-    return rows + [(entry, _short(configuration.get(entry)), because[entry]) for entry in others]
+def plan_rows(configuration: Configuration) -> list[Shown]:
+    rationale, content = configuration.rationale, configuration.to_dict()
+    shown = [entry for entry in _ROWS if entry in rationale]
+    rows = [(entry, _ROWS[entry](configuration), rationale[entry]) for entry in shown]
+    others = [entry for entry in rationale if entry not in _ROWS]  # of planners that plan more
+    return rows + [(entry, _short(value_at(content, entry)), rationale[entry]) for entry in others]
 
 
 def _row(name: str, value: str, reason: str) -> str:
@@ -113,22 +116,22 @@ def _row(name: str, value: str, reason: str) -> str:
     return "\n".join(f"{a:<{_NAME}}{b:<{_VALUE}}{c}".rstrip() for a, b, c in rows)
 
 
-def _architecture(arch: Mapping[str, Any]) -> str:
+def _architecture(encoder: EncoderSettings) -> str:
     return (
-        f"{arch['depth']} blocks of width {arch['embed_dim']}, {arch['num_heads']} heads, "
-        f"{arch.get('stem', 'linear')} stem"
+        f"{encoder.depth} blocks of width {encoder.embed_dim}, {encoder.num_heads} heads, "
+        f"{encoder.stem} stem"
     )
 
 
-def _text_encoder(encoder: Mapping[str, Any]) -> str:
-    if encoder["source"] == "pretrained":
-        return str(encoder["name_or_path"])
-    arch = encoder["arch_kwargs"]
-    return f"from scratch: {arch['num_hidden_layers']} layers of width {arch['hidden_size']}"
+def _text_encoder(encoder: TextEncoderPlan) -> str:
+    if encoder.source == "pretrained":
+        return str(encoder.name_or_path)
+    bert = encoder.bert
+    return f"from scratch: {bert.num_hidden_layers} layers of width {bert.hidden_size}"
 
 
-def _schedule(training: Mapping[str, Any]) -> str:
-    return f"{training['num_epochs']} x {training['num_iterations_per_epoch']} steps"
+def _schedule(training: TrainingPlan) -> str:
+    return f"{training.num_epochs} x {training.num_iterations_per_epoch} steps"
 
 
 def _hours(value: float) -> str:

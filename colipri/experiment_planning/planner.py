@@ -8,23 +8,31 @@ that plans; the same fingerprint gives the same file, byte for byte.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from colipri.architectures.pretrained_text import pretrained_config
 from colipri.common.errors import ColipriError
 from colipri.experiment_planning.compute import estimate_compute
 from colipri.experiment_planning.geometry import TOKEN
 from colipri.experiment_planning.geometry_planning import Geometry, plan_geometry
-from colipri.experiment_planning.memory import estimate_memory
-from colipri.experiment_planning.memory_planning import fit_memory
+from colipri.experiment_planning.memory_planning import fit_memory, planned_memory
 from colipri.experiment_planning.model_sizes import BY_DATA, SMALL_MACHINE_GB, TINY, ModelSize
 from colipri.experiment_planning.normalization_planning import plan_channels
-from colipri.experiment_planning.plans import PLANS_VERSION
 from colipri.experiment_planning.text_planning import (
     plan_scratch_encoder,
     plan_text_length,
     plan_vocabulary,
 )
-from colipri.objectives.registry import parse_objectives, settings_of
+from colipri.objectives.registry import (
+    build_objectives,
+    find_objective,
+    parse_objectives,
+    settings_of,
+)
+from colipri.plans.overrides import set_in_plans
+from colipri.plans.plans import PLANS_VERSION, Configuration, MemoryReport, Plans
 
 CONFIGURATIONS = ("3d_lowres", "3d_fullres")
 MAXIMUM_BATCH = 256
@@ -63,12 +71,12 @@ class ColipriPlanner:
 
     # ---------------------------------------------------------------- the whole plan
 
-    def plan(self) -> dict[str, Any]:
-        """The content of the plans file."""
+    def plan(self) -> Plans:
+        """The whole plan."""
         channels = plan_channels(self.fingerprint)
         configurations = {name: self.plan_configuration(name, channels) for name in CONFIGURATIONS}
-        self.share_cases(configurations)
-        return {
+        configurations = self.share_cases(configurations)
+        content = {
             "colipri_plans_version": PLANS_VERSION,
             "dataset_name": self.fingerprint["dataset_name"],
             "plans_name": self.plans_name,
@@ -81,10 +89,11 @@ class ColipriPlanner:
             "channel_names": self.fingerprint["channel_names"],
             "findings": list(self.fingerprint["findings"]),
             "foreground_intensity_properties_per_channel": channels.intensities,
-            "configurations": configurations,
+            "configurations": {name: one.to_dict() for name, one in configurations.items()},
         }
+        return Plans.from_dict(content, f"the plan of {type(self).__name__}")
 
-    def plan_configuration(self, name: str, channels: Any) -> dict[str, Any]:
+    def plan_configuration(self, name: str, channels: Any) -> Configuration:
         """One configuration: geometry, model, text, training, and what they cost."""
         because: Because = {"normalization_schemes": channels.reason}
         size = self.choose_model(because)
@@ -92,7 +101,7 @@ class ColipriPlanner:
         text = self.choose_text(size, because)
         training = self.choose_training(size, because)
         batch = self.choose_batch(because)
-        configuration: dict[str, Any] = {
+        content: dict[str, Any] = {
             "data_identifier": f"{self.plans_name}_{name}",
             "preprocessor_name": "ColipriPreprocessor",
             "spacing": list(geometry.spacing),
@@ -112,31 +121,68 @@ class ColipriPlanner:
             "training": training,
             "augmentation": dict(size.augmentation),
         }
-        del configuration["text_encoder"]["embed_dim"]
-        self.fit_memory(configuration, because)
-        configuration["memory_estimate"] = {
-            **estimate_memory(configuration).as_gigabytes(),
+        del content["text_encoder"]["embed_dim"]
+        configuration = replace(
+            Configuration.from_dict(content, f"{type(self).__name__}, {name}"), name=name
+        )
+        configuration = self.fit_memory(configuration, because)
+        return self.with_costs(replace(configuration, rationale=because))
+
+    def with_costs(self, configuration: Configuration) -> Configuration:
+        """The configuration with what it is predicted to cost."""
+        memory = {
+            **planned_memory(configuration).as_gigabytes(),
             "planned_for_in_gb": self.target_gb,
             "precision": "bf16",
         }
-        configuration["compute_estimate"] = estimate_compute(
-            configuration, self.fingerprint["body_fraction_median"]
+        return replace(
+            configuration,
+            memory_estimate=MemoryReport.from_dict(memory),
+            compute_estimate=estimate_compute(
+                configuration, self.fingerprint["body_fraction_median"]
+            ),
         )
-        configuration["because"] = because
-        return configuration
 
-    def share_cases(self, configurations: dict[str, dict[str, Any]]) -> None:
+    def with_overrides(self, plans: Plans, overrides: Mapping[str, Any]) -> Plans:
+        """The plan with numbers set by hand; memory and costs follow them.
+
+        Args:
+            plans: as planned.
+            overrides: path -> value, see colipri.plans.overrides.
+
+        Raises:
+            ColipriError: an unknown path, a wrong value, or a plan that does not fit any more.
+        """
+        changed = checked_objectives(set_in_plans(plans, overrides, objective_name))
+        fitted = []
+        for configuration in changed.configurations.values():
+            rationale = dict(configuration.rationale)
+            one = replace(configuration, micro_batch_size=configuration.batch_size)
+            one = self.fit_memory(one, rationale)
+            fitted.append(replace(one, rationale=rationale))
+        again = set_in_plans(changed.with_configurations(fitted), overrides, objective_name)
+        return again.with_configurations(
+            self.with_costs(one) for one in again.configurations.values()
+        )
+
+    def share_cases(self, configurations: dict[str, Configuration]) -> dict[str, Configuration]:
         """Configurations of equal geometry read the same preprocessed cases."""
         owners: dict[str, str] = {}
+        shared = dict(configurations)
         for name, configuration in configurations.items():
-            geometry = str((configuration["spacing"], configuration["patch_size"]))
+            geometry = str((configuration.spacing, configuration.patch_size))
             owner = owners.setdefault(geometry, name)
             if owner != name:
-                configuration["data_identifier"] = configurations[owner]["data_identifier"]
-                configuration["because"]["data_identifier"] = (
+                reason = (
                     f"geometry of {owner}, whose one patch already shows all that the images hold; "
                     "cases are stored once"
                 )
+                shared[name] = replace(
+                    configuration,
+                    data_identifier=configurations[owner].data_identifier,
+                    rationale={**configuration.rationale, "data_identifier": reason},
+                )
+        return shared
 
     # ---------------------------------------------------------------- single decisions
 
@@ -204,8 +250,6 @@ class ColipriPlanner:
             encoder: dict[str, Any] = {"source": "scratch", "name_or_path": None}
             shared = size.shared_dim
         else:
-            from colipri.architectures.pretrained_text import pretrained_config
-
             config = pretrained_config(self.text_encoder)
             if max_tokens > config["max_position_embeddings"]:
                 max_tokens = config["max_position_embeddings"]
@@ -280,9 +324,27 @@ class ColipriPlanner:
             "prompt_style": "short",
         }
 
-    def fit_memory(self, configuration: dict[str, Any], because: Because) -> None:
+    def fit_memory(self, configuration: Configuration, because: Because) -> Configuration:
         """Micro batch and checkpointing by the memory target."""
-        because.update(fit_memory(configuration, self.target_gb))
+        fitted, reasons = fit_memory(configuration, self.target_gb)
+        because.update(reasons)
+        return fitted
+
+
+def objective_name(key: str) -> str:
+    """Letter or name of an objective -> its name; ``module:Class`` stays."""
+    return key if ":" in key else find_objective(key).name
+
+
+def checked_objectives(plans: Plans) -> Plans:
+    """The plan, if its objectives and their options are known.
+
+    Raises:
+        ColipriError: they are not.
+    """
+    for configuration in plans.configurations.values():
+        build_objectives(configuration.training.objectives)
+    return plans
 
 
 def _pool_heads(width: int) -> int:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from colipri.architectures.pretrained_text import CXR_BERT, pretrained_available
 from colipri.common.atomic import atomic_write_bytes, atomic_write_json, read_json
 from colipri.common.errors import ColipriError
+from colipri.common.registry import find_class
 from colipri.experiment_planning.fingerprint import FINGERPRINT_VERSION, fingerprint_path
-from colipri.experiment_planning.planner import ColipriPlanner, check_memory_target
-from colipri.experiment_planning.plans import Plans
+from colipri.experiment_planning.planner import (
+    ColipriPlanner,
+    check_memory_target,
+    checked_objectives,
+    objective_name,
+)
+from colipri.experiment_planning.presets import planner_like
 from colipri.paths import find_dataset_name, preprocessed_folder
+from colipri.plans.overrides import set_in_plans
+from colipri.plans.plans import Plans
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +36,7 @@ def plan_experiment(
     text_encoder: str = "auto",
     plans_name: str = "colipriPlans",
     like: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Plans:
     """Plan a data set whose fingerprint exists and write the plans file.
 
@@ -32,6 +44,7 @@ def plan_experiment(
         text_encoder: "scratch", a name or folder, or "auto": CXR-BERT where it can be loaded,
             otherwise from scratch; the plan says which and why.
         like: a preset (colipri.experiment_planning.presets) that replaces the image side.
+        overrides: path -> value (``--set``); what was not set is fitted to the memory again.
 
     Raises:
         ColipriError: no fingerprint, no such planner, or nothing fits.
@@ -45,15 +58,15 @@ def plan_experiment(
     fingerprint = _read_fingerprint(path, dataset)
     planner_class = find_planner(planner_name)
     if like is not None:
-        from colipri.experiment_planning.presets import planner_like
-
         planner_class = planner_like(planner_class, like)
     chosen, reason = resolve_text_encoder(text_encoder)
     planner = planner_class(fingerprint, gpu_memory_target_in_gb, chosen, reason, plans_name)
     target = preprocessed_folder() / name / f"{plans_name}.json"
-    plans = Plans(planner.plan(), str(target))
+    plans = replace(planner.plan(), source=str(target))
+    if overrides:
+        plans = planner.with_overrides(plans, overrides)
     _keep_edited_plans(target, plans)
-    atomic_write_json(target, plans.raw)
+    atomic_write_json(target, plans.to_json())
     return plans
 
 
@@ -63,8 +76,6 @@ def find_planner(name: str) -> type[ColipriPlanner]:
     Raises:
         ColipriError: there is none, or it cannot be used.
     """
-    from colipri.common.registry import find_class
-
     return find_class("planners", name, BUILTIN_PLANNERS, ColipriPlanner)
 
 
@@ -97,8 +108,6 @@ def resolve_text_encoder(wanted: str) -> tuple[str, str]:
     """Which text encoder is planned for, and why."""
     if wanted == "scratch":
         return wanted, "asked for (-text_encoder scratch)"
-    from colipri.architectures.pretrained_text import CXR_BERT, pretrained_available
-
     if wanted != "auto":
         available, reason = pretrained_available(wanted)
         if not available:
@@ -108,15 +117,41 @@ def resolve_text_encoder(wanted: str) -> tuple[str, str]:
     return (CXR_BERT if available else "scratch"), reason
 
 
+def numbered_backup(target: Path) -> Path:
+    """colipriPlans_before.json, colipriPlans_before_2.json, ...: the first that is free."""
+    kept, number = target.with_name(f"{target.stem}_before.json"), 1
+    while kept.exists():
+        number += 1
+        kept = target.with_name(f"{target.stem}_before_{number}.json")
+    return kept
+
+
+def edit_plans(plans: Plans, overrides: Mapping[str, Any]) -> Plans:
+    """Set numbers of a plans file, as a person would; the file before is kept under a number.
+
+    Args:
+        plans: as loaded.
+        overrides: path -> value (``--set``).
+
+    Raises:
+        ColipriError: an unknown path or a wrong value; nothing is written.
+    """
+    edited = checked_objectives(set_in_plans(plans, overrides, objective_name))
+    target = Path(plans.source)
+    _keep_edited_plans(target, edited)
+    atomic_write_json(target, edited.to_json())
+    return edited
+
+
 def _keep_edited_plans(target: Path, plans: Plans) -> None:
     """A plans file that differs is kept under another name: it may have been edited by hand."""
     if not target.is_file():
         return
     try:
-        if read_json(target) == plans.raw:
+        if read_json(target) == plans.to_json():
             return
     except ColipriError:  # an edit that broke the file is kept as it is
         pass
-    kept = target.with_name(target.stem + "_before.json")
+    kept = numbered_backup(target)
     atomic_write_bytes(kept, target.read_bytes())
     logger.info("The plan that was there differs; it is kept as %s", kept)

@@ -11,6 +11,7 @@ mean and std such that the window maps onto the project's range.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,14 @@ from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.experiment_planning.geometry_planning import Geometry
 from colipri.experiment_planning.planner import Because, ColipriPlanner
+from colipri.plans.plans import Intensities, Plans, ResamplingArguments
 
 _FILE = Path(__file__).with_name("presets.json")
 # Trilinear, also through thick slices; edges repeat, corners of the image stay where they are.
-_RESAMPLING = {
-    "resampling_fn_data": "resample_data_or_seg_to_shape",
-    "resampling_fn_data_kwargs": {
-        "is_seg": False,
-        "order": 1,
-        "order_z": 0,
-        "force_separate_z": False,
-    },
-}
+_RESAMPLING_FUNCTION = "resample_data_or_seg_to_shape"
+_RESAMPLING_ARGUMENTS = ResamplingArguments(
+    is_seg=False, order=1, order_z=0, force_separate_z=False
+)
 
 
 def preset_names() -> list[str]:
@@ -68,7 +65,7 @@ def planner_like(planner: type[ColipriPlanner], name: str) -> type[ColipriPlanne
             spacing, patch = tuple(preset["spacing"]), tuple(preset["patch_size"])
             return Geometry(spacing, patch, {})
 
-        def plan(self) -> dict[str, Any]:
+        def plan(self) -> Plans:
             """The planner's plan on the preset's images."""
             _require_ct(self.fingerprint, preset)
             return apply_preset(super().plan(), preset)
@@ -77,23 +74,34 @@ def planner_like(planner: type[ColipriPlanner], name: str) -> type[ColipriPlanne
     return PlannerLike
 
 
-def apply_preset(plans: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
-    """Write the preset's axes, window and resampling into a plan (changed in place, returned)."""
-    plans["orientation"] = preset["orientation"]
-    plans["like"] = preset["title"]
-    for numbers in plans["foreground_intensity_properties_per_channel"].values():
-        numbers |= intensities(preset)
-    for configuration in plans["configurations"].values():
-        configuration |= _RESAMPLING
-        configuration["hounsfield_range"] = list(preset["hounsfield_range"])
-        configuration["crop_to_body"] = False
-        low, high = preset["window"]
-        first, last = preset["output"]
-        configuration["because"]["normalization_schemes"] = (
-            f"as {preset['title']}: [{low}, {high}] HU become [{first:.3g}, {last:.3g}]; stored as "
-            "int16 HU, normalised on the device"
-        )
-    return plans
+def apply_preset(plans: Plans, preset: dict[str, Any]) -> Plans:
+    """The plan with the preset's axes, window and resampling."""
+    low, high = preset["window"]
+    first, last = preset["output"]
+    reason = (
+        f"as {preset['title']}: [{low}, {high}] HU become [{first:.3g}, {last:.3g}]; stored as "
+        "int16 HU, normalised on the device"
+    )
+    return replace(
+        plans,
+        orientation=preset["orientation"],
+        like=preset["title"],
+        foreground_intensity_properties_per_channel={
+            channel: Intensities.from_dict({**numbers.to_dict(), **intensities(preset)})
+            for channel, numbers in plans.foreground_intensity_properties_per_channel.items()
+        },
+        configurations={
+            name: replace(
+                configuration,
+                resampling_fn_data=_RESAMPLING_FUNCTION,
+                resampling_fn_data_kwargs=_RESAMPLING_ARGUMENTS,
+                hounsfield_range=list(preset["hounsfield_range"]),
+                crop_to_body=False,
+                rationale={**configuration.rationale, "normalization_schemes": reason},
+            )
+            for name, configuration in plans.configurations.items()
+        },
+    )
 
 
 def intensities(preset: dict[str, Any]) -> dict[str, float]:

@@ -39,9 +39,7 @@ def heads_of_checkpoint(
         None where there is no such objective, or its heads were left out of the checkpoint.
     """
     weights = predictor.checkpoint["network_weights"]
-    sizes = HeadSizes.of_model(
-        predictor.model, predictor.configuration.raw, len(predictor.tokenizer)
-    )
+    sizes = HeadSizes.of_model(predictor.model, predictor.configuration, len(predictor.tokenizer))
     for objective in trained_objectives(predictor.checkpoint).values():
         if not wanted(objective):
             continue

@@ -157,7 +157,7 @@ def _names_of_split(
 def _own_fold(collection: CaseCollection, predictor: ColipriPredictor) -> int | str | None:
     """The fold that the model was trained on, if it was trained on this data set."""
     fold: int | str | None = (predictor.checkpoint.get("init_args") or {}).get("fold")
-    return fold if collection.dataset == predictor.plans.raw["dataset_name"] else None
+    return fold if collection.dataset == predictor.plans.dataset_name else None
 
 
 def _fold(collection: CaseCollection, fold: int) -> dict[str, list[str]]:

@@ -22,10 +22,10 @@ from colipri.checkpoints.checkpoint_file import core_weights, load_checkpoint
 from colipri.common.devices import find_device
 from colipri.common.errors import ColipriError
 from colipri.dataloading.normalization import normalize_on_device
-from colipri.experiment_planning.plans import Configuration, Plans
 from colipri.inference.inputs import ImageInput
 from colipri.inference.volume import PreparedVolume, StoredVolume, Volume, prepare_files
 from colipri.inference.windows import Triple, plan_windows, positions_of, stitch
+from colipri.plans.plans import Configuration, Plans
 from colipri.preprocessing.body_grid import centre_start
 from colipri.preprocessing.store import CaseStore
 from colipri.text.tokenizer import encode_batch, tokenizer_from_string
@@ -79,8 +79,9 @@ class ColipriPredictor:
         window: Sequence[int] | None = None,
     ) -> None:
         self.checkpoint, self.device, self.source = checkpoint, device, source
-        self.plans: Plans = Plans(_with_spacing(checkpoint, spacing), f"the plan in {source}")
         self.configuration_name: str = checkpoint["configuration"]
+        plans = Plans.from_dict(checkpoint["plans"], f"the plan in {source}")
+        self.plans: Plans = _with_spacing(plans, self.configuration_name, spacing)
         self.configuration: Configuration = self.plans.configuration(self.configuration_name)
         self.tokenizer = tokenizer_from_string(checkpoint["tokenizer"])
         self.own_spacing = spacing is not None
@@ -137,19 +138,19 @@ class ColipriPredictor:
     @property
     def token_patch(self) -> Triple:
         """Voxels of a token."""
-        a, b, c = self.configuration.raw["token_patch_size"]
+        a, b, c = self.configuration.token_patch_size
         return (int(a), int(b), int(c))
 
     @property
     def patch_size(self) -> Triple:
         """Voxels that the encoder was trained on."""
-        a, b, c = self.configuration.raw["patch_size"]
+        a, b, c = self.configuration.patch_size
         return (int(a), int(b), int(c))
 
     @property
     def num_channels(self) -> int:
         """Channels of an image."""
-        return len(self.plans.raw["channel_names"])
+        return len(self.plans.channel_names)
 
     @property
     def temperature(self) -> float:
@@ -162,9 +163,9 @@ class ColipriPredictor:
             "checkpoint": self.source,
             "trainer": self.checkpoint.get("trainer_name"),
             "epoch": self.checkpoint.get("epoch"),
-            "trained_on": self.plans.raw["dataset_name"],
+            "trained_on": self.plans.dataset_name,
             "configuration": self.configuration_name,
-            "spacing": [float(step) for step in self.configuration.raw["spacing"]],
+            "spacing": [float(step) for step in self.configuration.spacing],
             "patch_size": list(self.patch_size),
             "window": None if self.window is None else list(self.window),
             "temperature": self.temperature,
@@ -283,7 +284,7 @@ class ColipriPredictor:
         """
         if any(not text.strip() for text in texts):
             raise ColipriError("an empty text cannot be encoded")
-        limit = self.configuration.raw["max_text_tokens"]
+        limit = self.configuration.max_text_tokens
         rows = []
         with torch.inference_mode():
             for first in range(0, len(texts), _TEXTS_AT_ONCE):
@@ -314,13 +315,11 @@ def _read_ahead(makers: Iterable[Callable[[], Made]]) -> Iterator[Future[Made]]:
                 future.cancel()
 
 
-def _with_spacing(checkpoint: dict[str, Any], spacing: Sequence[float] | None) -> dict[str, Any]:
-    """The checkpoint's plans, with another spacing for its configuration where one is asked for."""
-    plans: dict[str, Any] = checkpoint["plans"]
+def _with_spacing(plans: Plans, name: str, spacing: Sequence[float] | None) -> Plans:
+    """The plans, with another spacing for the configuration ``name`` if one is asked for."""
     if spacing is None:
         return plans
     if len(spacing) != 3 or any(not step > 0 for step in spacing):
         raise ColipriError(f"a spacing needs three positive numbers (mm), not {list(spacing)}")
-    changed = copy.deepcopy(plans)
-    changed["configurations"][checkpoint["configuration"]]["spacing"] = [float(s) for s in spacing]
-    return changed
+    changed = replace(plans.configuration(name), spacing=[float(step) for step in spacing])
+    return plans.with_configurations([changed])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import eq
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +26,7 @@ def objectives_with_pictures(predictor: ColipriPredictor) -> list[tuple[Objectiv
     found: list[tuple[Objective, Heads | None]] = []
     for objective in trained_objectives(predictor.checkpoint).values():
         if type(objective).page_parts is not Objective.page_parts:
-            kept = heads_of_checkpoint(predictor, lambda other, mine=objective: other == mine)
+            kept = heads_of_checkpoint(predictor, partial(eq, objective))
             found.append((objective, None if kept is None else kept[1]))
     return found
 

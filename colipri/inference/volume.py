@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from colipri.common.errors import ColipriError
-from colipri.experiment_planning.plans import Configuration, Plans
 from colipri.imageio.reading import read_image
+from colipri.plans.plans import Configuration, Plans
 from colipri.preprocessing.body_grid import crop_padded, tokens_of_crop
 from colipri.preprocessing.image import preprocess_image
 from colipri.preprocessing.store import CaseStore

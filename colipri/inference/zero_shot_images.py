@@ -71,7 +71,7 @@ def zero_shot_on_images(
 def _names(findings: Sequence[str] | None, predictor: ColipriPredictor) -> list[str]:
     if findings is not None:
         return list(findings)
-    known = list(predictor.plans.raw["findings"])
+    known = list(predictor.plans.findings)
     if not known:
         raise ColipriError("the model's training data had no findings; name some with -f")
     return known

@@ -20,7 +20,7 @@ Which cases an objective needs follows from that.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from math import prod
 from typing import Any, ClassVar, Protocol
@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from colipri.architectures.model import ColipriModel
+from colipri.common.settings import checked_value, entries, entry, type_hints
 from colipri.objectives.batch import (
     ContrastiveBatch,
     ImageInput,
@@ -38,6 +39,7 @@ from colipri.objectives.batch import (
     TextTools,
     Tokens,
 )
+from colipri.plans.plans import Configuration
 from colipri.text.finding_names import FindingNames
 from colipri.text.structured_report import StructuredReport
 
@@ -46,26 +48,15 @@ IMAGE_ENCODER = "image_encoder"
 SHARED_SPACE = ("image_projector", "image_pooler", "text_encoder", "logit_scale")
 
 
-def option(
-    default: Any,
-    meaning: str,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: Sequence[str] = (),
-) -> Any:
+def option(default: Any, meaning: str, **known: Any) -> Any:
     """An option of an objective: a dataclass field that knows its meaning and range.
 
     Args:
-        default: its type is the option's type; None allows None and whole numbers.
+        default: of the option.
         meaning: one phrase, with the source of the default.
-        low, high: inclusive limits.
-        above, below: exclusive limits.
-        choices: allowed strings.
+        known: range, choices and unit, see :class:`colipri.common.settings.Entry`.
     """
-    limits = {"low": low, "high": high, "above": above, "below": below, "choices": choices}
-    return field(default=default, metadata={"meaning": meaning, **limits})
+    return entry(meaning, default=default, **known)
 
 
 @dataclass(frozen=True)
@@ -98,24 +89,23 @@ class HeadSizes:
         return self.input_channels * prod(self.token_patch_size)
 
     @classmethod
-    def of_plan(cls, configuration: Mapping[str, Any]) -> HeadSizes:
+    def of_plan(cls, configuration: Configuration) -> HeadSizes:
         """From a plan's configuration; a pretrained text encoder is taken to have BERT's sizes."""
-        arch = configuration["architecture"]["arch_kwargs"]
-        text = configuration["text_encoder"].get("arch_kwargs") or {}
+        encoder, text = configuration.encoder, configuration.text_encoder
         return cls(
-            arch["embed_dim"],
-            arch["num_heads"],
-            text.get("hidden_size", 768),
-            text.get("num_attention_heads", 12),
-            arch["input_channels"],
-            tuple(configuration["token_patch_size"]),
-            configuration["text_encoder"]["vocabulary_size"],
-            configuration["max_text_tokens"],
+            encoder.embed_dim,
+            encoder.num_heads,
+            text.bert.hidden_size,
+            text.bert.num_attention_heads,
+            encoder.input_channels,
+            tuple(configuration.token_patch_size),
+            text.vocabulary_size,
+            configuration.max_text_tokens,
         )
 
     @classmethod
     def of_model(
-        cls, model: ColipriModel, configuration: Mapping[str, Any], vocabulary_size: int
+        cls, model: ColipriModel, configuration: Configuration, vocabulary_size: int
     ) -> HeadSizes:
         """From a model, whose tokenizer may know fewer words than the plan allows.
 
@@ -201,9 +191,14 @@ class Objective:
     weight: float = option(1.0, "factor of this loss in the sum", above=0.0)
 
     def __post_init__(self) -> None:
-        """Check every option; ValueError says which one is wrong."""
-        for entry in fields(self):
-            _check_option(entry.name, getattr(self, entry.name), entry.default, entry.metadata)
+        """Check every option.
+
+        Raises:
+            SettingsError: one has a wrong type or is out of range.
+        """
+        hints = type_hints(type(self))
+        for name, about in entries(type(self)).items():
+            setattr(self, name, checked_value(getattr(self, name), hints[name], about, name))
 
     # ------------------------------------------------------------------ which cases
 
@@ -275,15 +270,15 @@ class Objective:
 
     # ------------------------------------------------------------------ cost
 
-    def flops(self, configuration: Mapping[str, Any], num_tokens: float) -> float:
+    def flops(self, configuration: Configuration, num_tokens: float) -> float:
         """Training FLOPs of one case beyond those of the two encoders on image and caption."""
         return 0.0
 
-    def activation_bytes(self, configuration: Mapping[str, Any], precision: str) -> float:
+    def activation_bytes(self, configuration: Configuration, precision: str) -> float:
         """Bytes kept for the backward pass per pair, beyond those of the two encoders."""
         return 0.0
 
-    def head_parameters(self, configuration: Mapping[str, Any]) -> int:
+    def head_parameters(self, configuration: Configuration) -> int:
         """Parameters of the heads, counted on the meta device."""
         with torch.device("meta"):
             heads = self.heads(HeadSizes.of_plan(configuration)).values()
@@ -332,31 +327,3 @@ class Objective:
 def option_values(objective: Objective) -> dict[str, Any]:
     """All options as plain data, for plans and checkpoints."""
     return {entry.name: getattr(objective, entry.name) for entry in fields(objective)}
-
-
-def _check_option(name: str, value: Any, default: Any, meta: Mapping[str, Any]) -> None:
-    if default is MISSING:
-        raise ValueError(f"{name} has no default; give it one with option()")
-    if value is None and default is None:
-        return
-    if meta.get("choices"):
-        if value not in meta["choices"]:
-            raise ValueError(f"{name} must be one of {', '.join(meta['choices'])}, not {value!r}")
-        return
-    kind = int if default is None else type(default)
-    if kind in (int, float):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole and not (kind is float and isinstance(value, float)):
-            wanted = "a whole number" if kind is int else "a number"
-            raise ValueError(f"{name} must be {wanted}, not {value!r}")
-        for limit, wrong, words in (
-            ("low", lambda x, y: x < y, "at least"),
-            ("high", lambda x, y: x > y, "at most"),
-            ("above", lambda x, y: x <= y, "above"),
-            ("below", lambda x, y: x >= y, "below"),
-        ):
-            bound = meta.get(limit)
-            if bound is not None and (value != value or wrong(value, bound)):
-                raise ValueError(f"{name} must be {words} {bound:g}, not {value:g}")
-    elif not isinstance(value, kind):
-        raise ValueError(f"{name} must be a {kind.__name__}, not {value!r}")

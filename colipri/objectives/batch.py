@@ -12,18 +12,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from colipri.common.seeds import derive_seed
 from colipri.text.anatomy import names_a_side
+from colipri.text.structured_report import StructuredReport
 from colipri.text.tokenizer import encode_batch
-
-if TYPE_CHECKING:
-    from colipri.objectives.base import Objective
-    from colipri.text.structured_report import StructuredReport
 
 Tokens = dict[str, Tensor]  # "input_ids" and "attention_mask", (B, T) int64 each
 
@@ -118,8 +115,21 @@ class Batch:
         return self
 
 
+class Collates(Protocol):
+    """What :func:`make_batch` asks of an objective (colipri.objectives.base.Objective)."""
+
+    @property
+    def needs_reports(self) -> bool:
+        """True if captions are needed."""
+        ...
+
+    def collate(self, samples: Sequence[Sample], text: TextTools) -> Any:
+        """Prepare a batch."""
+        ...
+
+
 def make_batch(
-    samples: Sequence[Sample], objectives: Mapping[str, Objective], text: TextTools | None
+    samples: Sequence[Sample], objectives: Mapping[str, Collates], text: TextTools | None
 ) -> Batch:
     """Join samples; every objective prepares its own part.
 

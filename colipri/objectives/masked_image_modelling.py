@@ -10,7 +10,7 @@ its token, and would otherwise show the encoder what it has to predict.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, cast
@@ -23,10 +23,11 @@ from colipri.architectures.masked_decoder import MaskedDecoder
 from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.rope import grid_positions
 from colipri.architectures.tokens import fill_patches, patchify, unpatchify
-from colipri.experiment_planning.flops import BACKWARD, image_flops, masked_decoder_flops
+from colipri.cost.flops import BACKWARD, image_flops, masked_decoder_flops
 from colipri.objectives.base import HeadSizes, Objective, PagePart, ShownVolume, option
 from colipri.objectives.batch import ImageInput
 from colipri.objectives.masking import MASKS, MaskedTokens, draw_masks
+from colipri.plans.plans import Configuration
 
 DECODER = "masked_decoder"
 TARGETS = ("plain", "normalised")
@@ -165,17 +166,17 @@ class MaskedImageModelling(Objective):
 
     # ------------------------------------------------------------------ cost
 
-    def flops(self, configuration: Mapping[str, Any], num_tokens: float) -> float:
+    def flops(self, configuration: Configuration, num_tokens: float) -> float:
         """The encoder on the visible tokens and the decoder on all; forward and backward."""
-        arch = configuration["architecture"]["arch_kwargs"]
+        encoder = configuration.encoder
         visible, masked = (1 - self.mask_ratio) * num_tokens, self.mask_ratio * num_tokens
-        encoder = image_flops(arch, configuration["patch_size"], visible, training=True)
-        return encoder + BACKWARD * masked_decoder_flops(
+        on_visible = image_flops(encoder, configuration.patch_size, visible, training=True)
+        return on_visible + BACKWARD * masked_decoder_flops(
             visible,
             masked,
-            arch["embed_dim"],
-            arch["input_channels"] * prod(configuration["token_patch_size"]),
-            arch["embed_dim"],
+            encoder.embed_dim,
+            encoder.input_channels * prod(configuration.token_patch_size),
+            encoder.embed_dim,
             self.decoder_depth,
         )
 

@@ -25,10 +25,10 @@ affirmed or negated by this report (colipri.text.finding_names); that, too, is o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,9 +36,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from colipri.common.errors import ColipriError
-from colipri.experiment_planning.flops import BACKWARD, pool_flops, text_flops
+from colipri.cost.flops import BACKWARD, pool_flops, text_flops
 from colipri.objectives.base import Objective, TrainingReports, option
 from colipri.objectives.batch import ContrastiveBatch, Sample, TextTools, Tokens
+from colipri.plans.plans import Configuration
 from colipri.text.anatomy import OTHER, by_organ
 from colipri.text.finding_names import FindingNames, name_prompts
 from colipri.text.polarity.affirm import affirm
@@ -189,12 +190,12 @@ class OppositeSentence(Objective):
         with torch.autocast(batch.image.device.type, enabled=False):
             return opposite_sentence_loss(batch)
 
-    def flops(self, configuration: Mapping[str, Any], num_tokens: float) -> float:
+    def flops(self, configuration: Configuration, num_tokens: float) -> float:
         """An upper limit: sentences that several pairs of a batch share are encoded once."""
-        arch = configuration["text_encoder"].get("arch_kwargs") or {}
-        frozen = "text_encoder" in configuration["training"].get("frozen", ())
-        pool = pool_flops(SENTENCE_TOKENS, arch.get("hidden_size", 768))
-        sentence = (1.0 if frozen else BACKWARD) * (text_flops(arch, SENTENCE_TOKENS) + pool)
+        bert = configuration.text_encoder.bert
+        frozen = "text_encoder" in configuration.training.frozen
+        pool = pool_flops(SENTENCE_TOKENS, bert.hidden_size)
+        sentence = (1.0 if frozen else BACKWARD) * (text_flops(bert, SENTENCE_TOKENS) + pool)
         return 2 * self.pairs * sentence
 
 

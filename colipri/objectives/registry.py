@@ -159,8 +159,6 @@ def build_objective(key: str, options: Mapping[str, Any]) -> Objective:
             )
     try:
         return cls(**given)
-    except ColipriError:
-        raise
     except Exception as error:  # whatever a foreign class raises is reported with its name
         raise ColipriError(f"objective '{cls.name}': {error}") from error
 

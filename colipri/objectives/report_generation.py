@@ -10,9 +10,8 @@ before it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, cast
 
 import torch
@@ -22,9 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from colipri.architectures.generation import GenerationSettings, decode_report, generate
 from colipri.architectures.report_decoder import ReportDecoder
-from colipri.experiment_planning.flops import BACKWARD, report_decoder_flops
+from colipri.cost.flops import BACKWARD, report_decoder_flops
 from colipri.objectives.base import HeadSizes, Objective, option
 from colipri.objectives.batch import PairInput, Sample, TextTools
+from colipri.plans.plans import Configuration
 from colipri.text.prompts.captions import full_caption
 
 DECODER = "report_decoder"
@@ -62,12 +62,10 @@ class ReportTokens:
         """Some of the reports on a device, without the padding that they do not need."""
         mask = self.mask[list(index)]
         length = max(1, int(mask.sum(dim=1).max()))
-        chosen = (tensor[list(index), :length] for tensor in (self.input_ids, self.targets))
-        return ReportTokens(
-            *(tensor.to(device) for tensor in chosen),
-            mask[:, :length].to(device),
-            self.mask_token_id,
+        ids, targets = (
+            tensor[list(index), :length].to(device) for tensor in (self.input_ids, self.targets)
         )
+        return ReportTokens(ids, targets, mask[:, :length].to(device), self.mask_token_id)
 
 
 @dataclass
@@ -177,15 +175,15 @@ class ReportGeneration(Objective):
 
     # ------------------------------------------------------------------ cost
 
-    def flops(self, configuration: Mapping[str, Any], num_tokens: float) -> float:
+    def flops(self, configuration: Configuration, num_tokens: float) -> float:
         """Forward and backward pass of the decoder on one report."""
         return BACKWARD * report_decoder_flops(
-            self.max_tokens or configuration["max_text_tokens"],
+            self.max_tokens or configuration.max_text_tokens,
             num_tokens,
-            _text_width(configuration),
+            configuration.text_encoder.bert.hidden_size,
             self.decoder_depth,
-            configuration["architecture"]["arch_kwargs"]["embed_dim"],
-            configuration["text_encoder"]["vocabulary_size"],
+            configuration.encoder.embed_dim,
+            configuration.text_encoder.vocabulary_size,
         )
 
     def head_flops(
@@ -198,19 +196,15 @@ class ReportGeneration(Objective):
             output.shape[1], image.shape[1], dim, len(decoder.blocks), image.shape[2], vocabulary
         )
 
-    def activation_bytes(self, configuration: Mapping[str, Any], precision: str) -> float:
+    def activation_bytes(self, configuration: Configuration, precision: str) -> float:
         """Bytes that the decoder keeps per pair; the loss is computed in chunks."""
-        tokens = prod(configuration["patch_size"]) / prod(configuration["token_patch_size"])
-        width, depth = _text_width(configuration), self.decoder_depth
+        tokens = configuration.num_tokens
+        width, depth = configuration.text_encoder.bert.hidden_size, self.decoder_depth
         image = width * (_IMAGE_BLOCK_BYTES[precision] * depth + _IMAGE_ONCE_BYTES[precision])
-        encoder_width = configuration["architecture"]["arch_kwargs"]["embed_dim"]
+        encoder_width = configuration.encoder.embed_dim
         image += _ENCODER_COPY_BYTES[precision] * encoder_width
         text = width * _TEXT_BLOCK_BYTES[precision] * depth
-        return tokens * image + (self.max_tokens or configuration["max_text_tokens"]) * text
-
-
-def _text_width(configuration: Mapping[str, Any]) -> int:
-    return int((configuration["text_encoder"].get("arch_kwargs") or {}).get("hidden_size", 768))
+        return tokens * image + (self.max_tokens or configuration.max_text_tokens) * text
 
 
 def chunked_cross_entropy(

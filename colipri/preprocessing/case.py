@@ -121,7 +121,7 @@ def _write_arrays(task: CaseTask) -> dict[str, Any]:
         The record's "image" (properties) and "files" (sizes and checksums).
     """
     case, folder = task.case, task.folder
-    image = read_image(case.images, task.plans.raw["orientation"])
+    image = read_image(case.images, task.plans.orientation)
     array, properties = preprocess_image(image, task.plans, task.configuration)
     body_grid = properties.pop("body_grid")
     image_file, grid_file = case_files(case.identifier)

@@ -22,8 +22,8 @@ from colipri.preprocessing.intensities import (
 )
 
 if TYPE_CHECKING:
-    from colipri.experiment_planning.plans import Configuration, Plans
     from colipri.imageio.image import MedicalImage
+    from colipri.plans.plans import Configuration, Plans
 
 
 def preprocess_image(
@@ -53,7 +53,7 @@ def preprocess_image(
         array = array.copy()
         array[ct_channel] = clip_hounsfield(array[ct_channel], bounds)
     mask = body_mask(array, image.spacing, ct_channel)
-    if configuration.raw.get("crop_to_body", True):
+    if configuration.crop_to_body:
         box = mask_box(mask, image.spacing, DEFAULT_MARGIN_MM if ct_channel is not None else 0.0)
     else:  # encoders trained elsewhere saw the centre of the whole image
         rows, columns, depth = mask.shape
@@ -62,19 +62,18 @@ def preprocess_image(
     array, mask = array[(slice(None), *slices)], mask[slices]
     if not hounsfield:
         array = normalise(array, mask, plans, configuration)
-    raw = configuration.raw
     resampled = resample_to_spacing(
         np.ascontiguousarray(array, dtype=np.float32),
         image.spacing,
-        raw["spacing"],
-        raw["resampling_fn_data"],
-        raw["resampling_fn_data_kwargs"],
+        configuration.spacing,
+        configuration.resampling_fn_data,
+        configuration.resampling_fn_data_kwargs.to_dict(),
     )
     stored = (
         to_stored_hounsfield(resampled, bounds) if hounsfield else to_stored_normalised(resampled)
     )
     shape = stored.shape[1:]
-    cell_size = cell_size_of(raw["token_patch_size"])
+    cell_size = cell_size_of(configuration.token_patch_size)
     body_grid = body_grid_of_mask(mask, shape, cell_size)
     properties = {
         "shape": list(shape),
@@ -86,7 +85,7 @@ def preprocess_image(
         "spacing_before_resampling": [float(step) for step in image.spacing],
         "dtype": str(stored.dtype),
         "pad_value": padding_value(configuration),
-        "token_patch_size": list(raw["token_patch_size"]),
+        "token_patch_size": list(configuration.token_patch_size),
         "cell_size": list(cell_size),
         "body_fraction": round(float(body_grid.mean()), 6),
         "body_grid": body_grid,
@@ -95,7 +94,7 @@ def preprocess_image(
 
 
 def _check(image: MedicalImage, plans: Plans) -> None:
-    orientation = plans.raw["orientation"]
+    orientation = plans.orientation
     if image.orientation != orientation:
         raise ColipriError(
             f"the image has the orientation {image.orientation}, the plan has {orientation}"

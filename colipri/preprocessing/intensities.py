@@ -18,7 +18,7 @@ from nnunetv2.preprocessing.normalization import default_normalization_schemes
 from colipri.common.errors import ColipriError
 
 if TYPE_CHECKING:
-    from colipri.experiment_planning.plans import Configuration, Plans
+    from colipri.plans.plans import Configuration, Plans
 
 AIR_HU = -1024  # padding, including paddings such as -2000 and -3024, becomes this
 MAXIMUM_HU = 3071  # 12 bits above AIR_HU: the range of nearly all scanners; metal saturates
@@ -31,8 +31,8 @@ def stores_hounsfield(configuration: Configuration) -> bool:
     Raises:
         ColipriError: the plan contradicts itself.
     """
-    schemes = configuration.raw["normalization_schemes"]
-    storage = configuration.raw["storage_dtype"]
+    schemes = configuration.normalization_schemes
+    storage = configuration.storage_dtype
     if storage == "int16":
         if any(scheme != CT_SCHEME for scheme in schemes):
             raise ColipriError(
@@ -60,7 +60,7 @@ def hounsfield_range(configuration: Configuration) -> tuple[int, int]:
     Raises:
         ColipriError: the range does not fit int16.
     """
-    low, high = configuration.raw.get("hounsfield_range", (AIR_HU, MAXIMUM_HU))
+    low, high = configuration.hounsfield_range or (AIR_HU, MAXIMUM_HU)
     if not -(2**15) <= low < high < 2**15:
         raise ColipriError(f"the plan's hounsfield_range [{low}, {high}] does not fit int16")
     return int(low), int(high)
@@ -101,12 +101,15 @@ def normalise(
     """
     outside = np.where(mask, 0, -1).astype(np.int8)
     result = np.empty_like(array, dtype=np.float32)
-    schemes = configuration.raw["normalization_schemes"]
-    masked = configuration.raw["use_mask_for_norm"]
-    properties = plans.raw["foreground_intensity_properties_per_channel"]
+    schemes = configuration.normalization_schemes
+    masked = configuration.use_mask_for_norm
+    properties = plans.foreground_intensity_properties_per_channel
     for channel, (scheme, use_mask) in enumerate(zip(schemes, masked, strict=True)):
         normaliser = _find_scheme(scheme)(
-            use_mask_for_norm=bool(use_mask), intensityproperties=properties.get(str(channel), {})
+            use_mask_for_norm=bool(use_mask),
+            intensityproperties=properties[str(channel)].to_dict()
+            if str(channel) in properties
+            else {},
         )
         result[channel] = normaliser.run(array[channel].copy(), outside)
     return result

@@ -23,7 +23,7 @@ from colipri.preprocessing.records import (
 from colipri.preprocessing.store import MANIFEST, REPORTS, CaseStore
 
 if TYPE_CHECKING:
-    from colipri.experiment_planning.plans import Configuration, Plans
+    from colipri.plans.plans import Configuration, Plans
 
 
 def collect_records(
@@ -74,16 +74,16 @@ def write_manifest(
     write_reports(folder / REPORTS, reports)
     content = {
         "store_version": STORE_VERSION,
-        "dataset_name": plans.raw["dataset_name"],
-        "plans_name": plans.raw["plans_name"],
-        "data_identifier": configuration.raw["data_identifier"],
+        "dataset_name": plans.dataset_name,
+        "plans_name": plans.plans_name,
+        "data_identifier": configuration.data_identifier,
         "plans_digest": plans_digest(plans, configuration),
-        "orientation": plans.raw["orientation"],
-        "channel_names": plans.raw["channel_names"],
-        "spacing": configuration.raw["spacing"],
-        "token_patch_size": configuration.raw["token_patch_size"],
-        "cell_size": list(cell_size_of(configuration.raw["token_patch_size"])),
-        "dtype": configuration.raw["storage_dtype"],
+        "orientation": plans.orientation,
+        "channel_names": plans.channel_names,
+        "spacing": configuration.spacing,
+        "token_patch_size": configuration.token_patch_size,
+        "cell_size": list(cell_size_of(configuration.token_patch_size)),
+        "dtype": configuration.storage_dtype,
         "pad_value": padding_value(configuration),
         "cases": {name: _entry(records[name]) for name in sorted(records)},
         "failed": {name: failed[name] for name in sorted(failed)},
@@ -103,10 +103,10 @@ def check_preprocessed(dataset_name: str, plans: Plans, configuration_name: str)
         ColipriError: the store was never made, is not finished, or was made with a different plan.
     """
     configuration = plans.configuration(configuration_name)
-    folder = preprocessed_folder() / dataset_name / configuration.raw["data_identifier"]
+    folder = preprocessed_folder() / dataset_name / configuration.data_identifier
     command = f"colipri_preprocess -d {dataset_id(dataset_name)} -c {configuration_name}"
-    if plans.raw["plans_name"] != "colipriPlans":
-        command += f" -p {plans.raw['plans_name']}"
+    if plans.plans_name != "colipriPlans":
+        command += f" -p {plans.plans_name}"
     if not (folder / MANIFEST).is_file():
         state = "is not finished" if folder.is_dir() and any(folder.iterdir()) else "was never run"
         raise ColipriError(

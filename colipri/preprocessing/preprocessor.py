@@ -21,7 +21,7 @@ from colipri.preprocessing.store import MANIFEST, REPORTS, CaseStore
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 
 if TYPE_CHECKING:
-    from colipri.experiment_planning.plans import Plans
+    from colipri.plans.plans import Plans
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +66,10 @@ def preprocess_dataset(
         )
     if isinstance(dataset, (str, int)):
         dataset = load_raw_dataset(dataset)
-    if dataset.name != plans.raw["dataset_name"]:
-        raise ColipriError(f"this plan is for {plans.raw['dataset_name']}, not for {dataset.name}")
+    if dataset.name != plans.dataset_name:
+        raise ColipriError(f"this plan is for {plans.dataset_name}, not for {dataset.name}")
     _check_identifiers([case.identifier for case in dataset.cases])
-    names = list(configurations or plans.raw["configurations"])
+    names = list(configurations or plans.configurations)
     target = _target_folder(dataset)
     stores = {}
     for name in names:
@@ -107,7 +107,7 @@ def _target_folder(dataset: RawDataset) -> Path:
 
 def _make_tasks(dataset: RawDataset, plans: Plans, name: str, target: Path) -> list[CaseTask]:
     configuration = plans.configuration(name)
-    folder = target / configuration.raw["data_identifier"]
+    folder = target / configuration.data_identifier
     cases = sorted(dataset.cases, key=lambda case: case.identifier)
     return [CaseTask(case, plans, configuration, folder) for case in cases]
 
@@ -116,7 +116,7 @@ def _preprocess_configuration(
     tasks: Sequence[CaseTask], num_processes: int, num_parts: int, part_id: int, keep_going: bool
 ) -> CaseStore | None:
     first = tasks[0]
-    name, folder = first.configuration.raw["data_identifier"], first.folder
+    name, folder = first.configuration.data_identifier, first.folder
     mine = tasks[part_id::num_parts]
     _remove_leftovers(folder, mine, alone=num_parts == 1)
     counts = {"unchanged": 0, "metadata_updated": 0, "written": 0}
@@ -175,7 +175,7 @@ def _status(outcome: Outcome[CaseTask, CaseResult], keep_going: bool) -> str | N
 def _finish(tasks: Sequence[CaseTask], keep_going: bool) -> CaseStore | None:
     """Write the manifest if every case of the data set is accounted for."""
     first = tasks[0]
-    name = first.configuration.raw["data_identifier"]
+    name = first.configuration.data_identifier
     records, failed, missing = collect_records(tasks)
     if missing:
         logger.info(

@@ -18,7 +18,7 @@ from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.structured_reports import structured_reports_file
 
 if TYPE_CHECKING:
-    from colipri.experiment_planning.plans import Configuration, Plans
+    from colipri.plans.plans import Configuration, Plans
 
 DIGEST_LENGTH = 32  # hex digits of the digests that a store contains
 

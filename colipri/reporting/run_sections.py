@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from colipri.common.page_parts import Cell, Section, Table
+from colipri.common.settings import entries
 from colipri.common.sizes import show_sizes
 from colipri.experiment_planning.plan_table import plan_rows
+from colipri.plans.plans import Configuration
+from colipri.plans.training import TrainingPlan
 from colipri.reporting.charts import (
     SERIES_TONES,
     Chart,
@@ -295,7 +298,7 @@ def plan_section(run: RunResults, *, order: int = 70) -> Section | None:
     trained = as_trained(planned, settings)
     rows: list[list[Cell]] = []
     for (name, choice, reason), (_, before, _) in zip(
-        plan_rows(trained), plan_rows(planned), strict=True
+        _rows_of(trained), _rows_of(planned), strict=True
     ):
         if name == "objectives" and settings.get("objectives"):
             choice = ", ".join(
@@ -323,7 +326,8 @@ def plan_section(run: RunResults, *, order: int = 70) -> Section | None:
 def as_trained(planned: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """A plan's configuration with the numbers that a run trained with (debug.json's settings)."""
     trained = copy.deepcopy(dict(planned))
-    trained["training"] = {**trained.get("training", {}), **settings}
+    known = {name: value for name, value in settings.items() if name in entries(TrainingPlan)}
+    trained["training"] = {**trained.get("training", {}), **known}
     for name in ("batch_size", "micro_batch_size"):
         if name in settings:
             trained[name] = settings[name]
@@ -342,11 +346,15 @@ def _plan_summary(run: RunResults, planned: Mapping[str, Any]) -> str:
     return summary + ". Shown is what was trained; where that differs from the plan, it says so."
 
 
+def _rows_of(configuration: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    return plan_rows(Configuration.from_dict(configuration))
+
+
 def _other_changes(
     planned: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
     """(name, value, planned value) of what has no row of its own in the plan's table."""
-    training, rows = planned.get("training", {}), {name for name, *_ in plan_rows(planned)}
+    training, rows = planned.get("training", {}), {name for name, *_ in _rows_of(planned)}
     changes: list[tuple[str, Any, Any]] = []
     for name, value in settings.items():
         before = planned.get(name) if name in planned else training.get(name)

@@ -119,7 +119,7 @@ def _fingerprint_and_plan(name: str, options: argparse.Namespace) -> None:
 
 
 def _preprocess(name: str, options: argparse.Namespace) -> None:
-    from colipri.experiment_planning.plans import load_plans
+    from colipri.plans.plans import load_plans
     from colipri.preprocessing.preprocessor import preprocess_dataset
     from colipri.run.preprocess import say_what_is_ready
 

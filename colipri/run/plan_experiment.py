@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from colipri.plans.overrides import parse_assignments
 from colipri.run.cli import make_parser, run_command
 from colipri.run.planning_options import add_dataset_option, add_planning_options
 
@@ -17,6 +18,7 @@ predicted memory, the arithmetic of a step and hours on common GPUs.
     colipri_plan_experiment -d 101 -gpu_memory_target 80    for a larger one
     colipri_plan_experiment -d 101 --like ct-clip           images as CT-CLIP's encoder expects them
     colipri_plan_experiment -d 101 -pl my_package.planners:MyPlanner
+    colipri_plan_experiment -d 101 --set batch_size=64 objectives.M.mask_ratio=0.6
 
 The plan is a JSON file, $colipri_preprocessed/DatasetXXX/colipriPlans.json, made to be edited. The
 same fingerprint and the same options give the same file.
@@ -61,9 +63,10 @@ def plan_and_show(dataset: str, options: argparse.Namespace) -> None:
         options.text_encoder,
         options.overwrite_plans_name,
         options.like,
+        parse_assignments(options.set),
     )
     logger = logging.getLogger("colipri")
-    logger.info("%s", format_plan(plans.raw))
+    logger.info("%s", format_plan(plans))
     logger.info("\nThe plan is in %s", plans.source)
 
 

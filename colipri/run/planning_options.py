@@ -43,6 +43,19 @@ def add_planning_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="name of the plans file (default: %(default)s)",
     )
+    add_set_option(group)
+
+
+def add_set_option(parser: argparse._ActionsContainer) -> None:
+    """--set, for every number of a plan."""
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        metavar="PATH=VALUE",
+        help="numbers of the plan, e.g. batch_size=8 spacing=[2,2,2] training.ema_decay=0.999 "
+        "objectives.M.mask_ratio=0.6 3d_lowres.architecture.drop_path_rate=0.1",
+    )
 
 
 def add_dataset_option(parser: argparse.ArgumentParser) -> None:

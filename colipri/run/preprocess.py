@@ -13,6 +13,7 @@ from colipri.run.planning_options import (
     add_dataset_option,
     add_part_options,
     add_process_options,
+    add_set_option,
     check_parts,
     check_processes,
 )
@@ -32,7 +33,8 @@ file or plan has changed are made again.
 
 In a job array, give every job --num_parts (how many) and --part_id (0, 1, ...); the last job to
 finish completes the folder. With --backend dask the workers of a dask cluster do the work; see
-documentation/distributed.md.
+documentation/distributed.md. --set PATH=VALUE edits the plan first, because the stored cases belong
+to it; the plan before is kept as colipriPlans_before.json.
 """
 
 
@@ -46,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-p", default="colipriPlans", metavar="PLANS", help="plans name (default: %(default)s)"
     )
+    add_set_option(parser)
     add_part_options(parser)
     add_process_options(parser)
     add_cluster_options(parser)
@@ -59,16 +62,19 @@ def preprocess(options: argparse.Namespace) -> int:
 
 
 def _preprocess(options: argparse.Namespace) -> int:
-    from colipri.experiment_planning.plans import load_plans
+    from colipri.experiment_planning.planning import edit_plans
     from colipri.paths import find_dataset_name
+    from colipri.plans.overrides import parse_assignments
+    from colipri.plans.plans import load_plans
     from colipri.preprocessing.preprocessor import preprocess_dataset
 
     check_processes(options.np)
     check_parts(options.num_parts, options.part_id)
     names = [find_dataset_name(dataset) for dataset in options.d]
-    plans = {
-        name: load_plans(name, options.p) for name in names
-    }  # all are there before work begins
+    plans = {name: load_plans(name, options.p) for name in names}  # all exist before work begins
+    overrides = parse_assignments(options.set)
+    if overrides:  # the stored cases belong to the plan, so the plan itself is edited
+        plans = {name: edit_plans(plan, overrides) for name, plan in plans.items()}
     for name in names:
         stores = preprocess_dataset(
             name,

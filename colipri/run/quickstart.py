@@ -22,8 +22,10 @@ CONFIGURATION = "3d_lowres"
 # that a report asserts or denies is a question. The contrastive loss, which asks whose report of
 # the batch is the image's, gets little weight. The text encoder learns from the reports first
 # (colipri.training.text_pretraining) and is then left alone, which halves the time of a step.
-OBJECTIVE_OPTIONS = "C.weight=0.03 O.named=1 O.pairs=16"
-TRAINING_OPTIONS = """--learning_rate 2e-3 --training 'frozen=["text_encoder"]'"""
+NUMBERS = (
+    "objectives.C.weight=0.03 objectives.O.bare_name_fraction=1 objectives.O.pairs=16 "
+    """training.learning_rate=2e-3 'training.frozen=["text_encoder"]'"""
+)
 TRAINER = "ColipriTrainer_CO"
 FOLD = "0"  # fold 0 is the split of cases.csv: validation scans' anatomy is not trained on
 
@@ -126,7 +128,7 @@ class Quickstart:
         arguments += f" --seed {options.seed}"
         for name in ("epochs", "iterations_per_epoch", "batch_size"):
             arguments += f" --{name} {getattr(options, name)}"
-        arguments += f" --set {OBJECTIVE_OPTIONS} {TRAINING_OPTIONS}"
+        arguments += f" --set {NUMBERS}"
         if (self.model_folder / "checkpoint_latest.pth").is_file():
             arguments += " --c"
         self.command("pre-train image and text encoder", "colipri_train", arguments)

@@ -83,9 +83,9 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
     import logging
 
     from colipri.checkpoints.checkpoint_file import load_checkpoint
-    from colipri.experiment_planning.plans import load_plans
     from colipri.imageio.image import DEFAULT_ORIENTATION
     from colipri.paths import find_dataset_name
+    from colipri.plans.plans import load_plans
     from colipri.training.options import RunOptions
     from colipri.training.run_folder import (
         BEST,
@@ -116,7 +116,9 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
         refuse_to_overwrite(folder, options.c, options.restart)
     existing = checkpoint_to_continue(folder) if options.c or options.val else None
     stored = load_checkpoint(existing)["init_args"]["options"] if existing else {}
-    run_options = RunOptions(**{**stored, **given_options(options)})
+    given = given_options(options)
+    given["overrides"] = {**stored.get("overrides", {}), **given.get("overrides", {})}
+    run_options = RunOptions(**{**stored, **given})
     trainer = trainer_class(plans, options.configuration, fold, folder, device, run_options)
     if options.val:
         checkpoint = folder / (BEST if options.val_best else FINAL)

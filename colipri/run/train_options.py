@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from colipri.common.errors import ColipriError
+from colipri.plans.overrides import parse_assignments
 from colipri.run.cli import make_parser
 
 LONG_TRAINING = 1000  # steps from which a few seconds for the check do not count
@@ -27,10 +26,10 @@ goes on with any number of them. See documentation/distributed.md.
 
 Trainers are called by what they train: C contrastive alignment, R report generation, M masked
 image modelling (also on scans without a report), O opposite sentences. There are ColipriTrainer_C,
-_M, _CO, _CR, _CM, _CRM and _CRMO; any other combination with --objectives.
+_M, _CO, _CR, _CM, _CRM and _CRMO, and any other combination of letters.
 
 Every number comes from the plan ($colipri_preprocessed/DatasetXXX/colipriPlans.json), which you may
-edit; the options below replace single numbers for one run. SIGTERM, SIGUSR1 and Ctrl-C end the run
+edit; --set PATH=VALUE replaces single numbers for one run. SIGTERM, SIGUSR1 and Ctrl-C end the run
 after the present step with a checkpoint (exit code 75; 130 for Ctrl-C).
 """
 
@@ -80,55 +79,44 @@ def build_parser() -> argparse.ArgumentParser:
         help="only check that the encoder of this plan can go into nnU-Net afterwards (done anyway "
         f"before a training of {LONG_TRAINING} steps or more)",
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help="instead of the plan's")
-    parser.add_argument(
-        "--iterations_per_epoch", type=int, metavar="N", help="instead of the plan's"
-    )
-    parser.add_argument("--batch_size", type=int, metavar="N", help="contrastive batch")
-    parser.add_argument(
-        "--micro_batch_size", type=int, metavar="N", help="what memory holds at once"
-    )
-    parser.add_argument("--learning_rate", type=float, metavar="X", help="peak of the schedule")
-    parser.add_argument(
-        "--contrastive", choices=("infonce", "siglip"), help="form of the contrastive loss"
-    )
-    parser.add_argument(
-        "--keep_ratio", type=float, metavar="X", help="share of the body tokens seen in training"
-    )
-    parser.add_argument(
-        "--objectives", nargs="+", metavar="LETTER", help="instead of the trainer's, e.g. C O M"
-    )
     parser.add_argument(
         "--set",
         nargs="+",
-        metavar="LETTER.OPTION=VALUE",
-        dest="objective_options",
-        help="options of objectives, e.g. M.mask_ratio=0.6 O.weight=1 R.parallel=0.75",
+        action="extend",
+        metavar="PATH=VALUE",
+        help="numbers of the plan for this run, e.g. training.ema_decay=0.999 batch_size=8 "
+        "objectives.M.mask_ratio=0.6 mixing.schedule=alternating augmentation.noise_std=0.05 "
+        "architecture.drop_path_rate=0.1 training.frozen='[\"text_encoder\"]'",
     )
     parser.add_argument(
-        "--mixing", choices=("per_step", "alternating"), help="scans with and without a report"
-    )
-    parser.add_argument(
-        "--image_only_share", type=float, metavar="X", help="of all samples (default: as there are)"
-    )
-    parser.add_argument(
-        "--dataset_weights",
+        "--objectives",
         nargs="+",
-        metavar="DATASET=W",
-        help="how often scans of a collection's data sets come up, relative to each other",
+        metavar="LETTER",
+        help="instead of the trainer's, e.g. C O M, or C my_package.my_module:MyObjective",
     )
+    short = parser.add_argument_group("short for --set")
+    short.add_argument("--epochs", type=int, metavar="N", help="training.num_epochs")
+    short.add_argument(
+        "--iterations_per_epoch", type=int, metavar="N", help="training.num_iterations_per_epoch"
+    )
+    short.add_argument("--batch_size", type=int, metavar="N", help="batch_size")
+    short.add_argument("--micro_batch_size", type=int, metavar="N", help="micro_batch_size")
+    short.add_argument("--learning_rate", type=float, metavar="X", help="training.learning_rate")
+    short.add_argument("--keep_ratio", type=float, metavar="X", help="training.keep_ratio")
+    short.add_argument("--contrastive", choices=("infonce", "siglip"), help="objectives.C.kind")
+    short.add_argument("--mixing", choices=("per_step", "alternating"), help="mixing.schedule")
+    short.add_argument(
+        "--image_only_share", type=float, metavar="X", help="mixing.image_only_share"
+    )
+    short.add_argument(
+        "--dataset_weights", nargs="+", metavar="DATASET=W", help="mixing.dataset_weights"
+    )
+    short.add_argument("--training", nargs="+", metavar="NAME=VALUE", help="training.NAME")
     parser.add_argument(
         "-pretrained_weights",
         metavar="FILE",
         help="start from a checkpoint of colipri, nnssl or nnU-Net's Primus, or from the released "
         "COLIPRI; what is loaded is said",
-    )
-    parser.add_argument(
-        "--training",
-        nargs="+",
-        metavar="NAME=VALUE",
-        help="other entries of the plan's training, e.g. ema_decay=0.999 layer_decay=0.75 "
-        "frozen='[\"text_encoder\"]' compile=true",
     )
     parser.add_argument("--validate_every", type=int, metavar="N", help="epochs")
     parser.add_argument("--seed", type=int, metavar="N", help="default: 12345")
@@ -139,47 +127,38 @@ def build_parser() -> argparse.ArgumentParser:
 
 def given_options(options: argparse.Namespace) -> dict[str, Any]:
     """The run options that were typed; on --c all others are those of the interrupted run."""
-    values = {
-        "epochs": options.epochs,
-        "iterations_per_epoch": options.iterations_per_epoch,
+    short = {
+        "training.num_epochs": options.epochs,
+        "training.num_iterations_per_epoch": options.iterations_per_epoch,
         "batch_size": options.batch_size,
         "micro_batch_size": options.micro_batch_size,
-        "learning_rate": options.learning_rate,
+        "training.learning_rate": options.learning_rate,
+        "training.keep_ratio": options.keep_ratio,
+        "mixing.schedule": options.mixing,
+        "mixing.image_only_share": options.image_only_share,
+        "mixing.dataset_weights": parse_assignments(options.dataset_weights, "--dataset_weights")
+        or None,
+    }
+    overrides = {path: value for path, value in short.items() if value is not None}
+    training = parse_assignments(options.training, "--training")
+    overrides |= {f"training.{name}": value for name, value in training.items()}
+    overrides |= parse_assignments(options.set)
+    values = {
+        "overrides": overrides or None,
         "contrastive_kind": options.contrastive,
         "seed": options.seed,
         "num_workers": options.num_workers,
         "precision": options.precision,
-        "keep_ratio": options.keep_ratio,
         "validate_every": options.validate_every,
-        "objectives": "".join(options.objectives) if options.objectives else None,
-        "objective_options": _assignments(options.objective_options, "--set") or None,
-        "mixing": _mixing(options) or None,
-        "training": _assignments(options.training, "--training") or None,
+        "objectives": _objectives(options.objectives),
         "pretrained_weights": options.pretrained_weights,
         "parallel": options.parallel,
     }
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _mixing(options: argparse.Namespace) -> dict[str, Any]:
-    """What the command line says of scans with and without a report."""
-    values = {
-        "schedule": options.mixing,
-        "image_only_share": options.image_only_share,
-        "dataset_weights": _assignments(options.dataset_weights, "--dataset_weights") or None,
-    }
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _assignments(texts: Sequence[str] | None, flag: str) -> dict[str, Any]:
-    """["M.mask_ratio=0.6", "M.mask=block"] -> {"M.mask_ratio": 0.6, "M.mask": "block"}."""
-    values: dict[str, Any] = {}
-    for text in texts or ():
-        name, sign, value = text.partition("=")
-        if not (name and sign and value):
-            raise ColipriError(f"{flag} {text}: say NAME=VALUE")
-        try:
-            values[name] = json.loads(value)
-        except json.JSONDecodeError:
-            values[name] = value
-    return values
+def _objectives(keys: Sequence[str] | None) -> str | None:
+    """["C", "O"] -> "CO"; names and classes are separated by commas."""
+    if not keys:
+        return None
+    return ("" if all(":" not in key and key.isupper() for key in keys) else ",").join(keys)

@@ -18,8 +18,8 @@ from colipri.dataloading.normalization import (
     tissue_threshold,
 )
 from colipri.dataloading.sharing import cut
-from colipri.experiment_planning.plans import Configuration, Plans
 from colipri.objectives.batch import Batch, CasePart, Tokens
+from colipri.plans.plans import Configuration, Plans
 from colipri.text.tokenizer import encode_batch
 
 

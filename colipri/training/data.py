@@ -12,13 +12,13 @@ from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.dataset import ColipriDataset, paired_cases
 from colipri.dataloading.loader import Collate, make_loader
-from colipri.dataloading.mixing import MixingSettings
 from colipri.dataloading.sampler import SampleKey
 from colipri.dataloading.sharing import Share, rows_to_load
 from colipri.dataloading.splits import load_split
-from colipri.experiment_planning.plans import Configuration, Plans
 from colipri.objectives.base import Objective
 from colipri.objectives.batch import Batch, TextTools
+from colipri.plans.plans import Configuration, Plans
+from colipri.plans.training import MixingSettings
 from colipri.preprocessing.manifest import check_preprocessed
 from colipri.preprocessing.store import CaseStore
 from colipri.text.finding_names import FindingNames
@@ -99,7 +99,9 @@ class TrainingData:
             self.train_cases = train if self.uses_images_alone else paired
             self.val_cases = [case for case in val if self.store.record(case)["has_report"]]
         self.mixing = (
-            MixingSettings.from_dict(settings.get("mixing", {})) if self.needs_reports else None
+            MixingSettings.from_dict(settings.get("mixing", {}), "mixing")
+            if self.needs_reports
+            else None
         )
         self.reports = ReportsOfCases(self.store, self.train_cases)
         for objective in objectives.values():

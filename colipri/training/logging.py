@@ -9,6 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
 from colipri.common.atomic import atomic_path, atomic_write_text
 from colipri.training.throughput import format_duration
 
@@ -35,8 +39,6 @@ class RunLog:
             self._open()
 
     def _open(self) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         folder = self.folder
         stamp = datetime.now().strftime("%Y_%m_%d_%H_%M_%S")
         self._handler = logging.FileHandler(
@@ -119,9 +121,6 @@ def plot_progress(history: list[dict[str, Any]], target: Path) -> None:
         history: as in :class:`RunLog`.
         target: the file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(11, 13), layout="constrained")
     FigureCanvasAgg(figure)
     losses, quality, rate, duration = figure.subplots(4, 1, sharex=True)

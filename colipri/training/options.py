@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from colipri.common.errors import ColipriError
@@ -13,64 +13,50 @@ from colipri.objectives.registry import (
     parse_objectives,
     settings_of,
 )
-
-# Entries of a plan's ``training`` that --training may name, with what they do.
-TRAINING_ENTRIES = {
-    "ema_decay": "average of the weights, used for evaluation: 0.999; null for none",
-    "frozen": 'parts that are not trained: ["text_encoder"]',
-    "learning_rate_factors": 'share of the rate per part: {"image_encoder": 0.1}',
-    "layer_decay": "of the rate per layer below the top of the image encoder: 0.75",
-    "compile": "torch.compile for the image encoder: true",
-    "center_embeddings": "on the first batch, so that cases differ from the start: true",
-    "text_start_iterations": "steps on reports alone that start a text encoder from scratch: 150",
-    "weight_decay": "of matrices",
-    "betas": "of AdamW: [0.9, 0.98]",
-    "gradient_clip": "largest norm of the gradient",
-    "warmup_iterations": "steps until the full learning rate",
-    "text_learning_rate_factor": "share of the rate for the text encoder",
-}
+from colipri.plans.overrides import full_path, refuse_stored, set_in_configuration
+from colipri.plans.plans import Configuration
 
 PARALLEL = ("ddp", "fsdp")
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Choices of one run that are not the plan's.
+    """Choices of one run: what replaces the plan's numbers, and what no plan says.
 
     Attributes:
-        epochs, iterations_per_epoch: replace the plan's numbers (short runs).
-        batch_size, micro_batch_size, learning_rate, contrastive_kind: replace the plan's numbers.
+        overrides: path in the plan -> value (``--set``, colipri.plans.overrides); paths into
+            ``objectives`` reach those that are trained.
+        objectives: what is trained instead of the trainer's objectives: letters, or letters, names
+            and ``module:Class`` separated by commas.
         seed: everything random in the run derives from it.
         num_workers: loader processes; None lets the loader decide; 0 loads in this process.
         precision: "auto" (bf16 where the accelerator has it, else fp32), "fp32" or "bf16".
-        keep_ratio: share of the body tokens seen in training (FLIP-style dropping).
-        objectives: letters (C, R, M, O) of what is trained, instead of the trainer's.
-        objective_options: "LETTER.option" -> value, for example {"M.mask_ratio": 0.6}.
-        mixing: replaces numbers of the plan's ``training.mixing``
-            (colipri.dataloading.mixing.MixingSettings).
-        training: replaces further entries of the plan's ``training``, see TRAINING_ENTRIES.
         pretrained_weights: file that the weights started from; only for the record.
         validate_every: epochs between validations (the last epoch is always validated).
         parallel: with several processes, "ddp" (all weights in each) or "fsdp" (a shard in each).
+        epochs, iterations_per_epoch, batch_size, micro_batch_size, learning_rate, keep_ratio,
+            contrastive_kind, objective_options, mixing, training: short for overrides, as flags
+            and checkpoints of version 0.2.0 spell them.
     """
 
+    overrides: dict[str, Any] = field(default_factory=dict)
+    objectives: str | None = None
+    seed: int = 12345
+    num_workers: int | None = None
+    precision: str = "auto"
+    pretrained_weights: str | None = None
+    validate_every: int = 1
+    parallel: str = "ddp"
     epochs: int | None = None
     iterations_per_epoch: int | None = None
     batch_size: int | None = None
     micro_batch_size: int | None = None
     learning_rate: float | None = None
-    contrastive_kind: str | None = None
-    seed: int = 12345
-    num_workers: int | None = None
-    precision: str = "auto"
     keep_ratio: float | None = None
-    objectives: str | None = None
+    contrastive_kind: str | None = None
     objective_options: dict[str, Any] = field(default_factory=dict)
     mixing: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    pretrained_weights: str | None = None
-    validate_every: int = 1
-    parallel: str = "ddp"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "iterations_per_epoch", "batch_size", "micro_batch_size"):
@@ -81,43 +67,51 @@ class RunOptions:
             raise ColipriError(f"--parallel must be {' or '.join(PARALLEL)}, not {self.parallel}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ColipriError(f"-precision must be auto, fp32 or bf16, not {self.precision}")
-        if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
-            raise ColipriError(f"--keep_ratio must be in (0, 1], not {self.keep_ratio}")
-        unknown = [name for name in self.training if name not in TRAINING_ENTRIES]
-        if unknown:
-            raise ColipriError(
-                f"--training {unknown[0]}: known are {', '.join(sorted(TRAINING_ENTRIES))}"
-            )
-        steps = self.training.get("text_start_iterations", 0)
-        if type(steps) is not int or steps < 0:
-            raise ColipriError(
-                f"--training text_start_iterations must be a whole number from 0, not {steps!r}"
-            )
 
-    def training_settings(self, configuration: dict[str, Any]) -> dict[str, Any]:
-        """The plan's ``training`` numbers with these options applied.
+    def paths(self) -> dict[str, Any]:
+        """Path in the plan -> value, of all options that replace a number of the plan."""
+        short = {
+            "training.num_epochs": self.epochs,
+            "training.num_iterations_per_epoch": self.iterations_per_epoch,
+            "training.learning_rate": self.learning_rate,
+            "training.keep_ratio": self.keep_ratio,
+            "batch_size": self.batch_size,
+            "micro_batch_size": self.micro_batch_size,
+        }
+        values = {path: value for path, value in short.items() if value is not None}
+        values |= {f"training.{name}": value for name, value in self.training.items()}
+        values |= {f"training.mixing.{name}": value for name, value in self.mixing.items()}
+        values |= {f"objectives.{name}": value for name, value in self.objective_options.items()}
+        return values | self.overrides
+
+    def asked_part_size(self) -> int | None:
+        """The micro batch that was asked for; None for the plan's."""
+        return self.paths().get("micro_batch_size")
+
+    def apply(self, configuration: Configuration) -> Configuration:
+        """The configuration that is trained, all but its objectives.
 
         The warm-up is shortened with the run, so that a short run still reaches its peak rate.
+
+        Args:
+            configuration: as planned or edited by hand.
+
+        Raises:
+            ColipriError: an unknown path, a wrong value, or one that the stored cases depend on.
         """
-        settings = {**configuration["training"], **self.training}
-        settings["batch_size"] = self.batch_size or configuration["batch_size"]
-        micro = self.micro_batch_size or configuration["micro_batch_size"]
-        settings["micro_batch_size"] = min(micro, settings["batch_size"])
-        planned = settings["num_epochs"] * settings["num_iterations_per_epoch"]
-        settings["num_epochs"] = self.epochs or settings["num_epochs"]
-        settings["num_iterations_per_epoch"] = (
-            self.iterations_per_epoch or settings["num_iterations_per_epoch"]
+        values = {p: v for p, v in self.paths().items() if not _of_objectives(p)}
+        refuse_stored(values, _objective_name)
+        changed = set_in_configuration(configuration, values, _objective_name)
+        planned, training = configuration.training, changed.training
+        before = planned.num_epochs * planned.num_iterations_per_epoch
+        total = training.num_epochs * training.num_iterations_per_epoch
+        warmup = training.warmup_iterations
+        shortened = min(warmup, max(1, warmup * total // before)) if warmup else 0
+        return replace(
+            changed,
+            training=replace(training, warmup_iterations=shortened),
+            micro_batch_size=min(changed.micro_batch_size, changed.batch_size),
         )
-        total = settings["num_epochs"] * settings["num_iterations_per_epoch"]
-        settings["warmup_iterations"] = min(
-            settings["warmup_iterations"], max(1, settings["warmup_iterations"] * total // planned)
-        )
-        if self.learning_rate is not None:
-            settings["learning_rate"] = self.learning_rate
-        if self.keep_ratio is not None:
-            settings["keep_ratio"] = self.keep_ratio
-        settings["mixing"] = {**settings.get("mixing", {}), **self.mixing}
-        return settings
 
     def objective_settings(
         self, chosen: Mapping[str, Mapping[str, Any]]
@@ -132,21 +126,33 @@ class RunOptions:
         """
         if self.objectives is not None:
             chosen = settings_of(parse_objectives(self.objectives), chosen)
-        chosen = {name: dict(options) for name, options in chosen.items()}
+        options = {name: dict(given) for name, given in chosen.items()}
         keys = {name: name for name in chosen} | {find_objective(n).letter: n for n in chosen}
-        given = dict(self.objective_options)
+        given = {
+            ".".join(full_path(path, lambda key: key)[2:]): value
+            for path, value in self.paths().items()
+            if _of_objectives(path)
+        }
         if self.contrastive_kind is not None and "C" in keys:
-            given["C.kind"] = self.contrastive_kind
+            given = {"C.kind": self.contrastive_kind} | given
         for path, value in given.items():
             key, _, option = path.partition(".")
             if key not in keys or not option:
                 raise ColipriError(
-                    f"--set {path}: say LETTER.option of an objective that is trained; here: "
+                    f"--set {path}: say objectives.LETTER.OPTION of a trained objective; here: "
                     + ", ".join(f"{find_objective(n).letter} ({n})" for n in chosen)
                 )
-            chosen[keys[key]][option] = value
-        return complete_settings(chosen)
+            options[keys[key]][option] = value
+        return complete_settings(options)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for debug.json and checkpoints."""
         return asdict(self)
+
+
+def _of_objectives(path: str) -> bool:
+    return full_path(path, lambda key: key)[:2] == ["training", "objectives"]
+
+
+def _objective_name(key: str) -> str:
+    return key if ":" in key else find_objective(key).name

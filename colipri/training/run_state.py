@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from torch import Tensor
 from colipri.architectures.model import ColipriModel
 from colipri.checkpoints.checkpoint_file import load_checkpoint
 from colipri.common.errors import ColipriError
-from colipri.experiment_planning.plans import Configuration
+from colipri.common.settings import entries
 from colipri.objectives.registry import build_objectives
+from colipri.plans.plans import Configuration
+from colipri.plans.training import TrainingPlan
 from colipri.training.averaging import AveragedWeights
 from colipri.training.distributed.sharding import whole_optimizer_state, whole_state
 from colipri.training.options import RunOptions
@@ -23,6 +26,16 @@ from colipri.training.random_state import RandomState
 logger = logging.getLogger(__name__)
 
 # A run that continues must be the same run; more epochs are allowed (they stretch the schedule).
+# Entries of the plan that these settings hold, or that nothing depends on.
+_SETTLED = (
+    "training",
+    "batch_size",
+    "micro_batch_size",
+    "because",
+    "memory_estimate",
+    "compute_estimate",
+)
+_MAY_CHANGE = ("num_epochs", "warmup_iterations", "compile", "prompt_style", "report_samples_every")
 _MUST_AGREE = ("num_iterations_per_epoch", "batch_size", "learning_rate", "objectives", "mixing")
 
 
@@ -137,9 +150,9 @@ class SavedState:
         order of the data stays the same in any case.
         """
         size = int(self.content["settings"]["micro_batch_size"])
-        asked = self.content["init_args"]["options"].get("micro_batch_size")
+        asked = RunOptions(**self.content["init_args"]["options"]).asked_part_size()
         enough = -(-settings["batch_size"] // size) >= processes
-        if asked == options.micro_batch_size and enough:
+        if asked == options.asked_part_size() and enough:
             return size
         chosen = int(settings["micro_batch_size"])
         if size != chosen:
@@ -167,7 +180,8 @@ def read_state(
     """
     content = load_checkpoint(checkpoint)
     name = configuration.name
-    if content["plans"]["configurations"].get(name) != configuration.raw:
+    stored = content["plans"]["configurations"].get(name)
+    if stored is None or _fixed(stored) != _fixed(configuration.to_dict()):
         raise ColipriError(
             f"{checkpoint} was made with another plan for {name}; train under another plans name "
             "(-p), or start from scratch with --restart"
@@ -180,4 +194,28 @@ def read_state(
                 f"{checkpoint} was trained with {key} = {before}, this command says {now}; "
                 "continue with the same, or --restart"
             )
+    for entry, (before, now) in _differences(content["settings"], settings).items():
+        raise ColipriError(
+            f"{checkpoint} was made with another plan for {name}: training.{entry} is {before} "
+            f"there and {now} here; continue with the same, or --restart"
+        )
     return SavedState(content)
+
+
+def _fixed(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same: geometry, stored data and networks."""
+    return {key: value for key, value in configuration.items() if key not in _SETTLED}
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Entries of the training that differ and may not."""
+    old, new = (
+        TrainingPlan.from_dict({name: value for name, value in one.items() if name in known})
+        for known in (entries(TrainingPlan),)
+        for one in (before, now)
+    )
+    return {
+        name: (getattr(old, name), getattr(new, name))
+        for name in entries(TrainingPlan)
+        if name not in (*_MUST_AGREE, *_MAY_CHANGE) and getattr(old, name) != getattr(new, name)
+    }

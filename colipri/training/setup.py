@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from colipri.architectures.model import TEMPERATURE_START, ColipriModel
 from colipri.checkpoints.warm_start import WarmStart, start_of_run, warm_start
 from colipri.common.seeds import derive_seed
 from colipri.dataloading.sharing import Share, shared_part_size
-from colipri.experiment_planning.plans import Plans
 from colipri.objectives.base import HeadSizes
 from colipri.objectives.registry import add_heads, build_objectives, complete_settings
+from colipri.plans.plans import Plans
 from colipri.training.averaging import AveragedWeights
 from colipri.training.batch_encoder import BatchEncoder
 from colipri.training.compilation import compile_blocks
@@ -55,14 +56,20 @@ class TrainerSetup:
         device: torch.device,
         options: RunOptions | None = None,
     ) -> None:
-        self.plans = plans
+        self.options = options or RunOptions()
         self.configuration_name = configuration_name
-        self.configuration = plans.configuration(configuration_name)
+        planned = plans.configuration(configuration_name)
+        self.configuration = self.options.apply(planned)
+        self.plans = plans.with_configurations([self.configuration])
         self.fold = fold
         self.folder = folder
         self.device = device
-        self.options = options or RunOptions()
-        self.settings = self.options.training_settings(self.configuration.raw)
+        self.settings = {
+            **self.configuration.training.to_dict(),
+            "mixing": self.configuration.training.mixing.to_dict(),
+            "batch_size": self.configuration.batch_size,
+            "micro_batch_size": self.configuration.micro_batch_size,
+        }
         self.progress = Progress()
         self.started_from: WarmStart | None = None
         self.processes = Processes.present()
@@ -78,6 +85,9 @@ class TrainerSetup:
         torch.manual_seed(derive_seed(self.options.seed, "initialisation"))
         self.settings["objectives"] = self.options.objective_settings(self.objective_settings())
         self.objectives = build_objectives(self.settings["objectives"])
+        training = replace(self.configuration.training, objectives=self.settings["objectives"])
+        self.configuration = replace(self.configuration, training=training)  # as trained
+        self.plans = self.plans.with_configurations([self.configuration])
         pad = self.options.parallel == "fsdp" and self.processes.size > 1
         self.share = Share(self.processes.rank, self.processes.size, pad)
         self.data = self.build_data()
@@ -122,7 +132,7 @@ class TrainerSetup:
             len(self.tokenizer),
             temperature_start=next((start for start in starts if start), TEMPERATURE_START),
         )
-        sizes = HeadSizes.of_model(model, self.configuration.raw, len(self.tokenizer))
+        sizes = HeadSizes.of_model(model, self.configuration, len(self.tokenizer))
         add_heads(model, self.objectives, sizes)
         return model
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from colipri.architectures.model import ColipriModel
-from colipri.experiment_planning.flops import (
+from colipri.cost.flops import (
     BACKWARD,
     image_flops,
     pool_flops,

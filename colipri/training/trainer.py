@@ -291,7 +291,7 @@ class ColipriTrainer(TrainerSetup):
         """
         counted = self.model_flops.per_step()
         if counted is None:
-            return sum(training_flops(self.configuration.raw, None, self.objectives).values())
+            return sum(training_flops(self.configuration, None, self.objectives).values())
         return counted * self.processes.size / self.settings["batch_size"]
 
     def run_final_validation(self) -> Path:

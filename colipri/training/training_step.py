@@ -140,15 +140,16 @@ class TrainingStep:
         total = torch.zeros((), device=self.encoder.device)
         embeddings: dict[str, Tensor] = {}
         if pairs:
-            encoded = [self.embed_with_loss(part, terms) for part in (*pairs, *texts)]
+            parts: list[Part] = [*pairs, *texts]
+            encoded = [self.embed_with_loss(part, terms) for part in parts]
             for name in dict.fromkeys(name for part, _ in encoded for name in part):
                 embeddings[name] = torch.cat([part[name] for part, _ in encoded if name in part])
             total = total + sum(own for _, own in encoded if own is not None)
             if embeddings:
                 total = total + self.comparison(batch, terms)(embeddings)
         for name in self.on_images:
-            for part in self.image_parts(name, batch, 0):
-                total = total + self.image_loss(name, part, terms)
+            for images in self.image_parts(name, batch, 0):
+                total = total + self.image_loss(name, images, terms)
         return total, embeddings
 
     # ---------------------------------------------------------------- parts of a batch

@@ -1,4 +1,4 @@
-"""Memory of fine-tuning: the encoder by colipri.experiment_planning.memory, plus the decoder.
+"""Memory of fine-tuning: the encoder by colipri.cost.memory, plus the decoder.
 
 Decoders keep, per voxel of a level, a fixed number of values per channel for the backward pass;
 tests/transfer/test_segmentation_memory.py counts them with saved-tensor hooks and allows 10 %.
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from colipri.architectures.stems import halvings
-from colipri.experiment_planning.memory import (
+from colipri.cost.memory import (
     BYTES_PER_PARAMETER,
     OVERHEAD_BYTES,
     block_activation_bytes,
@@ -100,7 +100,7 @@ def estimate_segmentation_memory(
         patch_size: voxels per axis.
         batch_size: patches a step.
         input_channels, num_classes: of the data set.
-        precision: of colipri.experiment_planning.memory; nnU-Net's fp16 is as large as bf16.
+        precision: of colipri.cost.memory; nnU-Net's fp16 is as large as bf16.
     """
     encoder = arch_kwargs["encoder"]
     token_patch = encoder.get("patch_embed_size", (8, 8, 8))

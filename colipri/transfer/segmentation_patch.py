@@ -12,7 +12,7 @@ import numpy as np
 from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
 from colipri.common.errors import ColipriError
 from colipri.common.sizes import show_sizes
-from colipri.experiment_planning.memory import GIB, SAFETY
+from colipri.cost.memory import GIB, SAFETY
 from colipri.transfer.nnunet_dataset import SegmentationDataset
 from colipri.transfer.segmentation_memory import estimate_segmentation_memory
 from colipri.transfer.segmentation_network import NETWORK_CLASS, deep_supervision_strides

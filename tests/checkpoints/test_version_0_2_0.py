@@ -14,10 +14,10 @@ from tiny_dataset import write_tiny_dataset
 
 from colipri.architectures.generation import GenerationSettings
 from colipri.checkpoints.checkpoint_file import load_checkpoint
-from colipri.experiment_planning.plans import load_plans
 from colipri.inference.labelled_cases import collect_cases
 from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.report_writer import ReportWriter
+from colipri.plans.plans import load_plans
 from colipri.preprocessing.preprocessor import preprocess_dataset
 from colipri.run.export import main as export
 from colipri.run.train import main as train

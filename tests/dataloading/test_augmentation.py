@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from colipri.common.errors import ColipriError
 from colipri.dataloading.augmentation import augment_on_device
-from colipri.dataloading.augmentation_settings import AugmentationSettings
+from colipri.plans.augmentation import AugmentationSettings
 
 OFF = {
     "affine_probability": 0.0,
@@ -150,12 +150,12 @@ def test_settings_are_checked() -> None:
         AugmentationSettings.from_dict(AugmentationSettings().to_dict()) == AugmentationSettings()
     )
     for content, message in (
-        ({"rotation": 3}, "unknown setting 'rotation'"),
-        ({"flip_probability": 2}, "within 0 and 1"),
-        ({"noise_std": -1}, "must not be negative"),
-        ({"scale": 1.0}, "below 1"),
-        ({"noise_std": "much"}, "must be a number"),
-        ({"low_resolution": 0.5}, "at least 1"),
+        ({"rotation": 3}, "has no entry 'rotation'; did you mean 'rotation_degrees'"),
+        ({"flip_probability": 2}, "flip_probability must be a number from 0 to 1, not 2"),
+        ({"noise_std": -1}, "noise_std must be a number at least 0, not -1"),
+        ({"scale": 1.0}, "scale must be a number from 0 to below 1, not 1.0"),
+        ({"noise_std": "much"}, "noise_std must be a number at least 0, not 'much'"),
+        ({"low_resolution": 0.5}, "low_resolution must be a number at least 1, not 0.5"),
     ):
         with pytest.raises(ColipriError, match=message):
             AugmentationSettings.from_dict(content)

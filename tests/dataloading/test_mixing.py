@@ -7,10 +7,10 @@ import pytest
 from colipri.common.errors import ColipriError
 from colipri.dataloading.mixing import (
     MixedBatchSampler,
-    MixingSettings,
     image_only_batch_size,
 )
 from colipri.dataloading.sampler import StudyAwareBatchSampler
+from colipri.plans.training import MixingSettings
 
 
 def sampler(prefix, count, batch_size, shares=None, first_number=0):
@@ -105,7 +105,7 @@ def test_weights_become_shares_relative_to_the_heaviest():
         ({"shedule": "per_step"}, "shedule"),
         ({"schedule": "random"}, "random"),
         ({"image_only_share": 1.0}, "image_only_share"),
-        ({"dataset_weights": {"A": 0}}, "A must be above 0"),
+        ({"dataset_weights": {"A": 0}}, "dataset_weights.A must be a number above 0, not 0"),
     ],
 )
 def test_settings_that_cannot_be_are_named(content, part):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from colipri.experiment_planning.plans import load_plans
+from colipri.plans.plans import load_plans
 from colipri.training.options import RunOptions
 from colipri.training.variants import find_trainer
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from colipri.plans.plans import Configuration
+
 
 def make_configuration(
     patch: tuple[int, int, int] = (32, 24, 40),
@@ -19,15 +21,23 @@ def make_configuration(
     shared: int = 96,
     token_patch: tuple[int, int, int] = (8, 8, 8),
     decoder_depth: int = 1,
-) -> dict[str, Any]:
-    """What the memory model and ColipriModel.from_plans read of a plan.
+) -> Configuration:
+    """A small configuration with everything that a plan has.
 
     Args:
         text: width, layers and heads of the BERT.
         decoder_depth: of the report decoder.
     """
     width, layers, heads = text
-    return {
+    content = {
+        "data_identifier": "small",
+        "spacing": [1.0, 1.0, 1.0],
+        "normalization_schemes": ["CTNormalization"] * input_channels,
+        "use_mask_for_norm": [False] * input_channels,
+        "resampling_fn_data": "resample_data_or_seg_to_shape",
+        "resampling_fn_data_kwargs": {},
+        "storage_dtype": "int16",
+        "augmentation": {},
         "patch_size": list(patch),
         "token_patch_size": list(token_patch),
         "batch_size": 8,
@@ -67,6 +77,14 @@ def make_configuration(
             "objectives": {
                 "contrastive": {"weight": 1.0, "kind": "infonce"},
                 "report_generation": {"weight": 1.0, "decoder_depth": decoder_depth},
-            }
+            },
+            "num_epochs": 1,
+            "num_iterations_per_epoch": 1,
+            "learning_rate": 1e-3,
+            "weight_decay": 0.05,
+            "betas": [0.9, 0.98],
+            "warmup_iterations": 0,
+            "gradient_clip": 1.0,
         },
     }
+    return Configuration.from_dict(content)

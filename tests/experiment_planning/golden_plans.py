@@ -23,6 +23,7 @@ from experiment_planning.fingerprints import ct_rate_like, make_fingerprint
 from colipri.common.atomic import atomic_write_json
 from colipri.experiment_planning.plan_table import format_plan
 from colipri.experiment_planning.planner import ColipriPlanner
+from colipri.plans.plans import Plans
 
 FOLDER = Path(__file__).parent
 # Slice thickness and pixel spacing of the 1,018 scans of LIDC-IDRI (Armato et al., Data From
@@ -50,7 +51,7 @@ GOLDEN: dict[str, tuple[Callable[[], dict[str, Any]], float]] = {
 }
 
 
-def make_plan(name: str) -> dict[str, Any]:
+def make_plan(name: str) -> Plans:
     """The plan that the present rules make."""
     fingerprint, memory = GOLDEN[name]
     return ColipriPlanner(fingerprint(), memory, "scratch", "asked for").plan()
@@ -65,7 +66,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["--write"]:
             for plan_name in GOLDEN:
-                atomic_write_json(golden_path(plan_name), make_plan(plan_name))
+                atomic_write_json(golden_path(plan_name), make_plan(plan_name).to_json())
         case ["--show", plan_name] if plan_name in GOLDEN:
             sys.stdout.write(format_plan(make_plan(plan_name)) + "\n")
         case _:

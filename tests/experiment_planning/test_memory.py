@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from experiment_planning.configurations import make_configuration
 from experiment_planning.cuda_rules import fake_cuda
 
 from colipri.architectures.model import ColipriModel
-from colipri.experiment_planning import memory
-from colipri.experiment_planning.memory import activation_parts, estimate_memory
+from colipri.cost import memory
+from colipri.cost.memory import activation_parts, estimate_memory
+from colipri.experiment_planning.memory_planning import planned_memory
 from colipri.experiment_planning.objective_cost import planned_objectives
 from colipri.objectives.base import HeadSizes
 from colipri.objectives.registry import add_heads
+from colipri.plans.plans import Configuration
 
 # Small, so that a count takes a fraction of a second; the constants do not depend on size.
 COMBINATIONS: dict[str, dict[str, Any]] = {
@@ -73,7 +76,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
 def test_activations_within_ten_per_cent(name: str, precision: str) -> None:
     configuration = make_configuration(**COMBINATIONS[name])
     counted = _count_per_pair(configuration, precision)
-    predicted = sum(activation_parts(configuration, precision).values())
+    predicted = sum(_parts(configuration, precision).values())
     assert predicted == pytest.approx(counted, rel=0.1)
 
 
@@ -107,7 +110,7 @@ def test_parameters_are_those_of_the_model(stem: str) -> None:
             if objective.head_names
         },
     }
-    estimate = estimate_memory(configuration, "fp32")
+    estimate = planned_memory(configuration, "fp32")
     assert estimate.parameters == 16 * sum(counts.values())
 
 
@@ -120,8 +123,8 @@ def test_recomputation_is_what_the_difference_says() -> None:
 
 
 def test_estimate_adds_up() -> None:
-    configuration = make_configuration(checkpointing="mlp") | {"micro_batch_size": 3}
-    estimate = estimate_memory(configuration)
+    configuration = replace(make_configuration(checkpointing="mlp"), micro_batch_size=3)
+    estimate = planned_memory(configuration)
     activations = 3 * (estimate.per_sample + estimate.live)
     assert estimate.total == estimate.parameters + estimate.overhead + activations
     assert sum(estimate.parts.values()) == estimate.per_sample
@@ -144,19 +147,23 @@ def test_further_objectives_have_a_place(monkeypatch: pytest.MonkeyPatch, tmp_pa
         "    def batch_loss(self, batch):\n"
         "        return batch.image.sum(), {}\n\n"
         "    def activation_bytes(self, configuration, precision):\n"
-        '        return 10.0 * configuration["max_text_tokens"]\n'
+        "        return 10.0 * configuration.max_text_tokens\n"
     )
     monkeypatch.setenv("colipri_ext", str(tmp_path))
     plain = make_configuration()
-    more = make_configuration()
-    more["training"]["objectives"]["writing"] = {"weight": 1.0}
-    assert "writing" not in activation_parts(plain)
-    assert activation_parts(more)["writing"] == 320.0
+    objectives = {**plain.training.objectives, "writing": {"weight": 1.0}}
+    more = replace(plain, training=replace(plain.training, objectives=objectives))
+    assert "writing" not in planned_memory(plain).parts
+    assert planned_memory(more).parts["writing"] == 320.0
 
 
-def _count_per_pair(
-    configuration: dict[str, Any], precision: str, with_image: bool = True
-) -> float:
+def _parts(configuration: Configuration, precision: str) -> dict[str, float]:
+    """Activations of a pair, without the image itself."""
+    parts = planned_memory(configuration, precision).parts
+    return {name: value for name, value in parts.items() if name != "image"}
+
+
+def _count_per_pair(configuration: Configuration, precision: str, with_image: bool = True) -> float:
     """Bytes that one more pair makes autograd keep in a forward pass of both towers."""
     model = _model(configuration)
     if precision == "bf16":
@@ -167,23 +174,23 @@ def _count_per_pair(
     return counts[1] - counts[0]
 
 
-def _model(configuration: dict[str, Any]) -> ColipriModel:
+def _model(configuration: Configuration) -> ColipriModel:
     """What colipri_train trains by default."""
     torch.manual_seed(0)
-    model = ColipriModel.from_plans(configuration, 300)
+    model = ColipriModel.from_plans(configuration.raw, 300)
     sizes = HeadSizes.of_model(model, configuration, 300)
     add_heads(model, planned_objectives(configuration), sizes)
     return model.train()
 
 
 def _count(
-    model: ColipriModel, configuration: dict[str, Any], size: int, precision: str, with_image: bool
+    model: ColipriModel, configuration: Configuration, size: int, precision: str, with_image: bool
 ) -> int:
-    patch = configuration["patch_size"]
-    channels = configuration["architecture"]["arch_kwargs"]["input_channels"]
-    grid = tuple(a // b for a, b in zip(patch, configuration["token_patch_size"], strict=True))
+    patch = configuration.patch_size
+    channels = configuration.encoder.input_channels
+    grid = tuple(a // b for a, b in zip(patch, configuration.token_patch_size, strict=True))
     image = torch.zeros(size, channels, *patch)
-    ids = torch.ones(size, configuration["max_text_tokens"], dtype=torch.long)
+    ids = torch.ones(size, configuration.max_text_tokens, dtype=torch.long)
     mask = torch.ones_like(ids)
     positions = torch.zeros(prod(grid), 3, dtype=torch.long)  # no cached table enters the count
 

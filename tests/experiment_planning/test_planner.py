@@ -12,10 +12,10 @@ from experiment_planning.fingerprints import ct_rate_like, make_fingerprint
 from experiment_planning.golden_plans import GOLDEN, golden_path, make_plan
 
 from colipri.common.errors import ColipriError
+from colipri.cost.memory import GIB
 from colipri.experiment_planning.geometry import tokens_for
-from colipri.experiment_planning.memory import GIB, estimate_memory
+from colipri.experiment_planning.memory_planning import planned_memory
 from colipri.experiment_planning.planner import CONFIGURATIONS, ColipriPlanner
-from colipri.experiment_planning.plans import Plans
 
 Fingerprint = dict[str, Any]
 
@@ -23,29 +23,29 @@ Fingerprint = dict[str, Any]
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_plans(name: str) -> None:
     """A rule was changed? Then: python tests/experiment_planning/golden_plans.py --write."""
-    text = json.dumps(make_plan(name), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(make_plan(name).to_json(), indent=2, ensure_ascii=False) + "\n"
     assert text == golden_path(name).read_text(encoding="utf-8")
 
 
 def test_ct_rate_comes_out_as_the_released_model() -> None:
     """2 mm, 192^3, Primus-M on 80 GB was chosen by hand; here nothing says so."""
-    configuration = make_plan("ct_rate_80gb")["configurations"]["3d_lowres"]
-    assert max(abs(step - 2.0) for step in configuration["spacing"]) <= 0.15
-    assert max(abs(size - 192) for size in configuration["patch_size"]) <= 8
-    arch = configuration["architecture"]["arch_kwargs"]
-    assert (arch["embed_dim"], arch["depth"], arch["num_heads"]) == (864, 16, 12)
-    assert arch["stem"] == "linear"
+    configuration = make_plan("ct_rate_80gb").configurations["3d_lowres"]
+    assert max(abs(step - 2.0) for step in configuration.spacing) <= 0.15
+    assert max(abs(size - 192) for size in configuration.patch_size) <= 8
+    arch = configuration.encoder
+    assert (arch.embed_dim, arch.depth, arch.num_heads) == (864, 16, 12)
+    assert arch.stem == "linear"
 
 
 def test_less_memory_changes_the_micro_batch_and_not_the_method() -> None:
-    large, small = (make_plan(f"ct_rate_{gb}gb")["configurations"]["3d_lowres"] for gb in (80, 24))
-    assert small["micro_batch_size"] < large["micro_batch_size"]
+    large, small = (make_plan(f"ct_rate_{gb}gb").configurations["3d_lowres"] for gb in (80, 24))
+    assert small.micro_batch_size < large.micro_batch_size
     for entry in ("spacing", "patch_size", "batch_size", "text_encoder", "training"):
-        assert small[entry] == large[entry]
+        assert getattr(small, entry) == getattr(large, entry)
 
 
 def test_plans_are_the_same_byte_for_byte() -> None:
-    first, second = (json.dumps(make_plan("lidc_24gb")) for _ in range(2))
+    first, second = (json.dumps(make_plan("lidc_24gb").to_json()) for _ in range(2))
     assert first == second
 
 
@@ -86,61 +86,61 @@ SCENARIOS = _scenarios()
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_kind_of_data_gets_a_sensible_plan(name: str, memory: float) -> None:
     fingerprint = SCENARIOS[name]
-    plans = Plans(ColipriPlanner(fingerprint, memory).plan())  # checks what hand editing checks
-    assert set(plans.raw["configurations"]) == set(CONFIGURATIONS)
+    plans = ColipriPlanner(fingerprint, memory).plan()  # checks what hand editing checks
+    assert set(plans.configurations) == set(CONFIGURATIONS)
     extents = np.array(fingerprint["body_extents_mm"])
     finest = float(np.median(fingerprint["spacings"], axis=0).min())
-    for raw in plans.raw["configurations"].values():
-        tokens = math.prod(raw["patch_size"]) // 512
-        arch = raw["architecture"]["arch_kwargs"]
-        assert 8 <= tokens <= 16 * arch["embed_dim"]
-        assert all(size % 8 == 0 for size in raw["patch_size"])
-        assert min(raw["spacing"]) >= 0.5 * finest
-        assert max(raw["spacing"]) <= 3.0 * min(raw["spacing"]) + 0.05
-        assert estimate_memory(raw).total <= memory * GIB
-        assert 1 <= raw["micro_batch_size"] <= raw["batch_size"] <= 256
-        assert raw["batch_size"] <= max(2, fingerprint["num_paired_studies"] or 10**9)
-        assert raw["compute_estimate"]["tflop_per_step"] > 0
-    lowres, fullres = (plans.raw["configurations"][name] for name in CONFIGURATIONS)
-    field_of_view = np.array(lowres["patch_size"]) * lowres["spacing"]
+    for raw in plans.configurations.values():
+        tokens = math.prod(raw.patch_size) // 512
+        arch = raw.encoder
+        assert 8 <= tokens <= 16 * arch.embed_dim
+        assert all(size % 8 == 0 for size in raw.patch_size)
+        assert min(raw.spacing) >= 0.5 * finest
+        assert max(raw.spacing) <= 3.0 * min(raw.spacing) + 0.05
+        assert planned_memory(raw).total <= memory * GIB
+        assert 1 <= raw.micro_batch_size <= raw.batch_size <= 256
+        assert raw.batch_size <= max(2, fingerprint["num_paired_studies"] or 10**9)
+        assert raw.compute_estimate.tflop_per_step > 0
+    lowres, fullres = (plans.configurations[name] for name in CONFIGURATIONS)
+    field_of_view = np.array(lowres.patch_size) * lowres.spacing
     assert (extents <= field_of_view + 0.1).all(axis=1).mean() >= 0.95
-    assert math.prod(fullres["spacing"]) <= math.prod(lowres["spacing"]) + 1e-9
+    assert math.prod(fullres.spacing) <= math.prod(lowres.spacing) + 1e-9
 
 
 def test_equal_geometries_share_their_cases() -> None:
-    small = ColipriPlanner(SCENARIOS["hippocampus MR"], 24).plan()["configurations"]
-    assert small["3d_fullres"]["spacing"] == small["3d_lowres"]["spacing"] == [1.0, 1.0, 1.0]
-    assert small["3d_fullres"]["data_identifier"] == small["3d_lowres"]["data_identifier"]
-    large = ColipriPlanner(SCENARIOS["chest CT"], 24).plan()["configurations"]
-    assert large["3d_fullres"]["data_identifier"] != large["3d_lowres"]["data_identifier"]
+    small = ColipriPlanner(SCENARIOS["hippocampus MR"], 24).plan().configurations
+    assert small["3d_fullres"].spacing == small["3d_lowres"].spacing == [1.0, 1.0, 1.0]
+    assert small["3d_fullres"].data_identifier == small["3d_lowres"].data_identifier
+    large = ColipriPlanner(SCENARIOS["chest CT"], 24).plan().configurations
+    assert large["3d_fullres"].data_identifier != large["3d_lowres"].data_identifier
 
 
 def test_fullres_needs_at_most_eight_windows() -> None:
-    raw = ColipriPlanner(SCENARIOS["chest CT"], 24).plan()["configurations"]["3d_fullres"]
+    raw = ColipriPlanner(SCENARIOS["chest CT"], 24).plan().configurations["3d_fullres"]
     extent = np.percentile(SCENARIOS["chest CT"]["body_extents_mm"], 95, axis=0)
-    budget = 16 * raw["architecture"]["arch_kwargs"]["embed_dim"]
-    assert math.prod(tokens_for(extent.tolist(), raw["spacing"])) <= 8 * budget
+    budget = 16 * raw.encoder.embed_dim
+    assert math.prod(tokens_for(extent.tolist(), raw.spacing)) <= 8 * budget
 
 
 def test_intensities_follow_the_channel_names() -> None:
     plan = ColipriPlanner(SCENARIOS["PET and CT"], 24).plan()
-    raw = plan["configurations"]["3d_lowres"]
-    assert raw["normalization_schemes"] == ["CTNormalization", "ZScoreNormalization"]
-    assert raw["storage_dtype"] == "float16"
-    intensities = plan["foreground_intensity_properties_per_channel"]
-    assert intensities["0"]["mean"] == -1000.0 and intensities["1"]["mean"] == -280.0
-    assert raw["architecture"]["arch_kwargs"]["input_channels"] == 2
-    ct = ColipriPlanner(SCENARIOS["chest CT"], 24).plan()["configurations"]["3d_lowres"]
-    assert ct["storage_dtype"] == "int16"
+    raw = plan.configurations["3d_lowres"]
+    assert raw.normalization_schemes == ["CTNormalization", "ZScoreNormalization"]
+    assert raw.storage_dtype == "float16"
+    intensities = plan.foreground_intensity_properties_per_channel
+    assert intensities["0"].mean == -1000.0 and intensities["1"].mean == -280.0
+    assert raw.encoder.input_channels == 2
+    ct = ColipriPlanner(SCENARIOS["chest CT"], 24).plan().configurations["3d_lowres"]
+    assert ct.storage_dtype == "int16"
 
 
 def test_more_data_carries_a_larger_model() -> None:
     widths = []
     for studies in (100, 5_000, 20_000, 200_000):
         fingerprint = ct_rate_like() | {"num_paired_studies": studies, "num_studies": studies}
-        raw = ColipriPlanner(fingerprint, 80).plan()["configurations"]["3d_lowres"]
-        arch = raw["architecture"]["arch_kwargs"]
-        widths.append((arch["embed_dim"], arch["stem"]))
+        raw = ColipriPlanner(fingerprint, 80).plan().configurations["3d_lowres"]
+        arch = raw.encoder
+        widths.append((arch.embed_dim, arch.stem))
     assert widths == [(396, "v2"), (792, "linear"), (864, "linear"), (1056, "linear")]
 
 
@@ -177,7 +177,7 @@ def test_every_planned_number_has_a_reason(name: str) -> None:
 
 def _because(name: str) -> dict[str, str]:
     plan = ColipriPlanner(SCENARIOS[name], 24).plan()
-    reasons: dict[str, str] = plan["configurations"]["3d_lowres"]["because"]
+    reasons: dict[str, str] = plan.configurations["3d_lowres"].rationale
     return reasons
 
 
@@ -194,7 +194,7 @@ def test_too_little_memory_names_what_would_do() -> None:
         ColipriPlanner(ct_rate_like() | {"num_paired_studies": 200_000}, 7).plan()
     enough = float(str(e.value).split("-gpu_memory_target ")[1].split()[0])
     plan = ColipriPlanner(ct_rate_like() | {"num_paired_studies": 200_000}, enough).plan()
-    assert plan["configurations"]["3d_lowres"]["activation_checkpointing"] == "full"
+    assert plan.configurations["3d_lowres"].activation_checkpointing == "full"
 
 
 def test_spacings_that_cannot_be() -> None:
@@ -206,9 +206,9 @@ def test_the_ladder_of_checkpointing() -> None:
     """As memory shrinks: the whole batch, then recomputed MLP halves, then whole blocks."""
     fingerprint = ct_rate_like() | {"num_paired_studies": 200_000}
     levels = {
-        gb: ColipriPlanner(fingerprint, gb).plan()["configurations"]["3d_lowres"] for gb in (80, 24)
+        gb: ColipriPlanner(fingerprint, gb).plan().configurations["3d_lowres"] for gb in (80, 24)
     }
-    assert levels[80]["activation_checkpointing"] == "none"
-    assert levels[24]["activation_checkpointing"] != "none"
-    arch = levels[24]["architecture"]["arch_kwargs"]
-    assert arch["activation_checkpointing"] == levels[24]["activation_checkpointing"]
+    assert levels[80].activation_checkpointing == "none"
+    assert levels[24].activation_checkpointing != "none"
+    arch = levels[24].encoder
+    assert arch.activation_checkpointing == levels[24].activation_checkpointing

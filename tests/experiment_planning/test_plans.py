@@ -13,7 +13,7 @@ from conftest import Workspace
 from experiment_planning.golden_plans import golden_path
 
 from colipri.common.errors import ColipriError
-from colipri.experiment_planning.plans import Plans, load_plans
+from colipri.plans.plans import Plans, load_plans
 
 RAW: dict[str, Any] = json.loads(golden_path("lidc_24gb").read_text())
 
@@ -65,30 +65,42 @@ def _set_arch(**values: Any) -> Callable[[dict[str, Any]], None]:
 BAD: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (
         _set(patch_size=[128, 150, 152]),
-        r"3d_lowres: patch_size \[128, 150, 152\] must be multiples",
+        r"3d_lowres.patch_size \[128, 150, 152\] must be multiples",
     ),
-    (_set(patch_size=[128, 152]), "patch_size must be three positive numbers"),
-    (_set(patch_size=[128.5, 152, 152]), "patch_size must be whole numbers"),
-    (_set(spacing=[2, 0, 2]), "spacing must be three positive numbers"),
-    (_set(spacing="2 mm"), "spacing must be a list"),
+    (_set(patch_size=[128, 152]), "patch_size must be three whole numbers above 0"),
+    (
+        _set(patch_size=[128.5, 152, 152]),
+        r"patch_size must be three whole numbers.*not \[128.5",
+    ),
+    (_set(spacing=[2, 0, 2]), r"spacing must be three numbers above 0, not \[2, 0, 2"),
+    (_set(spacing="2 mm"), "spacing must be three numbers above 0, not '2 mm'"),
     (lambda raw: raw.pop("batch_size"), "3d_lowres lacks 'batch_size'"),
-    (_set(batch_size=True), "batch_size must be a int"),
-    (_set(micro_batch_size=0), "micro_batch_size must be at least 1"),
+    (_set(batch_size=True), "batch_size must be a whole number at least 1, not True"),
+    (_set(micro_batch_size=0), "micro_batch_size must be a whole number at least 1, not 0"),
     (_set(activation_checkpointing="some"), "must be one of none, mlp, full"),
     (_set(activation_checkpointing="mlp"), "write the same in both"),
     (_set(token_patch_size=[4, 8, 8]), "write the same in both"),
     (_set(storage_dtype="float64"), "must be one of int16, float16"),
     (_set(normalization_schemes=[]), r"has 0 values for 1 channel\(s\)"),
     (_set(max_text_tokens=1000), "more than the text encoder's max_position_embeddings"),
-    (_set(embed_dim=100, pool_heads=12), "no multiple of pool_heads"),
+    (_set(embed_dim=100, pool_heads=12), "not a multiple of pool_heads"),
     (_set_arch(input_channels=2), "input_channels is 2, channel_names has 1"),
     (_set_arch(num_heads=5), "multiple of 6 x num_heads"),
-    (lambda raw: raw["architecture"].pop("arch_kwargs"), "architecture needs arch_kwargs"),
-    (_set_in("text_encoder", source="found"), "must be pretrained or scratch"),
+    (lambda raw: raw["architecture"].pop("arch_kwargs"), "architecture lacks 'arch_kwargs'"),
+    (
+        _set_in("text_encoder", source="found"),
+        "must be one of pretrained, scratch",
+    ),
     (_set_in("text_encoder", source="pretrained"), "name_or_path must name"),
     (lambda raw: raw["training"].pop("num_epochs"), "training lacks 'num_epochs'"),
-    (_set_in("training", learning_rate="fast"), "learning_rate must be a number"),
-    (_set_in("training", num_epochs=0), "num_epochs must be above 0"),
+    (
+        _set_in("training", learning_rate="fast"),
+        "learning_rate must be a number above 0, not",
+    ),
+    (
+        _set_in("training", num_epochs=0),
+        "num_epochs must be a whole number at least 1",
+    ),
 ]
 
 
@@ -118,20 +130,20 @@ def test_bad_edits_are_named(
 )
 def test_bad_plans_as_a_whole(change: Callable[[dict[str, Any]], Any], message: str) -> None:
     with pytest.raises(ColipriError, match=message):
-        Plans(_edited(change, whole=True), "the plan")
+        Plans.from_dict(_edited(change, whole=True), "the plan")
 
 
 def test_unknown_configuration() -> None:
     with pytest.raises(ColipriError, match="no configuration '2d'; it has 3d_lowres, 3d_fullres"):
-        Plans(RAW).configuration("2d")
-    with pytest.raises(AttributeError, match="3d_lowres has no entry 'colour'"):
-        _ = Plans(RAW).configuration("3d_lowres").colour
+        Plans.from_dict(RAW).configuration("2d")
+    with pytest.raises(AttributeError, match="'Configuration' object has no attribute 'colour'"):
+        _ = Plans.from_dict(RAW).configuration("3d_lowres").colour
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1, 2]", "is no plan"),
+        ("[1, 2]", "must be an object, not"),
         ('{"a": 1,\n "b" 2}', r"not valid JSON \(line 2"),
         (None, "no plan"),
     ],

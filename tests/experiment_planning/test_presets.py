@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from scipy.ndimage import map_coordinates
 
 from colipri.common.errors import ColipriError
 from colipri.experiment_planning.planner import ColipriPlanner
-from colipri.experiment_planning.plans import Plans
 from colipri.experiment_planning.presets import planner_like, preset_names
+from colipri.plans.plans import Plans
 from colipri.run.plan_experiment import build_parser
 
 # Array axes, spacing along them, size, HU before resampling, scaling, padding: written down from
@@ -120,7 +121,7 @@ def _expected(path: Path, rule: Rule) -> np.ndarray:
 
 def _plans(name: str) -> Plans:
     planner = planner_like(ColipriPlanner, name)(ct_rate_like(), 2000.0)
-    return Plans(planner.plan())
+    return planner.plan()
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_a_real_scan_becomes_what_the_project_would_make_of_it(
     path = _real_piece(tmp_path / "scan.nii.gz", spacing)
     plans = _plans(name)
     configuration = plans.configuration("3d_lowres")
-    size = configuration.raw["patch_size"]
+    size = configuration.patch_size
     volume = prepare_files(path, "scan", plans, configuration)
     windows = plan_windows(
         [min(n, s) for n, s in zip(volume.shape, size, strict=True)], size, [8] * 3
@@ -152,18 +153,18 @@ def test_a_real_scan_becomes_what_the_project_would_make_of_it(
     result = normalize_on_device(torch.from_numpy(stored[None]), plans, configuration)[0, 0].numpy()
     expected = _expected(path, RULES[name])
     assert result.shape == expected.shape == tuple(RULES[name][2])
-    numbers = plans.raw["foreground_intensity_properties_per_channel"]["0"]
-    np.testing.assert_allclose(result, expected, atol=0.51 / numbers["std"])  # stored as whole HU
+    numbers = plans.foreground_intensity_properties_per_channel["0"]
+    np.testing.assert_allclose(result, expected, atol=0.51 / numbers.std)  # stored as whole HU
     assert expected.std() > 0.02 and np.unique(np.rint(stored)).size > 500
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_presets_keep_the_plan_whole(name: str) -> None:
     plans = _plans(name)
-    assert plans.raw["planner"] == "ColipriPlanner" and plans.raw["like"]
-    for configuration in plans.raw["configurations"].values():
-        assert configuration["spacing"] == list(RULES[name][1])
-        assert configuration["because"]["spacing"].startswith("as ")
+    assert plans.planner == "ColipriPlanner" and plans.like
+    for configuration in plans.configurations.values():
+        assert configuration.spacing == list(RULES[name][1])
+        assert configuration.rationale["spacing"].startswith("as ")
 
 
 def test_the_command_knows_the_presets() -> None:
@@ -180,11 +181,8 @@ def test_presets_change_what_is_stored() -> None:
     plans = _plans("colipri")
     digest = plans_digest(plans, plans.configuration("3d_lowres"))
     for key, value in (("crop_to_body", True), ("hounsfield_range", [-1024, 3071])):
-        configuration = plans.configuration("3d_lowres")
-        kept = configuration.raw[key]
-        configuration.raw[key] = value
-        assert plans_digest(plans, configuration) != digest
-        configuration.raw[key] = kept
+        changed = replace(plans.configuration("3d_lowres"), **{key: value})
+        assert plans_digest(plans, changed) != digest
 
 
 def test_what_a_preset_cannot_do() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_one_window_is_the_whole(store: CaseStore, tiny: Any) -> None:
     for model in (whole, larger):
         model.window = (40, 32, 48)
     direct = whole._whole  # the same size without windows
-    whole.configuration.raw["patch_size"] = [40, 32, 48]
+    whole.configuration = replace(whole.configuration, patch_size=[40, 32, 48])
     first, second = (
         direct(StoredVolume(store, "case_002")),
         larger.encode(StoredVolume(store, "case_002")),
@@ -126,7 +127,7 @@ def test_finer_spacing_makes_a_finer_grid(predictor: ColipriPredictor, tiny: Any
     assert all(abs(a - 2 * b) <= 1 for a, b in zip(volume.shape, coarse.shape, strict=True))
     encoded = finer.encode(volume)
     assert len(encoded.tokens) > 3 * len(predictor.encode(coarse).tokens)
-    assert predictor.plans.raw["configurations"]["3d_lowres"]["spacing"] == [8.0, 8.0, 8.0]
+    assert predictor.plans.configurations["3d_lowres"].spacing == [8.0, 8.0, 8.0]
 
 
 def test_volume_of_air(predictor: ColipriPredictor) -> None:

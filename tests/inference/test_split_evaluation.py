@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,6 @@ def test_refused(predictor: ColipriPredictor, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_split_without_cases_or_labels(predictor: ColipriPredictor) -> None:
-    from dataclasses import replace
-
     collection = collect_cases(predictor, 950)
     cases = {name: case for name, case in collection.cases.items() if case.split != "test"}
     with pytest.raises(ColipriError, match=r"no cases in the split 'test' \(cases.csv knows: t"):
@@ -167,7 +166,8 @@ def test_raw_route_when_the_store_does_not_fit(
 ) -> None:
     """A model with another spacing may not use the store; it says so and reads the images."""
     other = ColipriPredictor.from_checkpoint(write_checkpoint(tmp_path / "other.pth"))
-    other.configuration.raw["spacing"] = [9.0, 9.0, 9.0]
+    other.configuration = replace(other.configuration, spacing=[9.0, 9.0, 9.0])
+    other.plans = other.plans.with_configurations([other.configuration])
     with pytest.raises(ColipriError, match="preprocessed with a different plan"):
         collect_cases(other, 950, "preprocessed")
     with caplog.at_level(logging.INFO, logger="colipri"):

@@ -7,6 +7,7 @@ from colipri.architectures.masked_decoder import MaskedDecoder
 from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.rope import grid_positions
 from colipri.architectures.tokens import fill_patches, patchify, unpatchify
+from colipri.common.errors import ColipriError
 from colipri.objectives.masked_image_modelling import MaskedImageModelling
 from colipri.objectives.masking import draw_masks
 
@@ -259,5 +260,5 @@ def test_it_learns_to_continue_what_it_sees():
     [{"mask_ratio": 1.0}, {"mask": "tube"}, {"target": "hog"}, {"block_size": 0}],
 )
 def test_impossible_settings_are_named(settings):
-    with pytest.raises(ValueError, match=next(iter(settings))):
+    with pytest.raises(ColipriError, match=next(iter(settings))):
         MaskedImageModelling(**settings)

@@ -118,7 +118,7 @@ def test_reports_without_any_finding_are_refused_with_a_way_out():
 
 @pytest.mark.parametrize("settings", [{"pairs": 1}, {"negated_fraction": 1.5}])
 def test_settings_out_of_range_are_named(settings):
-    with pytest.raises(ValueError, match=next(iter(settings))):
+    with pytest.raises(ColipriError, match=next(iter(settings))):
         OppositeSentence(**settings)
 
 

@@ -55,7 +55,7 @@ def test_every_builtin_objective_says_all_about_itself() -> None:
         objective = cls()
         assert find_objective(cls.letter) is find_objective(name) is cls
         assert objective.compares or objective.reads_pairs or objective.reads_images
-        assert all(entry.metadata["meaning"] for entry in fields(objective))
+        assert all(entry.metadata["entry"].meaning for entry in fields(objective))
 
 
 def test_no_other_file_names_an_objective() -> None:
@@ -123,11 +123,11 @@ def test_a_file_that_does_not_import_and_a_letter_that_nobody_has(write) -> None
     ("name", "options", "part"),
     [
         ("M", {"mask_ration": 0.5}, "no option 'mask_ration'; did you mean 'mask_ratio'"),
-        ("M", {"mask_ratio": 1.0}, "mask_ratio must be below 1"),
+        ("M", {"mask_ratio": 1.0}, "mask_ratio must be a number above 0 and below 1, not 1.0"),
         ("M", {"mask_ratio": "half"}, "mask_ratio must be a number"),
         ("M", {"decoder_depth": 1.5}, "decoder_depth must be a whole number"),
-        ("R", {"max_tokens": 2}, "max_tokens must be at least 3"),
-        ("C", {"weight": float("nan")}, "weight must be above 0"),
+        ("R", {"max_tokens": 2}, "max_tokens must be a whole number at least 3 or null, not 2"),
+        ("C", {"weight": float("nan")}, "weight must be a number above 0, not nan"),
     ],
 )
 def test_wrong_options_are_named_with_the_nearest(name: str, options: dict, part: str) -> None:

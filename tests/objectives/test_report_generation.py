@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from architectures.saved_tensors import count_saved_bytes
 
 from colipri.architectures.report_decoder import ReportDecoder
+from colipri.common.errors import ColipriError
 from colipri.objectives.report_generation import (
     ReportGeneration,
     ReportTokens,
@@ -166,5 +167,5 @@ def test_it_learns_to_say_what_the_image_shows():
     "settings", [{"label_smoothing": 1.0}, {"parallel": -0.1}, {"decoder_depth": 0}]
 )
 def test_impossible_settings_are_named(settings):
-    with pytest.raises(ValueError, match=next(iter(settings))):
+    with pytest.raises(ColipriError, match=next(iter(settings))):
         ReportGeneration(**settings)

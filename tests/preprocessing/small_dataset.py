@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from colipri.experiment_planning.plans import Plans
+from colipri.plans.plans import Plans
 
 NAME = "Dataset901_Phantoms"
 CONFIGURATION = "3d_lowres"
@@ -103,11 +103,12 @@ def make_plans(dataset: str = NAME, **changes: Any) -> Plans:
         "storage_dtype": "int16",
         "architecture": {
             "network_class_name": "colipri.architectures.primus.PrimusEncoder",
-            "arch_kwargs": {},
+            "arch_kwargs": {"input_channels": 1, "embed_dim": 24, "depth": 1, "num_heads": 4},
         },
         "text_encoder": {"source": "scratch", "name_or_path": None, "vocabulary_size": 100},
         "max_text_tokens": 32,
         "embed_dim": 32,
+        "pool_heads": 4,
         "training": {
             "objectives": {"contrastive": {"weight": 1.0, "kind": "infonce"}},
             "num_epochs": 1,
@@ -145,14 +146,14 @@ def make_plans(dataset: str = NAME, **changes: Any) -> Plans:
         },
         "configurations": {CONFIGURATION: configuration},
     }
-    return Plans(json.loads(json.dumps(raw)))
+    return Plans.from_dict(json.loads(json.dumps(raw)))
 
 
 def write_plans(preprocessed: Path, plans: Plans) -> Path:
     """Put a plan where the commands find it."""
-    path = preprocessed / plans.dataset_name / f"{plans.raw['plans_name']}.json"
+    path = preprocessed / plans.dataset_name / f"{plans.plans_name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plans.raw))
+    path.write_text(json.dumps(plans.to_json()))
     return path
 
 

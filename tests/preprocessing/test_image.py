@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,7 @@ def test_other_modalities_are_normalised_and_stored_as_float16() -> None:
         use_mask_for_norm=[True],
         storage_dtype="float16",
     )
-    plans.raw["channel_names"] = {"0": "T1"}
+    plans = replace(plans, channel_names={"0": "T1"})
     array, properties = preprocess_image(
         _image(volume, (2.0, 2.0, 2.0)), plans, plans.configuration(CONFIGURATION)
     )
@@ -165,8 +166,6 @@ def test_axes_of_a_file_come_out_superior_anterior_right(tmp_path: Path) -> None
     ],
 )
 def test_images_that_cannot_be_used(change: dict, message: str) -> None:
-    from dataclasses import replace
-
     plans = make_plans()
     image = replace(_image(phantom(0)), **change)
     with pytest.raises(ColipriError, match=message):

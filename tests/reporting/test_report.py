@@ -83,6 +83,9 @@ class Page(HTMLParser):
         return sum(1 for name, _ in self.elements if name == tag)
 
 
+EXAMPLE_PLANS = Path(__file__).parents[1] / "experiment_planning" / "example_plans.json"
+
+
 def _result(num: int = 40) -> dict[str, Any]:
     random = np.random.default_rng(0)
     names = ["Pleural effusion", "Absent finding"]
@@ -147,6 +150,8 @@ def results_folder(tmp_path: Path) -> Path:
             "learning_rate": "from scratch",
         },
     }
+    whole = json.loads(EXAMPLE_PLANS.read_text())["configurations"]["3d_lowres"]
+    plan = {**whole, **plan, "training": {**whole["training"], **plan["training"]}}
     plans = {"dataset_name": f"Dataset101_{HOSTILE}", "configurations": {"3d_lowres": plan}}
     (folder / "plans.json").write_text(json.dumps(plans))
     debug = {

@@ -56,7 +56,7 @@ def test_a_decay_that_is_none_is_refused(decay):
 
 
 def trainer_of(folder, **options):
-    from colipri.experiment_planning.plans import load_plans
+    from colipri.plans.plans import load_plans
     from colipri.training.variants import find_trainer
 
     cls = find_trainer("ColipriTrainer_CRM")

@@ -14,7 +14,7 @@ from training.test_family import trainer_of
 
 from colipri.checkpoints.checkpoint_file import load_checkpoint, save_checkpoint
 from colipri.common.errors import ColipriError
-from colipri.experiment_planning.plans import Plans
+from colipri.plans.plans import Plans
 from colipri.run.train import main
 from colipri.training.run_folder import prepare_run_folder
 from colipri.training.trainer import TrainingStopped
@@ -83,7 +83,9 @@ def test_a_checkpoint_of_another_plan_or_run_is_refused(tiny, tmp_path):
     saved = tmp_path / "checkpoint_final.pth"
     raw = copy.deepcopy(first.plans.raw)
     raw["configurations"]["3d_lowres"]["training"]["weight_decay"] = 0.9
-    changed = type(first)(Plans(raw), "3d_lowres", 0, tmp_path, torch.device("cpu"), first.options)
+    changed = type(first)(
+        Plans.from_dict(raw), "3d_lowres", 0, tmp_path, torch.device("cpu"), first.options
+    )
     with pytest.raises(ColipriError, match="another plan for 3d_lowres"):
         changed.resume(saved)
     others = {
@@ -167,10 +169,13 @@ def test_the_command_refuses_a_folder_that_cannot_be_made(tiny, tmp_path, monkey
         (["950", "3d_lowres", "0", "-tr", "ColipriTrainer_X"], "ColipriTrainer_CRMO"),
         (["950", "3d_lowres", "0", "-p", "otherPlans"], "colipri_plan_experiment"),
         (["951", "3d_lowres", "0"], "951"),
-        (["950", "3d_lowres", "0", "--set", "M.mask_ratio"], "NAME=VALUE"),
+        (["950", "3d_lowres", "0", "--set", "M.mask_ratio"], "PATH=VALUE"),
         (["950", "3d_lowres", "0", "--set", "M.mask_ratio=2"], "mask_ratio"),
         (["950", "3d_lowres", "0", "--objectives", "C", "Z"], "letter 'Z'"),
-        (["950", "3d_lowres", "0", "--epochs", "0"], "--epochs"),
+        (
+            ["950", "3d_lowres", "0", "--epochs", "0"],
+            "num_epochs must be a whole number at least 1",
+        ),
         (["950", "3d_lowres", "0", "--training", 'frozen=["image_tower"]'], "training.frozen"),
     ],
 )

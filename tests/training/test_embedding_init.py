@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_dataset import install_example_plans, write_tiny_dataset
 
-from colipri.experiment_planning.plans import load_plans
+from colipri.plans.plans import load_plans
 from colipri.preprocessing.preprocessor import preprocess_dataset
 from colipri.training.initialization import center_on_batch, last_layers
 from colipri.training.options import RunOptions

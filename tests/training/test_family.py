@@ -1,6 +1,7 @@
 """Every trainer that the documentation names trains on the CPU, and learns with all it says."""
 
 import re
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ DOCUMENTED = documented_trainers()
 
 
 def trainer_of(name, folder, **options):
-    from colipri.experiment_planning.plans import load_plans
+    from colipri.plans.plans import load_plans
 
     run = RunOptions(**{"epochs": 1, "iterations_per_epoch": 2, "num_workers": 0, **options})
     return find_trainer(name)(
@@ -68,8 +69,8 @@ def test_micro_batches_of_any_size_give_the_same_gradients(letters, tiny, tmp_pa
     gradients = []
     for size in (1, 3, 4):
         trainer = trainer_of(f"ColipriTrainer_{letters}", tmp_path, micro_batch_size=size)
+        trainer.configuration = replace(trainer.configuration, augmentation=_no_augmentation())
         trainer.initialize()
-        trainer.configuration.raw["augmentation"].update(_no_augmentation())
         for module in trainer.model.modules():
             if hasattr(module, "probability"):
                 module.probability = 0.0  # drop path draws per micro batch
@@ -89,7 +90,7 @@ def test_micro_batches_of_any_size_give_the_same_gradients(letters, tiny, tmp_pa
 
 
 def _no_augmentation():
-    from colipri.dataloading.augmentation_settings import AugmentationSettings
+    from colipri.plans.augmentation import AugmentationSettings
 
-    names = AugmentationSettings().to_dict()
-    return {name: 0.0 for name in names if name.endswith("_probability")}
+    names = [entry.name for entry in fields(AugmentationSettings)]
+    return AugmentationSettings(**{n: 0.0 for n in names if n.endswith("_probability")})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from colipri.experiment_planning.plans import load_plans
+from colipri.plans.plans import load_plans
 from colipri.training.batch_encoder import BatchEncoder
 from colipri.training.data import TrainingData
 from colipri.training.options import RunOptions

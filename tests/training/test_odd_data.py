@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny_dataset import install_example_plans, write_tiny_dataset
 
-from colipri.experiment_planning.plans import load_plans
+from colipri.plans.plans import load_plans
 from colipri.preprocessing.preprocessor import preprocess_dataset
 from colipri.raw_dataset.collection import join_datasets
 from colipri.run.train import main as train

@@ -1,9 +1,12 @@
 import itertools
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from colipri.plans.plans import load_plans
 from colipri.training.optim import (
     build_optimizer,
     learning_rate,
@@ -13,6 +16,8 @@ from colipri.training.optim import (
 )
 from colipri.training.options import RunOptions
 from colipri.training.throughput import format_duration
+
+EXAMPLE_PLANS = Path(__file__).parents[1] / "experiment_planning" / "example_plans.json"
 
 
 def test_warm_up_rises_linearly_and_the_cosine_falls_to_its_end():
@@ -61,24 +66,22 @@ def test_each_tower_gets_its_share_of_the_rate():
 
 
 def test_a_short_run_shortens_the_warm_up_with_it():
-    plan = {
-        "batch_size": 64,
-        "micro_batch_size": 16,
-        "training": {
-            "num_epochs": 100,
-            "num_iterations_per_epoch": 250,
-            "warmup_iterations": 1000,
-            "learning_rate": 1e-3,
-            "objectives": {"contrastive": {"weight": 1.0, "kind": "infonce"}},
-        },
-    }
+    plan = load_plans(EXAMPLE_PLANS).configuration("3d_lowres")
+    training = replace(
+        plan.training,
+        num_epochs=100,
+        num_iterations_per_epoch=250,
+        warmup_iterations=1000,
+        objectives={"contrastive": {"weight": 1.0, "kind": "infonce"}},
+    )
+    plan = replace(plan, training=training)
     short = RunOptions(epochs=1, iterations_per_epoch=25, contrastive_kind="siglip")
-    settings = short.training_settings(plan)
-    assert settings["warmup_iterations"] == 1
-    objectives = short.objective_settings(settings["objectives"])
+    settings = short.apply(plan).training
+    assert settings.warmup_iterations == 1
+    objectives = short.objective_settings(settings.objectives)
     assert objectives["contrastive"] == {"weight": 1.0, "kind": "siglip"}
-    assert plan["training"]["objectives"]["contrastive"]["kind"] == "infonce"
-    assert RunOptions().training_settings(plan)["warmup_iterations"] == 1000
+    assert plan.training.objectives["contrastive"]["kind"] == "infonce"
+    assert RunOptions().apply(plan).training.warmup_iterations == 1000
 
 
 def test_durations_read_like_speech():

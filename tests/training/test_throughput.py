@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_the_plan_reckons_as_the_log_counts(letters: str, tiny: Any, tmp_path: P
     tokens = trainer.tokenizer(batch.caption, padding="longest", return_tensors="pt")
     _counted(trainer, batch)
     planned = training_flops(
-        {**trainer.configuration.raw, "max_text_tokens": tokens["input_ids"].shape[1]},
+        replace(trainer.configuration, max_text_tokens=tokens["input_ids"].shape[1]),
         trainer.encoder.mean_tokens(),
         trainer.objectives,
     )

@@ -10,13 +10,17 @@ nothing of the image tower grows with the square of the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from colipri.experiment_planning.objective_cost import objective_bytes, objective_parameters
-from colipri.experiment_planning.stem_memory import pooled_values_per_voxel, stem_values_per_voxel
+import torch
+
+from colipri.architectures.stems import build_stem
+from colipri.cost.stem_memory import pooled_values_per_voxel, stem_values_per_voxel
+from colipri.plans.architecture import BertSettings
+from colipri.plans.plans import Configuration
 
 GIB = 1024**3
 
@@ -135,19 +139,17 @@ def stem_activation_bytes(
     return num_voxels * per_voxel
 
 
-def text_activation_bytes(arch_kwargs: dict[str, Any], num_tokens: int, precision: str) -> float:
+def text_activation_bytes(bert: BertSettings, num_tokens: int, precision: str) -> float:
     """Bytes that a BERT and its pool keep, per text."""
-    dim = arch_kwargs.get("hidden_size", 768)
-    depth = arch_kwargs.get("num_hidden_layers", 12)
-    heads = arch_kwargs.get("num_attention_heads", 12)
+    dim, depth, heads = bert.hidden_size, bert.num_hidden_layers, bert.num_attention_heads
     linear = (TEXT_BLOCK_BYTES[precision] * depth + TEXT_ONCE_BYTES[precision]) * num_tokens * dim
     return linear + TEXT_PAIR_BYTES[precision] * num_tokens**2 * heads * depth
 
 
 def activation_parts(
-    configuration: dict[str, Any], precision: str = PLANNED_PRECISION
+    configuration: Configuration, precision: str = PLANNED_PRECISION
 ) -> dict[str, float]:
-    """Bytes that autograd keeps for one pair: stem, blocks, heads, text, and each objective's.
+    """Bytes that autograd keeps for one pair in the two towers: stem, blocks, heads, text.
 
     All tokens of the patch are counted, although air is dropped: one patient who fills the field of
     view must fit as well.
@@ -156,104 +158,104 @@ def activation_parts(
         configuration: of a plan.
         precision: one of PRECISIONS.
     """
-    arch = configuration["architecture"]["arch_kwargs"]
-    voxels = prod(configuration["patch_size"])
-    tokens = voxels / prod(configuration["token_patch_size"])
-    dim, shared = arch["embed_dim"], configuration["embed_dim"]
+    encoder, tokens = configuration.encoder, configuration.num_tokens
     encoder_bytes, shared_bytes = HEAD_BYTES[precision]
-    text_arch = configuration["text_encoder"].get("arch_kwargs") or {}
-    parts = {
+    return {
         "stem": stem_activation_bytes(
-            arch.get("stem", "linear"),
-            arch.get("stem_kwargs") or {},
-            voxels,
+            encoder.stem,
+            encoder.stem_options,
+            prod(configuration.patch_size),
             precision,
-            arch["input_channels"],
-            dim,
-            configuration["token_patch_size"],
+            encoder.input_channels,
+            encoder.embed_dim,
+            configuration.token_patch_size,
         ),
         "blocks": block_activation_bytes(
-            tokens, dim, arch["depth"], precision, configuration["activation_checkpointing"]
+            tokens,
+            encoder.embed_dim,
+            encoder.depth,
+            precision,
+            configuration.activation_checkpointing,
         ),
-        "heads": tokens * (encoder_bytes * dim + shared_bytes * shared),
-        "text": text_activation_bytes(text_arch, configuration["max_text_tokens"], precision),
+        "heads": tokens
+        * (encoder_bytes * encoder.embed_dim + shared_bytes * configuration.embed_dim),
+        "text": text_activation_bytes(
+            configuration.text_encoder.bert, configuration.max_text_tokens, precision
+        ),
     }
-    return parts | objective_bytes(configuration, precision)
 
 
-def text_parameters(arch_kwargs: dict[str, Any], vocabulary_size: int) -> int:
+def text_parameters(bert: BertSettings, vocabulary_size: int) -> int:
     """Parameters of a BERT without pooler, and of the attention pool behind it."""
-    dim = arch_kwargs.get("hidden_size", 768)
-    hidden = arch_kwargs.get("intermediate_size", 3072)
-    depth = arch_kwargs.get("num_hidden_layers", 12)
-    positions = arch_kwargs.get("max_position_embeddings", 512)
+    dim, hidden = bert.hidden_size, bert.intermediate_size
     block = 4 * dim * dim + 4 * dim + 2 * dim * hidden + dim + hidden + 4 * dim
-    return (vocabulary_size + positions + 2 + 2) * dim + depth * block + 4 * dim * dim + 4 * dim
+    embeddings = (vocabulary_size + bert.max_position_embeddings + 2 + 2) * dim
+    return embeddings + bert.num_hidden_layers * block + 4 * dim * dim + 4 * dim
 
 
 def estimate_memory(
-    configuration: dict[str, Any], precision: str = PLANNED_PRECISION
+    configuration: Configuration,
+    precision: str = PLANNED_PRECISION,
+    objective_bytes: Mapping[str, float] | None = None,
+    objective_parameters: int = 0,
 ) -> MemoryEstimate:
     """Memory of a training step of one plan configuration.
 
     Args:
         configuration: of a plan.
         precision: one of PRECISIONS.
+        objective_bytes: what objectives keep for a pair beside the towers, by their names.
+        objective_parameters: parameters of the objectives' heads.
     """
-    arch = configuration["architecture"]["arch_kwargs"]
-    voxels = prod(configuration["patch_size"])
-    tokens = voxels / prod(configuration["token_patch_size"])
-    checkpointing = configuration["activation_checkpointing"]
-    image = {"image": float(voxels * arch["input_channels"] * IMAGE_BYTES)}
-    parts = activation_parts(configuration, precision) | image
+    encoder = configuration.encoder
+    voxels = prod(configuration.patch_size)
+    parts = activation_parts(configuration, precision)
+    parts |= objective_bytes or {}
+    parts["image"] = float(voxels * encoder.input_channels * IMAGE_BYTES)
+    parameters = model_parameters(configuration) + objective_parameters
     return MemoryEstimate(
-        parameters=_all_parameters(configuration) * BYTES_PER_PARAMETER[precision],
+        parameters=parameters * BYTES_PER_PARAMETER[precision],
         overhead=OVERHEAD_BYTES,
         per_sample=sum(parts.values()),
-        live=live_block_bytes(tokens, arch["embed_dim"], precision, checkpointing),
-        micro_batch_size=configuration["micro_batch_size"],
+        live=live_block_bytes(
+            configuration.num_tokens,
+            encoder.embed_dim,
+            precision,
+            configuration.activation_checkpointing,
+        ),
+        micro_batch_size=configuration.micro_batch_size,
         parts=parts,
     )
 
 
-def _all_parameters(configuration: dict[str, Any]) -> int:
-    return model_parameters(configuration) + objective_parameters(configuration)
-
-
-def model_parameters(configuration: dict[str, Any]) -> int:
+def model_parameters(configuration: Configuration) -> int:
     """Parameters of both towers, projector, pools and temperature."""
-    arch, text = configuration["architecture"]["arch_kwargs"], configuration["text_encoder"]
-    dim, shared = arch["embed_dim"], configuration["embed_dim"]
-    text_arch = text.get("arch_kwargs") or {}
-    hidden = text_arch.get("hidden_size", 768)
+    encoder, bert = configuration.encoder, configuration.text_encoder.bert
+    dim, shared = encoder.embed_dim, configuration.embed_dim
     projector = dim * shared + shared
     pool = 4 * shared * shared + 4 * shared
-    projection = 0 if hidden == shared else hidden * shared + shared
+    projection = 0 if bert.hidden_size == shared else bert.hidden_size * shared + shared
     return (
-        transformer_parameters(dim, arch["depth"], arch.get("mlp_ratio", 8 / 3))
+        transformer_parameters(dim, encoder.depth, encoder.mlp_ratio)
         + stem_parameters(configuration)
-        + text_parameters(text_arch, text["vocabulary_size"])
+        + text_parameters(bert, configuration.text_encoder.vocabulary_size)
         + projector
         + pool
-        + configuration.get("pool_queries", 0) * shared
+        + configuration.pool_queries * shared
         + projection
         + 2  # temperature and bias
     )
 
 
-def stem_parameters(configuration: dict[str, Any]) -> int:
+def stem_parameters(configuration: Configuration) -> int:
     """Parameters of the stem, counted on the meta device (nothing is allocated)."""
-    import torch
-
-    from colipri.architectures.stems import build_stem
-
-    arch = configuration["architecture"]["arch_kwargs"]
+    encoder = configuration.encoder
     with torch.device("meta"):
         stem = build_stem(
-            arch.get("stem", "linear"),
-            arch["input_channels"],
-            arch["embed_dim"],
-            configuration["token_patch_size"],
-            arch.get("stem_kwargs") or {},
+            encoder.stem,
+            encoder.input_channels,
+            encoder.embed_dim,
+            configuration.token_patch_size,
+            encoder.stem_options,
         )
     return sum(parameter.numel() for parameter in stem.parameters())

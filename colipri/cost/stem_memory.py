@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+from colipri.architectures.stems import halvings
+
 Level = tuple[int, int, int, float]  # channels in and out, blocks, output voxels per input voxel
 
 
@@ -62,8 +64,6 @@ def _residual_block(width_in: int, width: int, strides: bool) -> float:
 
 
 def _levels(stem: str, stem_kwargs: dict[str, Any], patch: Sequence[int]) -> list[Level]:
-    from colipri.architectures.stems import halvings
-
     strides = halvings(patch)
     shares, share = [], 1.0
     for stride in strides:

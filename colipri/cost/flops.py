@@ -8,9 +8,17 @@ which computes nothing. Backward costs twice the forward. Tested against torch's
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from colipri.architectures.stems import build_stem
+from colipri.plans.architecture import BertSettings, EncoderSettings
+from colipri.plans.plans import Configuration
 
 BACKWARD = 3  # forward, and twice as much for the gradients of inputs and weights
 
@@ -31,8 +39,8 @@ def transformer_flops(num_tokens: float, dim: int, depth: int, mlp_ratio: float 
 
 
 def image_flops(
-    arch_kwargs: dict[str, Any],
-    patch_size: list[int],
+    encoder: EncoderSettings | Mapping[str, Any],
+    patch_size: Sequence[int],
     num_tokens: float,
     training: bool = False,
 ) -> float:
@@ -40,24 +48,39 @@ def image_flops(
 
     The stem sees the whole patch, the transformer only the kept tokens. Nothing needs the gradient
     of the image, which saves a third in the stem's first layer.
+
+    Args:
+        encoder: its sizes, as in a plan.
+        patch_size: voxels of the patch along each axis.
+        num_tokens: tokens that the transformer sees.
+        training: count the backward pass as well.
     """
-    registers = arch_kwargs.get("num_register_tokens", 0)
+    if isinstance(encoder, Mapping):
+        encoder = EncoderSettings.from_dict(encoder)
     transformer = transformer_flops(
-        num_tokens + registers,
-        arch_kwargs["embed_dim"],
-        arch_kwargs["depth"],
-        arch_kwargs.get("mlp_ratio", 8 / 3),
+        num_tokens + encoder.num_register_tokens,
+        encoder.embed_dim,
+        encoder.depth,
+        encoder.mlp_ratio,
     )
-    stem = _stem_flops(json.dumps(arch_kwargs, sort_keys=True), tuple(patch_size), training)
+    stem = _stem_flops(
+        encoder.stem,
+        json.dumps(encoder.stem_options, sort_keys=True),
+        encoder.input_channels,
+        encoder.embed_dim,
+        tuple(encoder.patch_embed_size),
+        tuple(patch_size),
+        training,
+    )
     return (BACKWARD * transformer if training else transformer) + stem
 
 
-def text_flops(arch_kwargs: dict[str, Any], num_tokens: float) -> float:
+def text_flops(bert: BertSettings | Mapping[str, Any], num_tokens: float) -> float:
     """Forward FLOPs of a BERT on one text of ``num_tokens`` tokens."""
-    dim = arch_kwargs.get("hidden_size", 768)
-    hidden = arch_kwargs.get("intermediate_size", 3072)
-    depth = arch_kwargs.get("num_hidden_layers", 12)
-    return depth * (
+    if isinstance(bert, Mapping):
+        bert = BertSettings.from_dict(bert)
+    dim, hidden = bert.hidden_size, bert.intermediate_size
+    return bert.num_hidden_layers * (
         8 * num_tokens * dim**2 + 4 * num_tokens**2 * dim + 4 * num_tokens * dim * hidden
     )
 
@@ -99,31 +122,29 @@ def masked_decoder_flops(
     return transformer_flops(visible + masked, dim, depth) + ends
 
 
-def num_grid_tokens(configuration: dict[str, Any]) -> int:
+def num_grid_tokens(configuration: Configuration | Mapping[str, Any]) -> int:
     """Tokens of a whole patch, air included."""
+    if isinstance(configuration, Configuration):
+        return configuration.num_tokens
     pairs = zip(configuration["patch_size"], configuration["token_patch_size"], strict=True)
     return prod(size // token for size, token in pairs)
 
 
 @lru_cache(maxsize=16)
-def _stem_flops(arch_kwargs: str, patch_size: tuple[int, ...], training: bool) -> float:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from colipri.architectures.stems import build_stem
-
-    settings = json.loads(arch_kwargs)
+def _stem_flops(
+    stem: str,
+    options: str,
+    input_channels: int,
+    embed_dim: int,
+    token_patch: tuple[int, ...],
+    patch_size: tuple[int, ...],
+    training: bool,
+) -> float:
     with torch.device("meta"):
-        stem = build_stem(
-            settings.get("stem", "linear"),
-            settings["input_channels"],
-            settings["embed_dim"],
-            settings.get("patch_embed_size", (8, 8, 8)),
-            settings.get("stem_kwargs") or {},
-        )
-        image = torch.zeros(1, settings["input_channels"], *patch_size)
+        built = build_stem(stem, input_channels, embed_dim, token_patch, json.loads(options))
+        image = torch.zeros(1, input_channels, *patch_size)
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
-        tokens = stem(image)
+        tokens = built(image)
         if training:
             tokens.sum().backward()
     return float(counter.get_total_flops())

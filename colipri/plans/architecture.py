@@ -1,0 +1,145 @@
+"""The networks of a plan: image encoder, its stem, and text encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from colipri.common.settings import Settings, SettingsError, entry
+
+if TYPE_CHECKING:
+    from typing import Self
+
+PRIMUS = "colipri.architectures.primus.PrimusEncoder"
+STEMS = ("linear", "light", "v2", "v3")
+CHECKPOINTING = ("none", "mlp", "full")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StemSettings(Settings):
+    """Options of a stem (colipri.architectures.stems); None: the stem's own default."""
+
+    base_features: int | None = entry("channels of the first level of v2", default=None, low=1)
+    depth_per_level: list[int] | None = entry(
+        "convolutions (light) or blocks (v2, v3) per halving", default=None, low=0
+    )
+    ch_per_level: list[int] | None = entry("channels per level of v3", default=None, low=1)
+    add_skips: bool | None = entry("v3: features of all levels reach the tokens", default=None)
+    features: list[int] | None = entry("channels after each halving of light", default=None, low=1)
+    context: int | None = entry(
+        "channels of one more level of light, at twice the size of a token", default=None, low=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings(Settings):
+    """Arguments of the image encoder; see colipri.architectures.primus.PrimusEncoder."""
+
+    input_channels: int = entry("channels of an image", low=1)
+    embed_dim: int = entry("width of a token, a multiple of 6 x num_heads", low=6)
+    depth: int = entry("transformer blocks", low=1)
+    num_heads: int = entry("attention heads", low=1)
+    patch_embed_size: list[int] = entry(
+        "edges of a token, powers of two", unit="voxels", factory=lambda: [8, 8, 8], length=3, low=1
+    )
+    stem: str = entry("layers before the transformer", default="linear", choices=STEMS)
+    stem_kwargs: StemSettings | None = entry("options of the stem", factory=StemSettings)
+    mlp_ratio: float = entry("hidden width of the MLP over embed_dim", default=8 / 3, above=0)
+    drop_path_rate: float = entry(
+        "stochastic depth of the last block, rising linearly from 0", default=0.0, low=0, below=1
+    )
+    init_values: float | None = entry(
+        "start of LayerScale; null: no LayerScale", default=0.1, above=0
+    )
+    scale_attn_inner: bool = entry("normalise inside attention", default=True)
+    num_register_tokens: int = entry("extra tokens without a position", default=0, low=0)
+    position_grid: list[int] | None = entry(
+        "grid of a learned absolute position embedding; null: none", default=None, length=3, low=1
+    )
+    activation_checkpointing: str = entry(
+        "what is computed again in the backward pass", default="none", choices=CHECKPOINTING
+    )
+    final_norm: str = entry(
+        "norm after the last block", default="layer", choices=("layer", "affine")
+    )
+
+    def check(self) -> None:
+        """Heads have room for rotary embeddings of three axes."""
+        if self.embed_dim % (6 * self.num_heads):
+            raise SettingsError(
+                "embed_dim",
+                f"is {self.embed_dim} with num_heads {self.num_heads}: it must be a multiple of "
+                "6 x num_heads (three axes of sine-cosine pairs)",
+            )
+
+    @property
+    def stem_options(self) -> dict[str, Any]:
+        """Keyword arguments of the stem."""
+        return {} if self.stem_kwargs is None else self.stem_kwargs.to_dict()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherEncoderSettings(EncoderSettings):
+    """Arguments of an image encoder of somebody's own: it may have more of them."""
+
+    OPEN: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchitecturePlan(Settings):
+    """The image encoder in nnU-Net's form: an importable class and its arguments."""
+
+    network_class_name: str = entry("importable class", default=PRIMUS, always=True)
+    arch_kwargs: EncoderSettings = entry("arguments of the class")
+    kw_requires_import: list[str] = entry(
+        "arguments that name things to import (nnU-Net's entry)",
+        factory=list,
+        key="_kw_requires_import",
+        always=True,
+    )
+
+    @classmethod
+    def _read(cls, content: Any) -> Self:
+        plan = super()._read(content)
+        if plan.network_class_name == PRIMUS:
+            return plan
+        return replace(plan, arch_kwargs=OtherEncoderSettings._read(content["arch_kwargs"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertSettings(Settings):
+    """Numbers of a BertConfig; other entries of it are passed on as they are."""
+
+    OPEN: ClassVar[bool] = True
+
+    hidden_size: int = entry("width", default=768, low=1, always=True)
+    num_hidden_layers: int = entry("transformer blocks", default=12, low=0, always=True)
+    num_attention_heads: int = entry("attention heads", default=12, low=1, always=True)
+    intermediate_size: int = entry("hidden width of the MLP", default=3072, low=1, always=True)
+    max_position_embeddings: int = entry(
+        "longest text", unit="tokens", default=512, low=1, always=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderPlan(Settings):
+    """The text encoder: a pretrained one, or a BERT from scratch."""
+
+    source: str = entry("where its weights come from", choices=("pretrained", "scratch"))
+    name_or_path: str | None = entry(
+        "of a pretrained encoder: hub name or folder", default=None, always=True
+    )
+    vocabulary_size: int = entry("token types", unit="tokens", default=30_522, low=1, always=True)
+    arch_kwargs: BertSettings | None = entry(
+        "its sizes; null: those of the pretrained encoder", default=None
+    )
+
+    def check(self) -> None:
+        """A pretrained encoder has a name."""
+        if self.source == "pretrained" and not self.name_or_path:
+            raise SettingsError("name_or_path", "must name a pretrained encoder")
+
+    @property
+    def bert(self) -> BertSettings:
+        """Its sizes, BERT's own where the plan names none."""
+        return self.arch_kwargs or BertSettings()

@@ -1,0 +1,82 @@
+"""--set: one way to every number of a plan, and one line for whatever is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from colipri.common.errors import ColipriError
+from colipri.experiment_planning.planner import objective_name
+from colipri.plans.overrides import parse_assignments, refuse_stored, set_in_plans
+from colipri.plans.plans import Plans, load_plans
+
+EXAMPLE = Path(__file__).parents[1] / "experiment_planning" / "example_plans.json"
+
+
+@pytest.fixture
+def plans() -> Plans:
+    return load_plans(EXAMPLE)
+
+
+def changed(plans: Plans, *texts: str) -> Plans:
+    return set_in_plans(plans, parse_assignments(texts), objective_name)
+
+
+def test_every_kind_of_number_is_reached(plans: Plans) -> None:
+    found = changed(
+        plans,
+        "training.ema_decay=0.999",
+        "objectives.M.mask_ratio=0.6",
+        "mixing.schedule=alternating",
+        "augmentation.noise_std=0.05",
+        "architecture.drop_path_rate=0.1",
+        "batch_size=8",
+        "3d_lowres.spacing=[2, 2, 2.5]",
+        'training.frozen=["text_encoder"]',
+    ).configuration("3d_lowres")
+    assert found.training.ema_decay == 0.999
+    assert found.training.objectives["masked_image_modelling"]["mask_ratio"] == 0.6
+    assert found.training.mixing.schedule == "alternating"
+    assert found.augmentation.noise_std == 0.05
+    assert found.encoder.drop_path_rate == 0.1
+    assert (found.batch_size, found.spacing) == (8, [2, 2, 2.5])
+    assert found.training.frozen == ["text_encoder"]
+    assert found.rationale["training.ema_decay"] == "set by hand (--set)"
+    assert plans.configuration("3d_lowres").training.ema_decay is None
+
+
+def test_checkpointing_changes_in_both_of_its_places(plans: Plans) -> None:
+    found = changed(plans, "activation_checkpointing=full").configuration("3d_lowres")
+    assert found.encoder.activation_checkpointing == "full"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("batchsize=8", "did you mean 'batch_size'"),
+        ("training.lerning_rate=1", "did you mean 'learning_rate'"),
+        ("ema_decay=0.9", "did you mean 'training.ema_decay'"),
+        ("augmentation.noise_st=1", "did you mean 'noise_std'"),
+        ("architecture.drop_path=1", "did you mean 'drop_path_rate'"),
+        ("batch_size=eight", "batch_size must be a whole number at least 1, not 'eight'"),
+        ("batch_size=0", "batch_size must be a whole number at least 1, not 0"),
+        ("training.ema_decay=1.5", "ema_decay must be a number above 0 and below 1 or null"),
+        ("spacing=[1, 2]", "spacing must be three numbers above 0"),
+        ("mixing.schedule=sometimes", "one of per_step, alternating"),
+        ("objectives.X.weight=1", "no objective has the letter 'X'"),
+        ("because.spacing=no", "no entry 'because'"),
+        ("batch_size", "say PATH=VALUE"),
+        ("orientation=3", "orientation must be a text"),
+    ],
+)
+def test_what_is_wrong_is_one_line(plans: Plans, text: str, part: str) -> None:
+    with pytest.raises(ColipriError) as caught:
+        changed(plans, text)
+    assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_training_does_not_change_what_is_stored() -> None:
+    refuse_stored(["training.ema_decay", "patch_size"], objective_name)
+    with pytest.raises(ColipriError, match=r"spacing: .*-overwrite_plans_name"):
+        refuse_stored(["spacing"], objective_name)
