@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from experiment_planning.golden_plans import golden_path
 from colipri.common.errors import ColipriError
 from colipri.plans.plans import Plans, load_plans
 
+OLD_PLAN = Path(__file__).with_name("plan_of_0.2.0.json")
+_PLANNING = Path(__file__).parents[1] / "experiment_planning"
+PLANS = [OLD_PLAN, _PLANNING / "example_plans.json", *sorted(_PLANNING.glob("golden/*.json"))]
 RAW: dict[str, Any] = json.loads(golden_path("lidc_24gb").read_text())
 
 
@@ -39,6 +43,49 @@ def test_an_edited_plan_loads_and_is_used(tmp_path: Path) -> None:
     assert configuration.patch_size == [32, 24, 40] and configuration.micro_batch_size == 2
     model = ColipriModel.from_plans(configuration.raw, 100)
     assert model.image_encoder.embed_dim == 48 and len(model.image_encoder.eva.blocks) == 1
+
+
+@pytest.mark.parametrize("path", PLANS, ids=[path.name for path in PLANS])
+def test_what_was_read_is_written_back_byte_for_byte(path: Path) -> None:
+    content = json.loads(path.read_text())
+    assert json.dumps(Plans.from_dict(content).to_json()) == json.dumps(content)
+
+
+def test_a_plan_of_version_0_2_0_loads() -> None:
+    """It lacks entries that came later (mixing, averages): they have their defaults."""
+    old = load_plans(OLD_PLAN)
+    configuration = old.configuration("3d_fullres")
+    assert old.planner == "ColipriPlanner" and configuration.encoder.stem == "v2"
+    assert configuration.training.ema_decay is None
+    assert configuration.training.mixing.schedule == "per_step"
+    assert configuration.augmentation.noise_std == 0.1
+    assert configuration.rationale["spacing"].startswith("the finest at which 8 windows")
+
+
+def test_a_changed_number_is_written_and_the_rest_stays() -> None:
+    plans = Plans.from_dict(RAW)
+    configuration = plans.configuration("3d_lowres")
+    training = replace(configuration.training, ema_decay=0.99, num_epochs=7)
+    changed = plans.with_configurations([replace(configuration, training=training)]).to_json()
+    expected = copy.deepcopy(RAW)
+    expected["configurations"]["3d_lowres"]["training"] |= {"num_epochs": 7, "ema_decay": 0.99}
+    assert json.dumps(changed) == json.dumps(expected)
+
+
+def test_notes_are_kept() -> None:
+    raw = _edited(_set(_note="the radiologists asked for this spacing"))
+    assert Plans.from_dict(raw).to_json() == raw
+
+
+def test_every_entry_says_what_it_means() -> None:
+    from colipri.common.settings import Settings, entries
+
+    def all_of(cls: type[Settings]) -> list[type[Settings]]:
+        return [cls, *(c for child in cls.__subclasses__() for c in all_of(child))]
+
+    for cls in all_of(Settings):
+        for name, about in entries(cls).items():
+            assert about.meaning and "\n" not in about.meaning, f"{cls.__name__}.{name}"
 
 
 def test_a_configuration_may_be_added_by_hand(tmp_path: Path) -> None:
