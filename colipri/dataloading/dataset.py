@@ -60,10 +60,10 @@ class ColipriDataset:
         objectives: Mapping[str, Objective] | None = None,
     ) -> None:
         self.store = store
-        self.patch_size = tuple(configuration.raw["patch_size"])
+        self.patch_size = tuple(configuration.patch_size)
         self.training = training
-        self.captions = CaptionAugmentation(configuration.raw.get("captions", {}), seed)
-        flips = configuration.raw.get("augmentation", {}).get("flip_probability", 0.0)
+        self.captions = CaptionAugmentation(configuration.captions, seed)
+        flips = configuration.augmentation.flip_probability
         self.mirroring = Mirroring(flips if training else 0.0, seed)
         self.seed = seed
         self.objectives = dict(objectives or {})

@@ -21,6 +21,7 @@ from colipri.plans.architecture import (
 )
 from colipri.plans.augmentation import AugmentationSettings
 from colipri.plans.training import TrainingPlan
+from colipri.text.prompts.captions import CaptionSettings
 
 if TYPE_CHECKING:
     from typing import Self
@@ -123,9 +124,7 @@ class Configuration(Settings):
     text_encoder: TextEncoderPlan = entry("text encoder")
     max_text_tokens: int = entry("longest text", unit="tokens", low=1)
     embed_dim: int = entry("width of the shared space", low=1)
-    captions: dict[str, Any] = entry(
-        "how captions vary (colipri.text.prompts.captions)", factory=dict, always=True
-    )
+    captions: CaptionSettings = entry("how captions vary", factory=CaptionSettings, always=True)
     training: TrainingPlan = entry("objectives, schedule, optimiser")
     augmentation: AugmentationSettings = entry("of images")
     memory_estimate: MemoryReport = entry("as planned", factory=MemoryReport)

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from colipri.common.atomic import atomic_write_bytes, atomic_write_json
+from colipri.plans.augmentation import AugmentationSettings
 from colipri.preprocessing.files import compress, write_reports
 from colipri.preprocessing.store import CaseStore
+from colipri.text.prompts.captions import CaptionSettings
 from colipri.text.reports.report import Report
 from colipri.text.structured_report import structure_report
 
@@ -59,7 +61,9 @@ def write_store(folder: Path, cases: Mapping[str, Mapping[str, Any]]) -> CaseSto
 
 
 class PatchOnly:
-    """A configuration with the two numbers that loading reads."""
+    """Of a configuration what a data set reads."""
 
     def __init__(self, patch_size: list[int], **more: Any) -> None:
-        self.raw = {"patch_size": patch_size, "token_patch_size": [8, 8, 8], **more}
+        self.patch_size = patch_size
+        self.captions = CaptionSettings.from_dict(more.get("captions", {}), "captions")
+        self.augmentation = AugmentationSettings.from_dict(more.get("augmentation", {}))

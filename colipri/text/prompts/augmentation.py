@@ -34,8 +34,12 @@ class CaptionAugmentation:
         ColipriError: an unknown setting, or a value out of range.
     """
 
-    def __init__(self, settings: Mapping[str, Any], seed: int) -> None:
-        self.settings = CaptionSettings.from_dict(settings)
+    def __init__(self, settings: CaptionSettings | Mapping[str, Any], seed: int) -> None:
+        self.settings = (
+            settings
+            if isinstance(settings, CaptionSettings)
+            else CaptionSettings.from_dict(settings, "captions")
+        )
         self.seed = seed
 
     def draw(self, report: StructuredReport | None, case: str, draw: int) -> str:

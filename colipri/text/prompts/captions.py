@@ -6,13 +6,12 @@ captions vary in order, length and section. augmentation.py provides the random 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from colipri.common.errors import ColipriError
+from colipri.common.settings import Settings, SettingsError, entry
 from colipri.text.prompts.short_prompts import short_prompts
 from colipri.text.reports.report import context_sections
 from colipri.text.reports.sentences import as_sentence
@@ -21,65 +20,53 @@ from colipri.text.structured_report import Sentence, StructuredReport
 _IMPRESSION = "impression"
 
 
-@dataclass(frozen=True)
-class CaptionSettings:
+@dataclass(frozen=True, kw_only=True)
+class CaptionSettings(Settings):
     """How captions vary. Probabilities are per caption unless noted."""
 
     # Always: order carries no information about the image, so no order should repeat. The written
     # order (validation, users) is one of them and nothing unusual to the encoder.
-    shuffle_sentences: float = 1.0
+    shuffle_sentences: float = entry(
+        "captions with their sentences in random order", default=1.0, low=0, high=1
+    )
     # Half of the captions have findings before impression, as reports are written.
-    shuffle_sections: float = 0.5
-    # Per sentence. Small enough that captions stay nearly complete, large enough that the model
-    # cannot rely on a single boilerplate sentence.
-    drop_sentence: float = 0.1
+    shuffle_sections: float = entry(
+        "captions with their sections in random order", default=0.5, low=0, high=1
+    )
+    # Small enough that captions stay nearly complete, large enough that the model cannot rely on a
+    # single boilerplate sentence.
+    drop_sentence: float = entry(
+        "sentences that are left out, per sentence", default=0.1, low=0, high=1
+    )
     # The impression alone is short and has the diagnosis, the findings alone are long; validation
     # uses both. Drawn only if a report has both.
-    findings_only: float = 0.25
-    impression_only: float = 0.25
-    # One positive or negative sentence: the length of a zero-shot prompt. At one fifth the text
-    # encoder gets to know prompts, while most captions still distinguish images.
-    short_prompt: float = 0.2
-    # Fraction of short prompts reduced to the finding ("no pleural effusion"), the best style in
-    # zero-shot; the others, and sentences that cannot be reduced, stay whole.
-    short_prompt_bare: float = 0.5
-    # Fraction of short prompts that deny a finding. Half, because zero-shot compares "effusion"
-    # with "no effusion", although most sentences of most reports are negative.
-    short_prompt_negative: float = 0.5
-    # Maximum number of sentences (0: no limit); the tokenizer truncates long text anyway.
-    max_sentences: int = 0
+    findings_only: float = entry("captions of the findings alone", default=0.25, low=0, high=1)
+    impression_only: float = entry("captions of the impression alone", default=0.25, low=0, high=1)
+    # At one fifth the text encoder gets to know prompts, while most captions still distinguish
+    # images.
+    short_prompt: float = entry(
+        "captions of one positive or negative sentence: the length of a zero-shot prompt",
+        default=0.2,
+        low=0,
+        high=1,
+    )
+    # "no pleural effusion", the best style in zero-shot; the others, and sentences that cannot be
+    # reduced, stay whole
+    short_prompt_bare: float = entry(
+        "short prompts reduced to the finding", default=0.5, low=0, high=1
+    )
+    # Half, because zero-shot compares "effusion" with "no effusion", although most sentences of
+    # most reports are negative.
+    short_prompt_negative: float = entry(
+        "short prompts that deny a finding", default=0.5, low=0, high=1
+    )
+    # the tokenizer truncates long text anyway
+    max_sentences: int = entry("sentences at most; 0: no limit", default=0, low=0)
 
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ColipriError(f"captions: {entry.name} must be a number, not {value!r}")
-            if entry.name == "max_sentences":
-                if value < 0:
-                    raise ColipriError(f"captions: max_sentences must be 0 or more, not {value}")
-            elif not 0.0 <= value <= 1.0:
-                raise ColipriError(f"captions: {entry.name} must be within 0 and 1, not {value}")
+    def check(self) -> None:
+        """Sections alone leave room for whole reports."""
         if self.findings_only + self.impression_only > 1.0:
-            raise ColipriError(
-                "captions: findings_only and impression_only must not exceed 1 together"
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for plans."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> CaptionSettings:
-        """The inverse of :meth:`to_dict`; missing settings get their defaults.
-
-        Raises:
-            ColipriError: an unknown setting, or a value out of range.
-        """
-        known = {entry.name for entry in fields(cls)}
-        unknown = sorted(set(content) - known)
-        if unknown:
-            raise ColipriError(f"captions: unknown setting '{unknown[0]}'; known: {sorted(known)}")
-        return cls(**content)
+            raise SettingsError("findings_only", "and impression_only must not exceed 1 together")
 
 
 NO_AUGMENTATION = CaptionSettings(
