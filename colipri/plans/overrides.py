@@ -15,11 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 from colipri.common.errors import ColipriError
-from colipri.common.settings import entries, nearest, unknown_entry
+from colipri.common.settings import SettingsError, entries, nearest, unknown_entry
 from colipri.plans.architecture import ArchitecturePlan, EncoderSettings
 from colipri.plans.augmentation import AugmentationSettings
 from colipri.plans.plans import Configuration, Plans
 from colipri.plans.training import MixingSettings, TrainingPlan
+from colipri.text.prompts.captions import CaptionSettings
 
 # What the stored cases were made from; training cannot change it any more.
 STORED = (
@@ -37,8 +38,19 @@ STORED = (
 )
 _PREDICTED = ("memory_estimate", "compute_estimate", "because")
 REASON = "set by hand (--set)"
+# Numbers that stand in two places: setting one sets the other.
+_CHECKPOINTING = ("activation_checkpointing",)
+_TOKEN = ("token_patch_size",)
+_ENCODER = ("architecture", "arch_kwargs")
+_TWINS: dict[tuple[str, ...], tuple[str, ...]] = {
+    _CHECKPOINTING: (*_ENCODER, "activation_checkpointing"),
+    (*_ENCODER, "activation_checkpointing"): _CHECKPOINTING,
+    _TOKEN: (*_ENCODER, "patch_embed_size"),
+    (*_ENCODER, "patch_embed_size"): _TOKEN,
+}
 _INNER: dict[str, type[Any]] = {
     "training": TrainingPlan,
+    "captions": CaptionSettings,
     "training.mixing": MixingSettings,
     "augmentation": AugmentationSettings,
     "architecture": EncoderSettings,
@@ -83,21 +95,33 @@ def set_in_plans(
     Raises:
         ColipriError: an unknown path (the nearest name is suggested), or a wrong type or range.
     """
+    own: dict[str, Any] = {}
+    by_configuration: dict[str, dict[str, Any]] = {name: {} for name in plans.configurations}
     for path, value in values.items():
         first, _, rest = path.partition(".")
         if first in plans.configurations and rest:
-            names, inner = [first], rest
+            by_configuration[first][rest] = value
         elif first in _plan_entries() and first != "configurations":
-            plans = _set_plan_entry(plans, path, value, flag)
-            continue
+            own[path] = value
         else:
-            names, inner = list(plans.configurations), path
-        changed = [
-            set_in_configuration(plans.configurations[name], {inner: value}, objective_name, flag)
-            for name in names
-        ]
-        plans = Plans.from_dict(plans.with_configurations(changed).to_json(), plans.source)
-    return plans
+            for chosen in by_configuration.values():
+                chosen[path] = value
+    # all at once, because numbers that depend on each other are only right together
+    changed = [
+        set_in_configuration(plans.configurations[name], chosen, objective_name, flag)
+        for name, chosen in by_configuration.items()
+    ]
+    content = plans.to_json()
+    content["configurations"] = {
+        configuration.name: configuration.to_dict()
+        for configuration in _with_own_cases(changed, plans.plans_name)
+    }
+    for path, value in own.items():
+        _put(content, path.split("."), value)
+    try:
+        return replace(Plans.from_dict(content), source=plans.source)
+    except SettingsError as error:
+        raise ColipriError(f"{flag} {_shown(values)}: {error}") from error
 
 
 def set_in_configuration(
@@ -107,19 +131,41 @@ def set_in_configuration(
     flag: str = "--set",
 ) -> Configuration:
     """As :func:`set_in_plans`, for one configuration; every change is noted in its reasons."""
+    if not values:
+        return configuration
     content = configuration.to_dict()
-    for path, value in values.items():
-        keys = full_path(path, objective_name, flag)
+    by_keys = {tuple(full_path(path, objective_name, flag)): v for path, v in values.items()}
+    reasons = dict(configuration.rationale)
+    for keys, value in by_keys.items():
         _put(content, keys, value)
-        if keys == ["activation_checkpointing"]:  # stands in two places
-            _put(content, ["architecture", "arch_kwargs", "activation_checkpointing"], value)
-        content["because"] = {**content["because"], path_text(keys): REASON}
+        twin = _TWINS.get(keys)
+        if twin is not None and twin not in by_keys:
+            _put(content, twin, value)
+        entry = keys[-1] if keys[:-1] == ("training",) and keys[-1] in reasons else path_text(keys)
+        reasons[entry] = REASON
+    content["because"] = reasons
     try:
         checked = Configuration.from_dict(content)
     except ColipriError as error:
-        shown = ", ".join(f"{path}={json.dumps(value)}" for path, value in values.items())
-        raise ColipriError(f"{flag} {shown}: {error}") from error
+        raise ColipriError(f"{flag} {_shown(values)}: {error}") from error
     return replace(checked, name=configuration.name)
+
+
+def _shown(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{path}={json.dumps(value)}" for path, value in values.items())
+
+
+def _with_own_cases(changed: Sequence[Configuration], plans_name: str) -> list[Configuration]:
+    """Configurations that shared their stored cases and now differ get cases of their own."""
+    owners: dict[str, Configuration] = {}
+    result = []
+    for configuration in changed:
+        owner = owners.setdefault(configuration.data_identifier, configuration)
+        if any(getattr(owner, key) != getattr(configuration, key) for key in STORED):
+            identifier = f"{plans_name}_{configuration.name}"
+            configuration = replace(configuration, data_identifier=identifier)
+        result.append(configuration)
+    return result
 
 
 def full_path(path: str, objective_name: ObjectiveName, flag: str = "--set") -> list[str]:
@@ -129,12 +175,13 @@ def full_path(path: str, objective_name: ObjectiveName, flag: str = "--set") -> 
         ColipriError: its beginning is not an entry of a configuration.
     """
     keys = path.split(".")
-    if len(keys[0]) == 1 and keys[0].isupper():  # M.mask_ratio
+    if len(keys) > 1 and len(keys[0]) == 1 and keys[0].isupper():  # M.mask_ratio
         keys = ["objectives", *keys]
     if keys[0] in ("objectives", "mixing"):
         keys = ["training", *keys]
     if keys[:2] == ["training", "objectives"] and len(keys) > 2:
-        keys[2] = objective_name(keys[2])
+        *name, option = keys[2:] if len(keys) > 3 else [*keys[2:], ""]
+        keys = [*keys[:2], objective_name(path_text(name)), *([option] if option else [])]
     inner = {about.key or name for name, about in entries(ArchitecturePlan).items()}
     if keys[0] == "architecture" and len(keys) > 1 and keys[1] not in inner:
         keys.insert(1, "arch_kwargs")
@@ -193,15 +240,6 @@ def _unknown(name: str, known: Collection[str]) -> str:
 
 def _plan_entries() -> set[str]:
     return {about.key or name for name, about in entries(Plans).items() if about.stored}
-
-
-def _set_plan_entry(plans: Plans, path: str, value: Any, flag: str) -> Plans:
-    content = plans.to_json()
-    _put(content, path.split("."), value)
-    try:
-        return Plans.from_dict(content, plans.source)
-    except ColipriError as error:
-        raise ColipriError(f"{flag} {path}={json.dumps(value)}: {error}") from error
 
 
 def _put(content: dict[str, Any], keys: Sequence[str], value: Any) -> None:

@@ -107,6 +107,8 @@ class RunOptions:
         total = training.num_epochs * training.num_iterations_per_epoch
         warmup = training.warmup_iterations
         shortened = min(warmup, max(1, warmup * total // before)) if warmup else 0
+        if "training.warmup_iterations" in values:
+            shortened = warmup
         return replace(
             changed,
             training=replace(training, warmup_iterations=shortened),
@@ -129,17 +131,18 @@ class RunOptions:
         options = {name: dict(given) for name, given in chosen.items()}
         keys = {name: name for name in chosen} | {find_objective(n).letter: n for n in chosen}
         given = {
-            ".".join(full_path(path, lambda key: key)[2:]): value
+            tuple(full_path(path, lambda key: key)[2:]): value
             for path, value in self.paths().items()
             if _of_objectives(path)
         }
         if self.contrastive_kind is not None and "C" in keys:
-            given = {"C.kind": self.contrastive_kind} | given
+            given = {("C", "kind"): self.contrastive_kind} | given
         for path, value in given.items():
-            key, _, option = path.partition(".")
+            key, option = path if len(path) == 2 else (path[0] if path else "", "")
             if key not in keys or not option:
                 raise ColipriError(
-                    f"--set {path}: say objectives.LETTER.OPTION of a trained objective; here: "
+                    f"--set objectives.{'.'.join(path)}: say objectives.LETTER.OPTION of a trained "
+                    "objective; here: "
                     + ", ".join(f"{find_objective(n).letter} ({n})" for n in chosen)
                 )
             options[keys[key]][option] = value

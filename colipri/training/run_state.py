@@ -25,7 +25,6 @@ from colipri.training.random_state import RandomState
 
 logger = logging.getLogger(__name__)
 
-# A run that continues must be the same run; more epochs are allowed (they stretch the schedule).
 # Entries of the plan that these settings hold, or that nothing depends on.
 _SETTLED = (
     "training",
@@ -35,6 +34,7 @@ _SETTLED = (
     "memory_estimate",
     "compute_estimate",
 )
+# A run that continues must be the same run; more epochs are allowed (they stretch the schedule).
 _MAY_CHANGE = ("num_epochs", "warmup_iterations", "compile", "prompt_style", "report_samples_every")
 _MUST_AGREE = ("num_iterations_per_epoch", "batch_size", "learning_rate", "objectives", "mixing")
 
@@ -181,7 +181,7 @@ def read_state(
     content = load_checkpoint(checkpoint)
     name = configuration.name
     stored = content["plans"]["configurations"].get(name)
-    if stored is None or _fixed(stored) != _fixed(configuration.to_dict()):
+    if stored is None or _fixed(Configuration.from_dict(stored)) != _fixed(configuration):
         raise ColipriError(
             f"{checkpoint} was made with another plan for {name}; train under another plans name "
             "(-p), or start from scratch with --restart"
@@ -202,9 +202,14 @@ def read_state(
     return SavedState(content)
 
 
-def _fixed(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same: geometry, stored data and networks."""
-    return {key: value for key, value in configuration.items() if key not in _SETTLED}
+def _fixed(configuration: Configuration) -> dict[str, Any]:
+    """What must be the same: geometry, stored data and networks.
+
+    Recomputing activations in the backward pass changes no number, so a run that ran out of memory
+    may continue with it.
+    """
+    content = configuration.with_checkpointing("none").to_dict()
+    return {key: value for key, value in content.items() if key not in _SETTLED}
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

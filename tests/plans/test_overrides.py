@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,37 @@ def test_training_does_not_change_what_is_stored() -> None:
     refuse_stored(["training.ema_decay", "patch_size"], objective_name)
     with pytest.raises(ColipriError, match=r"spacing: .*-overwrite_plans_name"):
         refuse_stored(["spacing"], objective_name)
+
+
+def test_numbers_that_depend_on_each_other_are_set_together(plans: Plans) -> None:
+    found = changed(
+        plans, "architecture.num_heads=4", "architecture.embed_dim=48", "token_patch_size=[4, 8, 8]"
+    ).configuration("3d_lowres")
+    assert (found.encoder.num_heads, found.encoder.embed_dim) == (4, 48)
+    assert found.encoder.patch_embed_size == found.token_patch_size == [4, 8, 8]
+    with pytest.raises(ColipriError, match="must be a multiple of 6 x num_heads"):
+        changed(plans, "architecture.num_heads=4")
+
+
+def test_configurations_that_no_longer_agree_get_cases_of_their_own(plans: Plans) -> None:
+    lowres = plans.configuration("3d_lowres")
+    both = plans.with_configurations([lowres, replace(lowres, name="3d_fullres")])
+    assert len({one.data_identifier for one in both.configurations.values()}) == 1
+    same = changed(both, "spacing=[2, 2, 2]").configurations.values()
+    assert len({one.data_identifier for one in same}) == 1
+    found = changed(both, "3d_fullres.spacing=[2, 2, 2]")
+    assert found.configuration("3d_lowres").data_identifier == "colipriPlans_3d_lowres"
+    assert found.configuration("3d_fullres").data_identifier == "colipriPlans_3d_fullres"
+
+
+def test_objectives_of_any_module_are_named(plans: Plans) -> None:
+    found = set_in_plans(plans, {"objectives.my.module:Mine.scale": 5}, lambda key: key)
+    options = found.configuration("3d_lowres").training.objectives["my.module:Mine"]
+    assert options == {"scale": 5}
+
+
+def test_a_reason_is_replaced_where_there_is_one(plans: Plans) -> None:
+    lowres = plans.configuration("3d_lowres")
+    planned = replace(lowres, rationale={"num_epochs": "100 passes"})
+    found = changed(plans.with_configurations([planned]), "training.num_epochs=5")
+    assert found.configuration("3d_lowres").rationale == {"num_epochs": "set by hand (--set)"}
