@@ -88,6 +88,9 @@ def test_a_checkpoint_of_another_plan_or_run_is_refused(tiny, tmp_path):
     )
     with pytest.raises(ColipriError, match="another plan for 3d_lowres"):
         changed.resume(saved)
+    with pytest.raises(ColipriError, match="another plan for 3d_lowres"):
+        trainer(overrides={"architecture.drop_path_rate": 0.3}).resume(saved)
+    trainer(overrides={"activation_checkpointing": "full"}).resume(saved)  # changes no number
     others = {
         "learning_rate": {"learning_rate": 0.5},
         "batch_size": {"batch_size": 3},
@@ -176,6 +179,9 @@ def test_the_command_refuses_a_folder_that_cannot_be_made(tiny, tmp_path, monkey
             ["950", "3d_lowres", "0", "--epochs", "0"],
             "num_epochs must be a whole number at least 1",
         ),
+        (["950", "3d_lowres", "0", "--set", "spacing=[1,1,1]"], "preprocessed cases were made"),
+        (["950", "3d_lowres", "0", "--set", "training.ema_decai=1"], "did you mean 'ema_decay'"),
+        (["950", "3d_lowres", "0", "--set", "captions.drop_sentence=2"], "a number from 0 to 1"),
         (["950", "3d_lowres", "0", "--training", 'frozen=["image_tower"]'], "training.frozen"),
     ],
 )
