@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import command_line, run, run_until
@@ -160,6 +161,93 @@ def test_a_bad_edit_of_the_plan_is_one_line(
     assert preprocess(["-d", "901", "-np", "1"]) == 1
     error = capsys.readouterr().err
     assert "must be multiples of the token patch" in error and len(error.splitlines()) == 1
+
+
+def _plan_of(workspace: Workspace, name: str = "colipriPlans") -> dict[str, Any]:
+    return dict(json.loads((workspace.preprocessed / NAME / f"{name}.json").read_text()))
+
+
+def test_planning_with_numbers_of_ones_own(
+    raw: Path, workspace: Workspace, capsys: pytest.CaptureFixture
+) -> None:
+    assert extract(["-d", "901", "-np", "1"]) == 0
+    assert plan(["-d", "901", *TINY]) == 0
+    before = _plan_of(workspace)
+    numbers = [
+        "batch_size=3",
+        "training.ema_decay=0.9",
+        "M.mask_ratio=0.5",
+        "3d_fullres.embed_dim=96",
+    ]
+    assert plan(["-d", "901", *TINY, "--set", *numbers[:2], "--set", *numbers[2:]]) == 0
+    lowres, fullres = _plan_of(workspace)["configurations"].values()
+    for one in (lowres, fullres):
+        assert (one["batch_size"], one["training"]["ema_decay"]) == (3, 0.9)
+        assert one["training"]["objectives"]["masked_image_modelling"]["mask_ratio"] == 0.5
+        assert one["micro_batch_size"] <= 3
+        assert (
+            one["because"]["batch_size"]
+            == one["because"]["training.ema_decay"]
+            == ("set by hand (--set)")
+        )
+    assert lowres["embed_dim"] == before["configurations"]["3d_lowres"]["embed_dim"] != 96
+    assert fullres["embed_dim"] == 96
+    tflops = [
+        p["compute_estimate"]["tflop_per_step"]
+        for p in (lowres, *before["configurations"].values())
+    ]
+    assert tflops[0] < tflops[1]  # the predicted cost is that of the changed plan
+    assert "set by hand (--set)" in capsys.readouterr().out
+    assert _plan_of(workspace, "colipriPlans_before") == before
+
+
+def test_preprocessing_with_numbers_of_ones_own_edits_the_plan(
+    raw: Path, workspace: Workspace
+) -> None:
+    assert plan_and_preprocess(["-d", "901", "-np", "1", "--no_pp", *TINY]) == 0
+    before = _plan_of(workspace)
+    arguments = ["-d", "901", "-c", "3d_lowres", "-np", "1"]
+    for step in (9, 8):
+        for _ in range(2):  # the second time nothing changes
+            assert preprocess([*arguments, "--set", f"spacing=[{step},{step},{step}]"]) == 0
+    assert _plan_of(workspace)["configurations"]["3d_lowres"]["spacing"] == [8, 8, 8]
+    folder = workspace.preprocessed / NAME
+    assert _plan_of(workspace, "colipriPlans_before") == before
+    nine = _plan_of(workspace, "colipriPlans_before_2")
+    assert nine["configurations"]["3d_lowres"]["spacing"] == [9, 9, 9]
+    assert len(list(folder.glob("colipriPlans*.json"))) == 3
+    manifest = json.loads((folder / "colipriPlans_3d_lowres" / "manifest.json").read_text())
+    assert manifest["spacing"] == [8, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("batchsize=8", "did you mean 'batch_size'"),
+        ("batch_size", "PATH=VALUE"),
+        ("batch_size=many", "batch_size must be a whole number at least 1, not 'many'"),
+        ("training.learning_rate=-1", "learning_rate must be a number above 0, not -1"),
+        ("objectives.M.mask_ration=0.5", "did you mean 'mask_ratio'"),
+        ("objectives.Z.weight=1", "letter 'Z'"),
+        ("compute_estimate.steps=1", "compute_estimate"),
+    ],
+)
+@pytest.mark.parametrize("command", [plan, preprocess])
+def test_a_wrong_number_is_one_line_and_nothing_is_written(
+    raw: Path,
+    workspace: Workspace,
+    capsys: pytest.CaptureFixture,
+    command: Main,
+    text: str,
+    part: str,
+) -> None:
+    assert plan_and_preprocess(["-d", "901", "-np", "1", "--no_pp", *TINY]) == 0
+    before = folder_bytes(workspace.preprocessed / NAME)
+    capsys.readouterr()
+    assert command(["-d", "901", *(TINY if command is plan else []), "--set", text]) == 1
+    error = capsys.readouterr().err
+    assert part in error and len(error.splitlines()) == 1
+    assert folder_bytes(workspace.preprocessed / NAME) == before
 
 
 def test_a_full_disk(raw: Path, workspace: Workspace) -> None:

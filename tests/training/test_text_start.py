@@ -1,17 +1,21 @@
 """A text encoder from scratch learns from reports what they assert and what they deny."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from colipri.architectures.model import ColipriModel
 from colipri.common.errors import ColipriError
+from colipri.plans.plans import load_plans
 from colipri.text.reports.report import report_from_text
 from colipri.text.structured_report import structure_report
 from colipri.text.tokenizer import encode_batch, train_wordpiece
 from colipri.training.options import RunOptions
 from colipri.training.text_pretraining import TextTask, pretrain_text_encoder
 
+EXAMPLE_PLANS = Path(__file__).parents[1] / "experiment_planning" / "example_plans.json"
 TEXTS = [
     "FINDINGS: No pleural effusion. There is a small right pneumothorax. The heart is normal.",
     "FINDINGS: Moderate left pleural effusion. There is no pneumothorax. No emphysema.",
@@ -136,5 +140,6 @@ def test_reports_without_names_give_nothing_to_learn():
 
 @pytest.mark.parametrize("steps", [-3, "abc", 1.5, True])
 def test_a_number_of_steps_that_is_none_is_named(steps):
-    with pytest.raises(ColipriError, match="text_start_iterations must be a whole number from 0"):
-        RunOptions(training={"text_start_iterations": steps})
+    plan = load_plans(EXAMPLE_PLANS).configuration("3d_lowres")
+    with pytest.raises(ColipriError, match="text_start_iterations must be a whole number at least"):
+        RunOptions(training={"text_start_iterations": steps}).apply(plan)
