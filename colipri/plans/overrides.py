@@ -22,10 +22,8 @@ from colipri.plans.plans import Configuration, Plans
 from colipri.plans.training import MixingSettings, TrainingPlan
 from colipri.text.prompts.captions import CaptionSettings
 
-# What the stored cases were made from; training cannot change it any more.
-STORED = (
-    "data_identifier",
-    "preprocessor_name",
+# What the stored voxels depend on. The patch size only shapes the chunks, which affects speed.
+VOXEL_ENTRIES = (
     "spacing",
     "token_patch_size",
     "normalization_schemes",
@@ -33,9 +31,10 @@ STORED = (
     "resampling_fn_data",
     "resampling_fn_data_kwargs",
     "storage_dtype",
-    "hounsfield_range",
-    "crop_to_body",
 )
+OPTIONAL_VOXEL_ENTRIES = ("hounsfield_range", "crop_to_body")  # for encoders trained elsewhere
+# What the stored cases were made from; training cannot change it any more.
+STORED = ("data_identifier", "preprocessor_name", *VOXEL_ENTRIES, *OPTIONAL_VOXEL_ENTRIES)
 _PREDICTED = ("memory_estimate", "compute_estimate", "because")
 REASON = "set by hand (--set)"
 # Numbers that stand in two places: setting one sets the other.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from colipri.common.digests import json_digest
 from colipri.common.errors import ColipriError
+from colipri.plans.overrides import OPTIONAL_VOXEL_ENTRIES, VOXEL_ENTRIES
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.structured_reports import structured_reports_file
 
@@ -24,21 +25,6 @@ DIGEST_LENGTH = 32  # hex digits of the digests that a store contains
 
 # Increase this when the same image and plan give different voxels or a different file layout.
 STORE_VERSION = 1
-
-# What the stored voxels depend on. The patch size only shapes the chunks, which affects speed, so
-# editing it requires no new preprocessing.
-_CONFIGURATION_KEYS = (
-    "spacing",
-    "token_patch_size",
-    "normalization_schemes",
-    "use_mask_for_norm",
-    "resampling_fn_data",
-    "resampling_fn_data_kwargs",
-    "storage_dtype",
-)
-
-_OPTIONAL = ("hounsfield_range", "crop_to_body")  # in plans for encoders trained elsewhere
-
 
 _KEYS = {"image_digest", "metadata_digest", "image", "report"}
 
@@ -137,8 +123,10 @@ def metadata_digest(case: Case) -> str:
 
 def plans_digest(plans: Plans, configuration: Configuration) -> str:
     """Digest of the part of the plan that the stored voxels depend on."""
-    relevant: dict[str, Any] = {key: configuration.raw[key] for key in _CONFIGURATION_KEYS}
-    relevant |= {key: configuration.raw[key] for key in _OPTIONAL if key in configuration.raw}
+    relevant: dict[str, Any] = {key: configuration.raw[key] for key in VOXEL_ENTRIES}
+    relevant |= {
+        key: configuration.raw[key] for key in OPTIONAL_VOXEL_ENTRIES if key in configuration.raw
+    }
     relevant["spacing"] = [float(step) for step in relevant["spacing"]]  # 2 and 2.0 are the same
     relevant["orientation"] = plans.raw["orientation"]
     relevant["channel_names"] = plans.raw["channel_names"]
