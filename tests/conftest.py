@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,17 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
         folder.mkdir()
         monkeypatch.setenv(f"colipri_{name}", str(folder))
     return folders
+
+
+@pytest.fixture(autouse=True)
+def colipri_logger() -> Iterator[logging.Logger]:
+    """The package's logger, left as it was found: a command sets its level and its handlers."""
+    logger = logging.getLogger("colipri")
+    level, propagate, handlers = logger.level, logger.propagate, list(logger.handlers)
+    yield logger
+    logger.setLevel(level)
+    logger.propagate = propagate
+    logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

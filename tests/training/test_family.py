@@ -37,9 +37,10 @@ def trainer_of(name, folder, **options):
     )
 
 
-def test_the_documentation_names_every_trainer_and_no_other():
-    family = [f"ColipriTrainer_{letters}" for letters in FAMILY]
-    assert sorted(["ColipriTrainer", *family]) == DOCUMENTED
+def test_the_documentation_names_the_whole_family():
+    """And what it names besides trains as well, by the test below."""
+    family = {f"ColipriTrainer_{letters}" for letters in FAMILY}
+    assert {"ColipriTrainer", *family} <= set(DOCUMENTED)
 
 
 @pytest.mark.parametrize("documented", DOCUMENTED)
