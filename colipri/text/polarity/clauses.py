@@ -38,6 +38,13 @@ _HEDGE = re.compile(
     r"|(?<!\w)(?:and|with) +(?:a |an |the |most |also )*(?:likely|probably|possibly|possible"
     r"|probable|suspected|questionable)(?!\w)"
 )
+# Adjectives that doubt or grade a finding; a denied list may name such findings.
+_GRADED_ITEM = re.compile(
+    r", *(?:and +|or +|nor +|(?:any|definite|other) +)*(?P<adjective>suspicious|concerning"
+    r"|worrisome|possible|probable|suspected|questionable|equivocal)"
+    r"[- ](?!for |of |that |in terms )(?=\w)"
+)
+_NOT_IN_DOUBT = frozenset(("suspicious", "concerning", "worrisome"))  # "suspicious nodule" is seen
 _ADVICE = re.compile(
     r"(?:[,;]|(?<!\w)and) +(?=[^,;]*(?<!\w)(?:recommend\w*|advis\w*|follow-?up|correlat\w*"
     r"|suggested|warranted)(?!\w))"
@@ -52,6 +59,7 @@ _SOME = (
     r"|\d+(?:[.,]\d+)?[ -]?(?:mm|cm))"
 )
 _NEW_ITEM = re.compile(rf", +(?:and +)?(?={_SOME}(?!\w))|(?<!\w)(?:with|and) +(?={_SOME}(?!\w))")
+_NEW_ITEM_NAMED = re.compile(rf"{_SOME}(?!\w)")
 _LIST_CONTINUES = re.compile(r"(?<!\w)(?:or|nor)(?!\w)")
 _NORMAL_AFTER = re.compile(
     r"(?:(?<!\w)with|,) +(?=(?:an? |the |otherwise )*(?:normal|preserved|patent|intact|clear"
@@ -82,12 +90,48 @@ def clause_starts(text: str) -> list[int]:
     masked = blank("still_there", blank("unchanged", text))
     starts = {match.start() for match in _CONTRAST.finditer(masked)}
     starts.update(match.end() for match in _SEPARATOR.finditer(masked))
-    for pattern in (_DENIAL, _HEDGE, _ADVICE, _NORMAL_AFTER):
+    for pattern in (_DENIAL, _ADVICE, _NORMAL_AFTER):
         starts.update(_after_mark(masked, match.start()) for match in pattern.finditer(masked))
+    starts.update(
+        _after_mark(masked, match.start())
+        for match in _HEDGE.finditer(masked)
+        if not _is_denied_item(masked, match.start())
+    )
     starts.update(_leading_exception(masked))
     starts.update(_new_main_clauses(masked))
     starts.update(_new_items(masked))
     return sorted(start for start in starts if 0 < start < len(text))
+
+
+def _is_denied_item(text: str, start: int) -> bool:
+    """True if the graded finding at ``start`` is an item of a list that a denial opens.
+
+    "No consolidation, suspicious nodule or effusion." denies three findings. What grades a finding
+    as possible rather than suspicious is an item only if the list goes on ("or") or is closed by a
+    verb: "No effusion, possible nodule." names a possible nodule.
+    """
+    item = _GRADED_ITEM.match(text, start)
+    if item is None:
+        return False
+    denial = _last_denial(text, start)
+    if (
+        denial is None
+        or _CONTRAST.search(text, denial, start)
+        or _SEPARATOR.search(text, denial, start)
+    ):
+        return False
+    if _PREDICATE.search(text, denial, start):  # "No effusion is seen, suspicious nodule ..."
+        return False
+    if item["adjective"] in _NOT_IN_DOUBT:
+        return True
+    is_new = _NEW_ITEM_NAMED.match(text, item.end())
+    return is_new is None and _LIST_CONTINUES.search(text, item.end()) is not None
+
+
+def _last_denial(text: str, end: int) -> int | None:
+    """End of the last denial before ``end`` whose scope runs forward."""
+    ends = [match.end() for match in cues("negation_before").finditer(text, 0, end)]
+    return ends[-1] if ends else None
 
 
 def _after_mark(text: str, start: int) -> int:
