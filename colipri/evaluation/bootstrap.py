@@ -70,9 +70,40 @@ def percentile_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float
     return float(low), float(high)
 
 
-def estimate(value: float | None, resampled: np.ndarray | None) -> dict[str, Any]:
-    """``{"value", "low", "high"}`` with null for what is undefined or was not resampled."""
+def extreme_interval(value: float, trials: int, level: float = LEVEL) -> tuple[float, float] | None:
+    """Clopper-Pearson interval of a rate of 0 or 1, where resampling gives a single point.
+
+    Every resample of cases that are all right is all right, so the bootstrap would claim certainty
+    from three patients. With n independent trials that all succeed, the exact interval starts at
+    (alpha / 2)^(1 / n) (Clopper and Pearson, Biometrika 1934).
+
+    Args:
+        value: Rate of successes.
+        trials: Independent trials: patients, not scans.
+        level: Of the interval.
+
+    Returns:
+        (low, high), or None for a rate between 0 and 1, or without trials.
+    """
+    if value not in (0.0, 1.0) or trials < 1:
+        return None
+    bound = ((1 - level) / 2) ** (1 / trials)
+    return (bound, 1.0) if value == 1.0 else (0.0, 1 - bound)
+
+
+def estimate(value: float | None, resampled: np.ndarray | None, trials: int = 0) -> dict[str, Any]:
+    """``{"value", "low", "high"}`` with null for what is undefined or was not resampled.
+
+    Args:
+        value: The metric on all cases.
+        resampled: (R,) the metric on every resample.
+        trials: For a metric that is a rate: the number of patients it is a rate of. If all
+            resamples agree, the interval is that of :func:`extreme_interval` or null, never a
+            point.
+    """
     interval = None if value is None or resampled is None else percentile_interval(resampled)
+    if value is not None and interval is not None and interval[0] == interval[1]:
+        interval = extreme_interval(value, trials)
     low, high = interval if interval is not None else (None, None)
     return {"value": value, "low": low, "high": high}
 
@@ -88,13 +119,14 @@ def paired_difference(
     Returns:
         ``{"value", "low", "high", "p_value"}``. The p-value is two-sided: twice the smaller share
         of resamples on either side of no difference (ties count on both sides), never below 1/R.
+        It is null where the interval is: both need enough patients of both classes.
     """
     if first is None or second is None:
         return {"value": None, "low": None, "high": None, "p_value": None}
     differences = resampled_second - resampled_first
     defined = differences[np.isfinite(differences)]
     result = estimate(second - first, differences)
-    if len(defined) == 0:
+    if result["low"] is None:
         return {**result, "p_value": None}
     smaller_side = min(float(np.mean(defined <= 0)), float(np.mean(defined >= 0)))
     result["p_value"] = min(1.0, max(2 * smaller_side, 1 / len(defined)))

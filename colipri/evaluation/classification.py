@@ -26,6 +26,15 @@ from colipri.evaluation.bootstrap import (
 )
 
 RANKING_METRICS = ("auroc", "auprc")
+# Where all is right or all is wrong, these are rates over patients that are positive, that are
+# negative, or over pairs of one of each that share no patient (Clopper-Pearson). For the others
+# there is no such interval.
+_TRIALS = {
+    "auroc": "pairs",
+    "balanced_accuracy": "pairs",
+    "sensitivity": "positives",
+    "specificity": "negatives",
+}
 DECISION_METRICS = ("f1", "weighted_f1", "balanced_accuracy", "sensitivity", "specificity")
 METRICS = RANKING_METRICS + DECISION_METRICS
 
@@ -71,9 +80,11 @@ def classification_metrics(
         draws = None if resampled is None else _mean_of_defined(resampled[metric])
         result[f"macro_{metric}"] = _macro(values[metric], draws)
     result["per_finding"] = {
-        name: _finding_entry(name, index, labels, values, resampled, thresholds)
+        name: _finding_entry(name, index, labels, patients, values, resampled, thresholds)
         for index, name in enumerate(names)
     }
+    if resampled is not None:
+        _widen_macro_points(result)
     result["undefined_findings"] = [
         name for name, value in zip(names, values["auroc"], strict=True) if np.isnan(value)
     ]
@@ -208,11 +219,13 @@ def _finding_entry(
     name: str,
     index: int,
     labels: np.ndarray,
+    patients: Sequence[str],
     values: dict[str, np.ndarray],
     resampled: dict[str, np.ndarray] | None,
     thresholds: Mapping[str, float | None] | None,
 ) -> dict[str, Any]:
     column = labels[:, index]
+    trials = _trials(column, patients)
     entry: dict[str, Any] = {
         "positives": int((column == 1).sum()),
         "negatives": int((column == 0).sum()),
@@ -221,8 +234,32 @@ def _finding_entry(
     }
     for metric in METRICS:
         draws = None if resampled is None else resampled[metric][:, index]
-        entry[metric] = estimate(_none_if_nan(values[metric][index]), draws)
+        rate_of = trials.get(_TRIALS.get(metric, ""), 0)
+        entry[metric] = estimate(_none_if_nan(values[metric][index]), draws, rate_of)
     return entry
+
+
+def _trials(column: np.ndarray, patients: Sequence[str]) -> dict[str, int]:
+    """Patients with a positive scan, with a negative one, and disjoint pairs of one of each."""
+    positive = {patient for patient, label in zip(patients, column, strict=True) if label == 1}
+    negative = {patient for patient, label in zip(patients, column, strict=True) if label == 0}
+    pairs = min(len(positive), len(negative), len(positive | negative) // 2)
+    return {"positives": len(positive), "negatives": len(negative), "pairs": pairs}
+
+
+def _widen_macro_points(result: dict[str, Any]) -> None:
+    """Give a macro mean whose resamples all agree the mean of its findings' intervals.
+
+    It happens where every finding is at 0 or at 1. The mean of the findings' own limits is wider
+    than needed, never narrower.
+    """
+    for metric in METRICS:
+        macro = result[f"macro_{metric}"]
+        entries = [entry[metric] for entry in result["per_finding"].values()]
+        defined = [entry for entry in entries if entry["value"] is not None]
+        if macro["low"] is None and defined and all(e["low"] is not None for e in defined):
+            macro["low"] = float(np.mean([entry["low"] for entry in defined]))
+            macro["high"] = float(np.mean([entry["high"] for entry in defined]))
 
 
 def _macro(values: np.ndarray, draws: np.ndarray | None) -> dict[str, Any]:

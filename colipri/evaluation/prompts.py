@@ -13,6 +13,7 @@ from colipri.common.errors import ColipriError
 
 DEFAULT_STYLE = "short"
 _FIELDS = {"finding", "Finding"}
+_NO = "no "
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,16 @@ def available_styles() -> list[str]:
     return list(_shipped())
 
 
+def is_denial(finding_name: str) -> bool:
+    """True for a label that is itself a denial, such as "No Finding" (CheXpert, MIMIC, CT sets)."""
+    return _in_sentence(finding_name).lower().startswith(_NO)
+
+
 def make_prompts(finding_names: Sequence[str], style: str = DEFAULT_STYLE) -> list[PromptPair]:
     """The prompts of every finding.
+
+    A label that is itself a denial ("No Finding") swaps the two sides: "There is no finding."
+    stands for it and "There is finding." against it.
 
     Args:
         finding_names: Names as in dataset.json, or any free text.
@@ -132,12 +141,14 @@ def _pair(name: str, content: dict[str, Any], style: str) -> PromptPair:
     if "positive" not in content:
         raise ColipriError(f"{style} has no prompts for '{name}' and no general templates")
     words = _in_sentence(name)
+    sides = ("positive", "negative")
+    if is_denial(name):
+        words, sides = _in_sentence(words[len(_NO) :]), ("negative", "positive")
     values = {"finding": words, "Finding": words[:1].upper() + words[1:]}
-    return PromptPair(
-        name,
-        tuple(template.format(**values) for template in content["positive"]),
-        tuple(template.format(**values) for template in content["negative"]),
+    positive, negative = (
+        tuple(template.format(**values) for template in content[side]) for side in sides
     )
+    return PromptPair(name, positive, negative)
 
 
 def _in_sentence(name: str) -> str:

@@ -7,7 +7,8 @@ with many identical normal reports would punish a model for being right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import comb
 from typing import TYPE_CHECKING, Any
 
@@ -65,32 +66,83 @@ def retrieval_metrics(
     return result
 
 
+@dataclass(frozen=True)
+class Ranks:
+    """Rank of the first right candidate of every query, 1 is best; candidates that tie are in
+    random order.
+
+    A model that maps everything to one point therefore gets the result of chance, neither a perfect
+    one nor none at all. Each measure is its own expectation over the order of the ties: the recall
+    of the expected rank would be 0 for every k below half of the candidates.
+
+    Attributes:
+        above: (n,) wrong candidates that are more similar than the best right one.
+        tied_wrong: (n,) wrong candidates exactly as similar as the best right one.
+        tied_right: (n,) right candidates that share this similarity, at least 1.
+    """
+
+    above: np.ndarray
+    tied_wrong: np.ndarray
+    tied_right: np.ndarray
+
+    def expected(self) -> np.ndarray:
+        """(n,) expected rank."""
+        ranks: np.ndarray = 1 + self.above + self.tied_wrong / (self.tied_right + 1)
+        return ranks
+
+    def within(self, k: int) -> np.ndarray:
+        """(n,) probability that a right candidate is among the first ``k``."""
+        return np.array(
+            [
+                0.0 if k <= above else random_hit(k - above, right, right + wrong)
+                for above, wrong, right in self._rows()
+            ]
+        )
+
+    def reciprocal(self) -> np.ndarray:
+        """(n,) expectation of 1 / rank."""
+        return np.array([_reciprocal(*row) for row in self._rows()])
+
+    def take(self, index: np.ndarray) -> Ranks:
+        """The ranks of some queries, in this order."""
+        return Ranks(self.above[index], self.tied_wrong[index], self.tied_right[index])
+
+    def _rows(self) -> Iterator[tuple[int, int, int]]:
+        columns = (self.above, self.tied_wrong, self.tied_right)
+        return zip(*(column.tolist() for column in columns), strict=True)
+
+
 def retrieval_ranks(
     images: np.ndarray, texts: np.ndarray, groups: Sequence[str]
-) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
-    """Direction -> (rank of every query (n,), its number of right candidates (n,), candidates).
+) -> dict[str, tuple[Ranks, np.ndarray, int]]:
+    """Rank the right candidates in both directions.
 
-    The rank is that of the first right candidate, 1 is best. Candidates of exactly equal similarity
-    are taken in random order, and the rank is the expected one: a model that maps everything to one
-    point gets a chance result and not a perfect one.
+    Args:
+        images: (n, E), L2-normalised.
+        texts: (n, E), row i belongs to image i.
+        groups: n keys; equal keys mean the same text.
+
+    Returns:
+        Direction -> (ranks of the n queries, their number of right candidates (n,), candidates).
     """
     _, representative, group = np.unique(
         np.asarray(groups, dtype=str), return_index=True, return_inverse=True
     )
-    similarity = images @ texts[representative].T  # (n images, G distinct texts)
+    # Rounded: the order of a sum must not break ties (n images, G distinct texts)
+    similarity = np.round(images @ texts[representative].T, 12)
     right = group[:, None] == np.arange(len(representative))[None]
-    to_text = first_right_rank(similarity, right)
-    to_image = first_right_rank(similarity.T, right.T)  # one per distinct text
+    to_text = first_right_ranks(similarity, right)
+    to_image = first_right_ranks(similarity.T, right.T)  # one per distinct text
     images_of_text = right.sum(axis=0)
     ones = np.ones(len(images), dtype=int)
     return {
         "image_to_text": (to_text, ones, len(representative)),
-        "text_to_image": (to_image[group], images_of_text[group], len(images)),
+        "text_to_image": (to_image.take(group), images_of_text[group], len(images)),
     }
 
 
-def first_right_rank(similarity: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Expected rank of the best-placed right candidate of every row.
+def first_right_ranks(similarity: np.ndarray, right: np.ndarray) -> Ranks:
+    """Where the best-placed right candidate of every row stands.
 
     Args:
         similarity: (queries, candidates).
@@ -100,38 +152,65 @@ def first_right_rank(similarity: np.ndarray, right: np.ndarray) -> np.ndarray:
     above = (~right & (similarity > best)).sum(axis=1)
     tied_wrong = (~right & (similarity == best)).sum(axis=1)
     tied_right = (right & (similarity == best)).sum(axis=1)
-    return 1 + above + tied_wrong / (tied_right + 1)
+    return Ranks(above, tied_wrong, tied_right)
+
+
+def _reciprocal(above: int, wrong: int, right: int) -> float:
+    """Expectation of 1 / rank where ``right`` of ``right + wrong`` tied candidates are right."""
+    if wrong == 0:
+        return 1 / (above + 1)
+    total, later = 0.0, 1.0  # later: probability that no right one has come yet
+    for step in range(wrong + 1):
+        here = right / (right + wrong - step)
+        total += later * here / (above + step + 1)
+        later *= 1 - here
+    return total
 
 
 def _summary(
-    ranks: np.ndarray,
+    ranks: Ranks,
     correct: np.ndarray,
     candidates: int,
     patients: Sequence[str],
     num_resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    columns = {f"recall_at_{k}": (ranks <= k).astype(float) for k in RECALL_AT}
-    columns["mean_reciprocal_rank"] = 1 / ranks
+    columns = {f"recall_at_{k}": ranks.within(k) for k in RECALL_AT}
+    columns["mean_reciprocal_rank"] = ranks.reciprocal()
+    expected, trials = ranks.expected(), len(set(patients))
     draws: dict[str, np.ndarray] = {}
     if num_resamples:
         weights = patient_weights(patients, num_resamples, seed)
         chunks = weight_chunks(weights)
         for name, column in columns.items():
             draws[name] = np.concatenate([w @ column / w.sum(axis=1) for w in chunks])
-        draws["median_rank"] = np.array([_weighted_median(ranks, row) for row in weights])
+        draws["median_rank"] = np.array([_weighted_median(expected, row) for row in weights])
     result: dict[str, Any] = {
-        name: estimate(float(column.mean()), draws.get(name)) for name, column in columns.items()
+        name: estimate(float(column.mean()), draws.get(name), trials)
+        for name, column in columns.items()
     }
-    result["median_rank"] = estimate(float(np.median(ranks)), draws.get("median_rank"))
+    result["median_rank"] = _median_rank(expected, draws.get("median_rank"), trials)
     for k in RECALL_AT:
         result[f"chance_recall_at_{k}"] = float(
-            np.mean([_chance(k, int(right), candidates) for right in correct])
+            np.mean([random_hit(k, int(right), candidates) for right in correct])
         )
-    return {**result, "queries": len(ranks), "candidates": candidates}
+    return {**result, "queries": len(expected), "candidates": candidates}
 
 
-def _chance(k: int, right: int, candidates: int) -> float:
+def _median_rank(expected: np.ndarray, draws: np.ndarray | None, patients: int) -> dict[str, Any]:
+    """Median of the ranks with its interval.
+
+    Ranks are whole numbers, so all resamples may rightly agree on the median. From six patients on
+    the interval may then be a point: the range of six values holds the median in 97 %.
+    """
+    value = float(np.median(expected))
+    result = estimate(value, draws)
+    if draws is not None and patients >= 6 and (draws == value).all():
+        result |= {"low": value, "high": value}
+    return result
+
+
+def random_hit(k: int, right: int, candidates: int) -> float:
     """Probability that k random candidates of ``candidates`` hold one of ``right`` right ones."""
     if k >= candidates:
         return 1.0

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.special import expit, logit
 from torch import Tensor
 
 from colipri.common.errors import ColipriError
@@ -15,13 +16,16 @@ from colipri.evaluation.classification import classification_metrics
 from colipri.evaluation.prompts import DEFAULT_STYLE, PromptPair, make_prompts
 
 
-def zero_shot_scores(
+def zero_shot_logits(
     image_embeddings: Tensor,
     text_embeddings_pos: Tensor,
     text_embeddings_neg: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Softmax over the positive and the negative prompt of cosine / temperature.
+    """Cosine to the positive prompt minus cosine to the negative one, over the temperature.
+
+    Rankings, thresholds and decisions use these numbers. Their probabilities
+    (:func:`probabilities`) saturate: at a temperature of 0.01 all margins from 0.37 on are 1.
 
     Args:
         image_embeddings: (n, E); normalized here, so any scale will do.
@@ -31,15 +35,30 @@ def zero_shot_scores(
         temperature: As trained: 1 / exp(logit_scale) in CLIP's terms; positive.
 
     Returns:
-        (n, F) float64 probabilities that the finding is present. In double precision, because in
-        single precision strong scores saturate at 1 and their order is lost.
+        (n, F) float64, above 0 where the positive prompt is nearer.
+
+    Raises:
+        ColipriError: the temperature is not positive.
     """
     if temperature <= 0:
         raise ColipriError(f"the temperature must be positive, not {temperature}")
     images = F.normalize(image_embeddings.double(), dim=-1)
     positive = F.normalize(_mean_direction(text_embeddings_pos), dim=-1)
     negative = F.normalize(_mean_direction(text_embeddings_neg), dim=-1)
-    return ((images @ positive.T - images @ negative.T) / temperature).sigmoid()
+    return (images @ positive.T - images @ negative.T) / temperature
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the positive and the negative prompt: sigmoid of their difference, float64."""
+    result: np.ndarray = expit(np.asarray(logits, dtype=float))
+    return result
+
+
+def logits_of(scores: np.ndarray) -> np.ndarray:
+    """Inverse of :func:`probabilities`; 0 and 1 become the last numbers that are told from them."""
+    last = 1 - np.finfo(float).epsneg
+    result: np.ndarray = logit(np.clip(np.asarray(scores, dtype=float), np.finfo(float).tiny, last))
+    return result
 
 
 def encode_prompts(
@@ -52,7 +71,7 @@ def encode_prompts(
         encode_texts: Takes n texts, returns (n, E).
 
     Returns:
-        Positive and negative, each (F, 1, E), ready for :func:`zero_shot_scores`.
+        Positive and negative, each (F, 1, E), ready for :func:`zero_shot_logits`.
     """
     texts = [text for pair in prompts for text in (*pair.positive, *pair.negative)]
     distinct = list(dict.fromkeys(texts))
@@ -75,26 +94,26 @@ def evaluate_zero_shot(
     num_resamples: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Scores of labelled images and their metrics.
+    """Logits of labelled images and their metrics.
 
     Args:
         image_embeddings: (n, E).
         labels: (n, F) of 0, 1 and NaN (unknown).
         finding_names: F names.
         encode_texts: As in :func:`encode_prompts`.
-        temperature: As in :func:`zero_shot_scores`.
+        temperature: As in :func:`zero_shot_logits`.
         prompt_style: A built-in style or a JSON file.
         patients: Patient of each image, length n, for the confidence intervals.
-        thresholds: Chosen on another split; see ``classification_metrics``.
+        thresholds: Of the logits, chosen on another split; see ``classification_metrics``.
         num_resamples: 0 for no intervals (training), 2,000 for a result.
 
     Returns:
         The result of :func:`colipri.evaluation.classification.classification_metrics`: plain data.
     """
     positive, negative = encode_prompts(make_prompts(finding_names, prompt_style), encode_texts)
-    scores = zero_shot_scores(image_embeddings, positive, negative, temperature).cpu().numpy()
+    logits = zero_shot_logits(image_embeddings, positive, negative, temperature).cpu().numpy()
     return classification_metrics(
-        scores,
+        logits,
         labels,
         finding_names,
         patients=patients,

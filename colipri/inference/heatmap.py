@@ -7,6 +7,7 @@ on locations. A map says what the embedding is made of; it is not a segmentation
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from colipri.common.errors import ColipriError
+from colipri.imageio.body import TISSUE_ABOVE_HU, WORKING_SPACING_MM, body_mask
+from colipri.inference.volume import Volume
+from colipri.plans.plans import Configuration, Plans
+from colipri.preprocessing.body_grid import crop_padded
+from colipri.preprocessing.intensities import ct_channel_of, stores_hounsfield
 
 CT_WINDOW = (-1000.0, 400.0)  # HU shown from black to white: lung and soft tissue in one picture
 _PLANES = ("axial", "coronal", "sagittal")
@@ -44,8 +50,56 @@ def token_similarity(
     return result
 
 
+def inside_of_body(
+    volume: Volume,
+    start: Sequence[int],
+    size: Sequence[int],
+    plans: Plans,
+    configuration: Configuration,
+) -> np.ndarray:
+    """Voxels of a crop that lie inside the body, lungs and bowel gas included.
+
+    A token that touches the skin is encoded whole, and at its border most of it is air. A heat map
+    that counts all of the token points into that air.
+
+    Args:
+        volume: A preprocessed volume.
+        start: First voxel of the crop; may be negative (padding).
+        size: Voxels of the crop.
+        plans: That the volume was preprocessed with.
+        configuration: Of the plans.
+
+    Returns:
+        (*size) bool. All True where no channel is in Hounsfield units: other modalities have no
+        value that means air.
+    """
+    channel = ct_channel_of(configuration)
+    if channel is None:
+        return np.ones(tuple(size), dtype=bool)
+    whole = [
+        -(-length // edge) * edge
+        for length, edge in zip(volume.shape, configuration.token_patch_size, strict=True)
+    ]
+    stored = volume.crop((0, 0, 0), whole)[0][channel][tuple(map(slice, volume.shape))]
+    hounsfield = stored.astype(np.float32)
+    if not stores_hounsfield(configuration):
+        numbers = plans.intensities(channel)
+        hounsfield = hounsfield * numbers.std + numbers.mean
+    mask = body_mask(hounsfield[None], configuration.spacing)
+    # body_mask ends up to two working voxels outside the skin, so that no crop loses any of it
+    rim = [math.ceil(2 * WORKING_SPACING_MM / step) for step in configuration.spacing]
+    core = ndimage.minimum_filter(mask, [2 * width + 1 for width in rim], mode="nearest")
+    mask &= core | (hounsfield > TISSUE_ABOVE_HU)
+    found: np.ndarray = crop_padded(mask[None], start, size, 0)[0].astype(bool)
+    return found
+
+
 def voxel_map(
-    similarity: np.ndarray, positions: np.ndarray, grid: Sequence[int], token_patch: Sequence[int]
+    similarity: np.ndarray,
+    positions: np.ndarray,
+    grid: Sequence[int],
+    token_patch: Sequence[int],
+    inside: np.ndarray | None = None,
 ) -> np.ndarray:
     """Token values on the voxel grid, linear between token centres, NaN outside the kept tokens.
 
@@ -53,7 +107,9 @@ def voxel_map(
         similarity: (K,).
         positions: (K, 3) token coordinates in ``grid``.
         grid: (G0, G1, G2) tokens.
-        token_patch: Voxels a token.
+        token_patch: Voxels per token.
+        inside: (G0 * patch0, ...) bool, the voxels that may have a value (:func:`inside_of_body`);
+            None for all of the kept tokens.
 
     Returns:
         (G0 * patch0, G1 * patch1, G2 * patch2) float32.
@@ -66,10 +122,12 @@ def voxel_map(
         ndimage.zoom(array, tuple(token_patch), order=1, mode="nearest", grid_mode=True)
         for array in (values, known)
     )
-    inside = known.astype(bool)
+    kept = known.astype(bool)
     for axis, patch in enumerate(token_patch):
-        inside = inside.repeat(patch, axis=axis)
-    return np.where(inside, smooth / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
+        kept = kept.repeat(patch, axis=axis)
+    if inside is not None and (kept & inside).any():
+        kept &= inside
+    return np.where(kept, smooth / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
 
 
 def strongest_place(heat: np.ndarray) -> tuple[int, int, int]:

@@ -20,8 +20,8 @@ from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.split_results import (
     Thresholds,
     encode_split,
+    logits_in,
     retrieval_result,
-    scores_of,
     thresholds_from_file,
     thresholds_from_split,
     zero_shot_result,
@@ -138,19 +138,19 @@ def add_control(
 ) -> None:
     """Put a control's metrics into a result, and the paired difference (result minus control)."""
     names = list(result["per_finding"])
-    scores, labels, patients = scores_of(result, names)
-    other, _, _ = scores_of(control, names)
+    logits, labels, patients = logits_in(result, names)
+    other, _, _ = logits_in(control, names)
     result.setdefault("controls", {})[name] = {
         key: value for key, value in control.items() if key != "case_scores"
     }
     if len(set(patients)) > 1 and num_resamples:
         result.setdefault("differences", {})[name] = compare_models(
             other,
-            scores,
+            logits,
             labels,
             names,
             patients=patients,
-            thresholds=(control["thresholds"]["values"], result["thresholds"]["values"]),
+            thresholds=(control["thresholds"]["logits"], result["thresholds"]["logits"]),
             num_resamples=num_resamples,
             seed=seed,
         )

@@ -20,7 +20,12 @@ from colipri.evaluation.classification import classification_metrics
 from colipri.evaluation.prompts import PromptPair
 from colipri.evaluation.retrieval import retrieval_metrics
 from colipri.evaluation.thresholds import choose_thresholds
-from colipri.evaluation.zero_shot import encode_prompts, zero_shot_scores
+from colipri.evaluation.zero_shot import (
+    encode_prompts,
+    logits_of,
+    probabilities,
+    zero_shot_logits,
+)
 from colipri.inference.labelled_cases import LabelledCase, label_matrix
 from colipri.inference.predictor import ColipriPredictor
 from colipri.text.prompts.captions import full_caption
@@ -42,10 +47,27 @@ class EncodedSplit:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Decision thresholds and where they came from, in words."""
+    """Decision thresholds and where they came from, in words.
 
-    values: Mapping[str, float | None]
+    Attributes:
+        logits: Finding -> threshold of the logit (``zero_shot_logits``), None where there is none.
+        source: Where they came from.
+    """
+
+    logits: Mapping[str, float | None]
     source: str
+
+    @property
+    def values(self) -> dict[str, float | None]:
+        """As probabilities, for people."""
+        return {
+            name: None if cut is None else float(probabilities(np.array(cut)))
+            for name, cut in self.logits.items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as in a result file."""
+        return {"source": self.source, "values": self.values, "logits": dict(self.logits)}
 
 
 def encode_split(
@@ -57,15 +79,15 @@ def encode_split(
     return EncodedSplit(name, cases, torch.stack(rows))
 
 
-def split_scores(
+def split_logits(
     predictor: ColipriPredictor, split: EncodedSplit, prompts: Sequence[PromptPair]
 ) -> np.ndarray:
-    """(n, F) zero-shot probabilities."""
+    """(n, F) zero-shot logits."""
     positive, negative = encode_prompts(prompts, predictor.encode_texts)
-    scores: np.ndarray = zero_shot_scores(
+    logits: np.ndarray = zero_shot_logits(
         split.embeddings, positive, negative, predictor.temperature
     ).numpy()
-    return scores
+    return logits
 
 
 def thresholds_from_split(
@@ -73,8 +95,8 @@ def thresholds_from_split(
 ) -> Thresholds:
     """Maximum F1 on a split that is not the one to be judged."""
     names = [pair.finding for pair in prompts]
-    scores = split_scores(predictor, split, prompts)
-    values = choose_thresholds(scores, label_matrix(split.cases, names), names)
+    logits = split_logits(predictor, split, prompts)
+    values = choose_thresholds(logits, label_matrix(split.cases, names), names)
     source = f"maximum F1 on the {split.name} split of {dataset} ({len(split.cases)} scans)"
     undefined = [name for name, value in values.items() if value is None]
     if undefined:
@@ -83,20 +105,31 @@ def thresholds_from_split(
 
 
 def thresholds_from_file(path: Path | str, finding_names: Sequence[str]) -> Thresholds:
-    """Those of an earlier result (``thresholds.values`` of its JSON).
+    """The thresholds of an earlier result.
+
+    Args:
+        path: JSON with ``thresholds.logits``, or with ``thresholds.values`` (probabilities) only.
+        finding_names: That need a threshold.
 
     Raises:
         ColipriError: the file holds none, or not for these findings.
     """
     content = read_json(path)
-    values = content.get("thresholds", {}).get("values") if isinstance(content, dict) else None
+    found = content.get("thresholds") if isinstance(content, dict) else None
+    found = found if isinstance(found, dict) else {}
+    values = found.get("logits", found.get("values"))
     if not isinstance(values, dict):
         raise ColipriError(f"{path} holds no thresholds; give a result of colipri_zero_shot -d")
     missing = [name for name in finding_names if name not in values]
     if missing:
         raise ColipriError(f"{path} has no threshold for {', '.join(missing)}")
     chosen = {name: values[name] for name in finding_names}
-    return Thresholds(chosen, f"{path} ({content['thresholds'].get('source', 'no source')})")
+    if "logits" not in found:
+        chosen = {
+            name: None if value is None else float(logits_of(value))
+            for name, value in chosen.items()
+        }
+    return Thresholds(chosen, f"{path} ({found.get('source', 'no source')})")
 
 
 def zero_shot_result(
@@ -120,19 +153,21 @@ def zero_shot_result(
             f"none of the {len(split.cases)} cases in the split '{split.name}' has a label for "
             f"{', '.join(names)}; fill the columns of cases.csv, or use -i without labels"
         )
-    scores = split_scores(predictor, split, prompts)
+    logits = split_logits(predictor, split, prompts)
+    used = Thresholds({}, "none") if thresholds is None else thresholds
     metrics = classification_metrics(
-        scores,
+        logits,
         labels,
         names,
         patients=split.subjects,
-        thresholds=None if thresholds is None else thresholds.values,
+        thresholds=used.logits,
         num_resamples=num_resamples,
         seed=seed,
     )
-    used = Thresholds({}, "none") if thresholds is None else thresholds
-    metrics["thresholds"] = {"source": used.source, "values": dict(used.values)}
-    metrics["case_scores"] = _case_scores(split, names, scores, labels)
+    for name, entry in metrics["per_finding"].items():
+        entry["threshold"] = used.values.get(name)
+    metrics["thresholds"] = used.to_dict()
+    metrics["case_scores"] = _case_scores(split, names, logits, labels)
     return metrics
 
 
@@ -166,25 +201,26 @@ def retrieval_result(
     )
 
 
-def scores_of(
+def logits_in(
     result: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Scores (n, F), labels (n, F) and patients out of a result's ``case_scores``."""
+    """Logits (n, F), labels (n, F) and patients out of a result's ``case_scores``."""
     cases = result["case_scores"]
-    scores = np.array([[case["scores"][name] for name in names] for case in cases], dtype=float)
+    logits = np.array([[case["logits"][name] for name in names] for case in cases], dtype=float)
     labels = np.array([[case["labels"][name] for name in names] for case in cases], dtype=float)
-    return scores, labels, [case["subject"] for case in cases]
+    return logits, labels, [case["subject"] for case in cases]
 
 
 def _case_scores(
-    split: EncodedSplit, names: Sequence[str], scores: np.ndarray, labels: np.ndarray
+    split: EncodedSplit, names: Sequence[str], logits: np.ndarray, labels: np.ndarray
 ) -> list[dict[str, Any]]:
     return [
         {
             "case": case.identifier,
             "subject": case.subject,
             "study": case.study,
-            "scores": dict(zip(names, map(float, scores[row]), strict=True)),
+            "scores": dict(zip(names, map(float, probabilities(logits[row])), strict=True)),
+            "logits": dict(zip(names, map(float, logits[row]), strict=True)),
             "labels": {
                 name: None if label != label else int(label)
                 for name, label in zip(names, labels[row], strict=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from colipri.common.errors import ColipriError
 from colipri.common.progress import progress
 from colipri.evaluation.prompts import DEFAULT_STYLE, describe_prompts, make_prompts
-from colipri.evaluation.zero_shot import encode_prompts, zero_shot_scores
+from colipri.evaluation.zero_shot import encode_prompts, probabilities, zero_shot_logits
 from colipri.inference.inputs import ImageInput, find_images
 from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.split_results import Thresholds, thresholds_from_file
@@ -35,8 +35,9 @@ def zero_shot_on_images(
         thresholds_file: Result of an earlier run on a split; decides "present".
 
     Returns:
-        ``images``: image, files, scores (finding -> probability), present (finding -> true, false,
-        or null without a threshold); ``problems``: images that could not be read.
+        ``images``: image, files, scores (finding -> probability), logits (finding -> logit, which
+        does not saturate), present (finding -> true, false, or null without a threshold);
+        ``problems``: images that could not be read.
 
     Raises:
         ColipriError: no image could be read, no findings, or faulty prompts or thresholds.
@@ -62,7 +63,7 @@ def zero_shot_on_images(
     return {
         "model": predictor.describe(),
         "prompts": describe_prompts(prompts, prompt_style),
-        "thresholds": {"source": thresholds.source, "values": dict(thresholds.values)},
+        "thresholds": thresholds.to_dict(),
         "images": found,
         "problems": problems,
     }
@@ -85,11 +86,16 @@ def _entry(
     temperature: float,
     thresholds: Thresholds,
 ) -> dict[str, Any]:
-    row = zero_shot_scores(embedding.unsqueeze(0), *texts, temperature)[0].tolist()
-    scores = dict(zip(names, row, strict=True))
+    row = zero_shot_logits(embedding.unsqueeze(0), *texts, temperature)[0].numpy()
+    logits = dict(zip(names, row.tolist(), strict=True))
     present = {}
     for name in names:
-        cut = thresholds.values.get(name)
-        present[name] = None if cut is None else scores[name] >= cut
-    files = [str(file) for file in image.files]
-    return {"image": image.name, "files": files, "scores": scores, "present": present}
+        cut = thresholds.logits.get(name)
+        present[name] = None if cut is None else logits[name] >= cut
+    return {
+        "image": image.name,
+        "files": [str(file) for file in image.files],
+        "scores": dict(zip(names, probabilities(row).tolist(), strict=True)),
+        "logits": logits,
+        "present": present,
+    }

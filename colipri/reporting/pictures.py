@@ -10,11 +10,12 @@ import numpy as np
 
 from colipri.common.page_parts import Card, Gallery, Paragraph, Picture, Section
 from colipri.common.sizes import show_sizes
-from colipri.evaluation.prompts import DEFAULT_STYLE, PromptPair, make_prompts
+from colipri.evaluation.prompts import DEFAULT_STYLE, PromptPair, is_denial, make_prompts
 from colipri.evaluation.zero_shot import encode_prompts
 from colipri.inference.checkpoint_heads import trained_objectives
 from colipri.inference.heatmap import (
     CT_WINDOW,
+    inside_of_body,
     overlay_planes,
     slice_planes,
     strongest_place,
@@ -115,7 +116,9 @@ def unseen_scans_section(
     """
     predictor = context.predictor
     objectives = trained_objectives(predictor.checkpoint)
-    names = context.collection.finding_names[:num_findings]
+    known_names = context.collection.finding_names
+    denials = [name for name in known_names if is_denial(name)]  # "No Finding" is nowhere
+    names = [name for name in known_names if name not in denials][:num_findings]
     if not names or (objectives and not any(o.compares for o in objectives.values())):
         return None
     split = first_split(context.collection, ("test", "val", "train"), predictor)
@@ -137,6 +140,8 @@ def unseen_scans_section(
     key += (
         ", or through the strongest response." if outlined else " Slices: the strongest response."
     )
+    if denials:
+        key += f" No map of {', '.join(denials)}: what is absent has no place."
     parts: list[Any] = [Paragraph(key, quiet=True)]
     known = [place for place in places if place is not None]
     if known:
@@ -172,16 +177,21 @@ def heat_map_card(
     encoded = predictor.encode(volume)
     positive, negative = encode_prompts([pair], predictor.encode_texts)
     similarity = token_similarity(predictor.project(encoded), positive[0, 0], negative[0, 0])
-    heat = voxel_map(similarity, encoded.positions, encoded.grid, predictor.token_patch)
     size = [g * p for g, p in zip(encoded.grid, predictor.token_patch, strict=True)]
+    inside = inside_of_body(volume, encoded.start, size, predictor.plans, predictor.configuration)
+    heat = voxel_map(similarity, encoded.positions, encoded.grid, predictor.token_patch, inside)
     image = volume.crop(encoded.start, size)[0][0]
     mask = context.labels.mask(volume, pair.finding, encoded.start, size)
     if mask is not None and not mask.any():
         mask = None
     told = None
     if mask is not None:
-        holding = _tokens_holding(mask, predictor.token_patch)[tuple(encoded.positions.T)]
-        told = (bool(holding[np.argmax(similarity)]), float(holding.mean()))
+        holding = _tokens_holding(mask, predictor.token_patch)
+        strongest = tuple(
+            voxel // edge
+            for voxel, edge in zip(strongest_place(heat), predictor.token_patch, strict=True)
+        )
+        told = (bool(holding[strongest]), float(holding[tuple(encoded.positions.T)].mean()))
     body = _box_of(encoded.positions, predictor.token_patch)  # no wide black margins
     image, heat, mask = image[body], heat[body], None if mask is None else mask[body]
     place = strongest_place(heat) if mask is None else _middle_of(mask)

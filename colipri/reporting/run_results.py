@@ -161,7 +161,19 @@ def difference_to_control(result: Mapping[str, Any], control: str = UNTRAINED) -
 
 
 def values_of(cases: list[dict[str, Any]], key: str, names: list[str]) -> np.ndarray:
-    """(n, F) of the ``scores`` or ``labels`` in a result's ``case_scores``; NaN for unknown."""
+    """Numbers of a result's ``case_scores``.
+
+    Args:
+        cases: The entries.
+        key: "labels", or "scores": the logits where the file has them, because probabilities
+            saturate and then tie.
+        names: F findings.
+
+    Returns:
+        (n, F), NaN for unknown.
+    """
+    if key == "scores" and all("logits" in case for case in cases):
+        key = "logits"
     return np.array([[case[key].get(name) for name in names] for case in cases], dtype=float)
 
 

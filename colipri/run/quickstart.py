@@ -14,6 +14,7 @@ from typing import Any
 
 from colipri.common.errors import EXIT_OK, ColipriError
 from colipri.run.cli import make_parser, run_command
+from colipri.run.tables import format_interval
 
 DATASET_ID = 901
 DATASET = f"Dataset{DATASET_ID}_SemiSyntheticChest"
@@ -226,10 +227,7 @@ class Quickstart:
             ("trained", metrics["zero_shot"]),
             ("untrained", metrics["controls"]["untrained"]),
         ):
-            auroc = source["macro_auroc"]
-            lines.append(
-                f"  {name:<10} {auroc['value']:.3f}  [{auroc['low']:.3f}, {auroc['high']:.3f}]"
-            )
+            lines.append(f"  {name:<10} {format_interval(source['macro_auroc'])}")
         lines.append(f"The steps of this run took {sum(self.seconds.values()) / 60:.1f} minutes.")
         lines.append(f"Open {self.folder / 'report.html'}")
         self.say("\n".join(lines))

@@ -143,7 +143,9 @@ def _print_split(result: dict[str, Any]) -> None:
         print(f"control, {name}: macro AUROC {format_interval(control['macro_auroc'])}")
         entry = result.get("differences", {}).get(name, {}).get("macro_auroc")
         if entry is not None and entry["value"] is not None:
-            print(f"paired difference: {format_interval(entry)}, p = {entry['p_value']:.4f}")
+            p_value = entry["p_value"]
+            tested = "too few patients for a test" if p_value is None else f"p = {p_value:.4f}"
+            print(f"paired difference: {format_interval(entry)}, {tested}")
 
 
 def _row(name: str, present: str, metrics: dict[str, Any]) -> list[str]:

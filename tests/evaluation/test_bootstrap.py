@@ -7,11 +7,13 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 from sklearn import metrics
 
 from colipri.common.errors import ColipriError
 from colipri.evaluation.bootstrap import (
     estimate,
+    extreme_interval,
     paired_difference,
     patient_weights,
     percentile_interval,
@@ -59,6 +61,23 @@ def test_interval_needs_most_resamples() -> None:
     assert estimate(None, np.array([0.5, 0.6])) == {"value": None, "low": None, "high": None}
 
 
+def test_a_p_value_needs_as_many_patients_as_an_interval() -> None:
+    """Two lucky resamples out of 2,000 gave p = 1 beside an interval of null."""
+    rare = np.full(2000, np.nan)
+    rare[:2] = 0.5, 0.7
+    result = paired_difference(0.5, 0.6, rare, rare + 0.1)
+    assert result["low"] is None and result["p_value"] is None
+
+
+def test_a_rate_of_one_has_an_interval_and_not_a_point() -> None:
+    ones, zeros = np.ones(500), np.zeros(500)
+    low = estimate(1.0, ones, trials=10)["low"]
+    assert low == pytest.approx(beta.ppf(0.025, 10, 1)) == pytest.approx(0.6915, abs=1e-4)
+    assert estimate(0.0, zeros, trials=10)["high"] == pytest.approx(beta.ppf(0.975, 1, 10))
+    assert estimate(1.0, ones) == {"value": 1.0, "low": None, "high": None}
+    assert extreme_interval(0.5, 10) is None and extreme_interval(1.0, 0) is None
+
+
 def test_no_patients_is_an_error() -> None:
     with pytest.raises(ColipriError, match="at least one patient"):
         patient_weights([])
@@ -71,7 +90,9 @@ def test_paired_difference() -> None:
     assert result["low"] == pytest.approx(0.1) and result["high"] == pytest.approx(0.1)
     assert result["p_value"] == pytest.approx(1 / 2000)
     same = paired_difference(0.5, 0.5, shared, shared)
-    assert same["value"] == 0 and same["p_value"] == 1.0
+    assert same == {"value": 0.0, "low": None, "high": None, "p_value": None}
+    half = paired_difference(0.5, 0.6, shared, shared + random.normal(size=2000))
+    assert half["low"] < 0.1 < half["high"] and 0 < half["p_value"] <= 1
     assert paired_difference(None, 0.5, shared, shared)["value"] is None
 
 

@@ -148,3 +148,25 @@ def test_paired_comparison_is_tighter_than_two_intervals() -> None:
 def test_bad_input(scores: np.ndarray, labels: np.ndarray, message: str) -> None:
     with pytest.raises(ColipriError, match=message):
         classification_metrics(scores, labels, ["x"])
+
+
+def test_perfect_scores_of_few_patients_are_not_certain() -> None:
+    """Three patients of each kind: an AUROC of 1 had the interval [1, 1]."""
+    labels = np.array([[1.0], [1], [1], [0], [0], [0]])
+    result = classification_metrics(labels, labels, ["x"], thresholds={"x": 0.5}, num_resamples=200)
+    entry = result["per_finding"]["x"]
+    bound = 0.025 ** (1 / 3)
+    for metric in ("auroc", "sensitivity", "specificity", "balanced_accuracy"):
+        assert entry[metric] == {"value": 1.0, "low": pytest.approx(bound), "high": 1.0}
+    assert entry["f1"]["low"] is None and result["macro_f1"]["low"] is None
+    assert result["macro_auroc"]["low"] == pytest.approx(bound)
+
+
+def test_scans_of_one_patient_are_one_success() -> None:
+    labels = np.array([[1.0], [1], [1], [0], [0]])
+    patients = ["a", "a", "a", "b", "c"]
+    entry = classification_metrics(
+        labels, labels, ["x"], patients=patients, thresholds={"x": 0.5}, num_resamples=200
+    )["per_finding"]["x"]
+    assert entry["sensitivity"]["low"] == pytest.approx(0.025)
+    assert entry["specificity"]["low"] == pytest.approx(0.025**0.5)

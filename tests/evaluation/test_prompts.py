@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from colipri.common.errors import ColipriError
-from colipri.evaluation.prompts import available_styles, make_prompts
+from colipri.evaluation.prompts import available_styles, is_denial, make_prompts
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,17 @@ def test_ensemble_holds_all_members() -> None:
 def test_abbreviations_keep_their_capitals() -> None:
     assert make_prompts(["COPD"], "short")[0].positive == ("COPD",)
     assert make_prompts(["ICU line"], "sentence")[0].positive == ("There is ICU line.",)
+
+
+@pytest.mark.parametrize("name", ["No Finding", "no_finding", "No finding"])
+def test_a_label_that_denies_is_not_denied_twice(name: str) -> None:
+    """The positive prompt was "There is no Finding.", the negative "There is no no Finding."."""
+    (sentence,) = make_prompts([name], "sentence")
+    assert sentence.positive == ("There is no finding.",)
+    assert sentence.negative == ("There is finding.",)
+    (short,) = make_prompts([name], "short")
+    assert (short.positive, short.negative) == (("no finding",), ("finding",))
+    assert is_denial(name) and not is_denial("Nodule") and not is_denial("Nocardiosis")
 
 
 def test_free_text_with_braces_is_not_a_template() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
 
 from colipri.common.errors import ColipriError
-from colipri.evaluation.retrieval import first_right_rank, retrieval_metrics, retrieval_ranks
+from colipri.evaluation.retrieval import first_right_ranks, retrieval_metrics, retrieval_ranks
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -29,16 +31,57 @@ def test_perfect_and_reversed() -> None:
 
 def test_ranks_by_hand() -> None:
     similarity = np.array([[0.9, 0.8, 0.1], [0.5, 0.4, 0.3], [0.2, 0.7, 0.1]])
-    assert first_right_rank(similarity, np.eye(3, dtype=bool)).tolist() == [1, 2, 3]
+    assert first_right_ranks(similarity, np.eye(3, dtype=bool)).expected().tolist() == [1, 2, 3]
     right = np.array([[False, True, True], [True, False, True], [True, False, True]])
-    assert first_right_rank(similarity, right).tolist() == [2, 1, 2]
+    ranks = first_right_ranks(similarity, right)
+    assert ranks.expected().tolist() == [2, 1, 2]
+    assert ranks.within(1).tolist() == [0, 1, 0] and ranks.within(2).tolist() == [1, 1, 1]
+    assert ranks.reciprocal().tolist() == [0.5, 1, 0.5]
 
 
 def test_everything_at_one_point_is_chance() -> None:
+    """At every k: a collapsed model got recall 0 up to half of the candidates, and 1 above."""
     same = np.ones((21, 3)) / np.sqrt(3)
-    result = retrieval_metrics(same, same)
-    assert result["image_to_text"]["median_rank"]["value"] == 11
-    assert result["image_to_text"]["recall_at_5"]["value"] == 0
+    groups = [str(row // 3) for row in range(21)]
+    for keys in (None, groups):
+        result = retrieval_metrics(same, same, keys)
+        for direction in ("image_to_text", "text_to_image"):
+            found = result[direction]
+            for k in (1, 5, 10, 50):
+                chance = found[f"chance_recall_at_{k}"]
+                assert found[f"recall_at_{k}"]["value"] == pytest.approx(chance)
+    result = retrieval_metrics(same, same)["image_to_text"]
+    assert result["median_rank"]["value"] == 11
+    mean = np.mean([1 / rank for rank in range(1, 22)])
+    assert result["mean_reciprocal_rank"]["value"] == pytest.approx(mean)
+
+
+def test_ties_are_expectations_over_their_orders() -> None:
+    """Two wrong and two right candidates tie behind one that is better: all orders by hand."""
+    ranks = first_right_ranks(
+        np.array([[0.9, 0.5, 0.5, 0.5, 0.5]]), np.array([[False, True, True, False, False]])
+    )
+    first = [
+        2 + min(order.index("r1"), order.index("r2"))
+        for order in permutations(["r1", "r2", "w1", "w2"])
+    ]
+    assert ranks.expected()[0] == pytest.approx(np.mean(first))
+    assert ranks.reciprocal()[0] == pytest.approx(np.mean([1 / rank for rank in first]))
+    for k in range(1, 6):
+        assert ranks.within(k)[0] == pytest.approx(np.mean([rank <= k for rank in first]))
+
+
+def test_noise_of_the_arithmetic_breaks_no_ties() -> None:
+    random = np.random.default_rng(0)
+    same = np.repeat(_unit(random.normal(size=(1, 64))), 40, axis=0)
+    result = retrieval_metrics(same, same * (1 + 1e-15 * random.normal(size=same.shape)))
+    assert result["text_to_image"]["recall_at_5"]["value"] == pytest.approx(5 / 40)
+
+
+def test_recall_of_one_has_no_point_for_an_interval() -> None:
+    found = retrieval_metrics(np.eye(8), np.eye(8), num_resamples=200)["image_to_text"]
+    assert found["recall_at_1"]["high"] == 1 and 0.5 < found["recall_at_1"]["low"] < 0.7
+    assert found["median_rank"] == {"value": 1.0, "low": 1.0, "high": 1.0}
 
 
 def test_equal_texts_share_their_rank() -> None:
@@ -47,12 +90,13 @@ def test_equal_texts_share_their_rank() -> None:
     texts[3] = texts[0]
     groups = ["normal", "b", "c", "normal", "e", "f"]
     ranks = retrieval_ranks(images, texts, groups)
-    to_image, right, candidates = ranks["text_to_image"]
+    found, right, candidates = ranks["text_to_image"]
+    to_image = found.expected()
     assert to_image[0] == to_image[3] and right.tolist() == [2, 1, 1, 2, 1, 1] and candidates == 6
     order = np.argsort(-(images @ texts[0]))
     assert to_image[0] == 1 + min(list(order).index(0), list(order).index(3))
     to_text, _, distinct = ranks["image_to_text"]
-    assert distinct == 5 and to_text.max() <= 5
+    assert distinct == 5 and to_text.expected().max() <= 5
 
 
 def test_chance_is_what_random_embeddings_get() -> None:

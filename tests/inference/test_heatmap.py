@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from tiny_dataset import PLANS
 
 from colipri.common.errors import ColipriError
 from colipri.inference.heatmap import (
+    inside_of_body,
     overlay_planes,
     slice_planes,
     strongest_place,
@@ -15,6 +20,8 @@ from colipri.inference.heatmap import (
     token_similarity,
     voxel_map,
 )
+from colipri.inference.volume import PreparedVolume
+from colipri.plans.plans import Plans
 
 
 def test_similarity_is_a_difference_of_cosines() -> None:
@@ -43,6 +50,47 @@ def test_air_stays_unknown_and_does_not_dilute() -> None:
     assert heat.shape == (24, 12, 6)
     assert np.isfinite(heat).sum() == 8 * 4 * 2
     assert heat[8:16, 4:8, 2:4] == pytest.approx(np.full((8, 4, 2), 2.0))
+
+
+def _phantom(shape: tuple[int, int, int] = (48, 64, 64)) -> PreparedVolume:
+    """An elliptic trunk of water with two lungs in air, at 2 mm, as it is stored."""
+    _, a, b = np.ogrid[tuple(map(slice, shape))]
+    image = np.full(shape, -1024, dtype=np.int16)
+    image[np.broadcast_to(((a - 32) / 20) ** 2 + ((b - 32) / 27) ** 2 < 1, shape)] = 40
+    for side in (20, 44):
+        lung = ((a - 32) / 12) ** 2 + ((b - side) / 8) ** 2 < 1
+        image[np.broadcast_to(lung, shape)] = -920
+    body = np.ones([-(-n // 4) for n in shape], dtype=np.uint8)
+    properties = {"body_grid": body, "cell_size": (4, 4, 4), "pad_value": -1024}
+    return PreparedVolume("phantom", image[None], {**properties, "token_patch_size": (8, 8, 8)})
+
+
+def test_heat_lies_inside_the_body_only() -> None:
+    """Tokens at the skin are mostly air: over half of a map lay in it, and so did its maximum."""
+    plans = Plans.from_dict(json.loads(PLANS.read_text()))
+    configuration = replace(plans.configuration("3d_lowres"), spacing=[2.0, 2.0, 2.0])
+    volume = _phantom()
+    size, start = (48, 64, 64), (0, 0, 0)
+    inside = inside_of_body(volume, start, size, plans, configuration)
+    image = volume.array[0]
+    assert not inside[image == -1024].any()
+    assert inside[image == -920].all() and inside[image == 40].mean() > 0.99
+    grid = (6, 8, 8)
+    positions = np.stack(np.unravel_index(np.arange(6 * 8 * 8), grid), axis=1)
+    corner = np.zeros(len(positions))
+    corner[np.ravel_multi_index((3, 1, 4), grid)] = 1.0  # a token that the skin runs through
+    heat = voxel_map(corner, positions, grid, (8, 8, 8), inside)
+    assert image[strongest_place(heat)] == 40
+    assert np.array_equal(np.isfinite(heat), inside)
+    moved = inside_of_body(volume, (-8, 8, 0), (48, 64, 64), plans, configuration)
+    assert np.array_equal(moved[8:, :56], inside[:40, 8:]) and not moved[:8].any()
+
+
+def test_map_without_any_inside_keeps_its_tokens() -> None:
+    heat = voxel_map(
+        np.array([2.0]), np.array([[0, 0, 0]]), (1, 1, 1), (4, 4, 4), np.zeros((4, 4, 4), bool)
+    )
+    assert np.isfinite(heat).all()
 
 
 def test_radiological_view() -> None:

@@ -23,6 +23,7 @@ from colipri.inference.retrieve import rank_cases, rank_embeddings, rank_images
 from colipri.inference.split_evaluation import retrieval_on_split, zero_shot_on_split
 from colipri.inference.split_results import thresholds_from_file
 from colipri.inference.zero_shot_images import zero_shot_on_images
+from colipri.reporting.run_results import values_of
 
 FINDING = "Pleural effusion"
 TEST = ["case_002", "case_003", "case_006", "case_007"]
@@ -99,6 +100,22 @@ def test_zero_shot_protocol(predictor: ColipriPredictor) -> None:
     assert "case_scores" not in control
 
 
+def test_saturated_probabilities_are_judged_by_their_logits(
+    predictor: ColipriPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a temperature near 0 all probabilities are 0 or 1; order and decisions stay."""
+    usual = zero_shot_on_split(predictor, 950, "test", thresholds_from="train", num_resamples=50)
+    monkeypatch.setattr(ColipriPredictor, "temperature", 1e-6)
+    options = {"thresholds_from": "train", "num_resamples": 50, "control_untrained": True}
+    cold = zero_shot_on_split(predictor, 950, "test", **options)
+    scores = [case["scores"][FINDING] for case in cold["case_scores"]]
+    assert set(scores) <= {0.0, 1.0} and len(set(scores)) < len(scores)
+    for metric in ("auroc", "auprc", "f1", "sensitivity", "specificity"):
+        assert cold["per_finding"][FINDING][metric] == usual["per_finding"][FINDING][metric]
+    logits = values_of(cold["case_scores"], "scores", [FINDING])
+    assert len(np.unique(logits)) == len(scores)  # what the page's curves are drawn from
+
+
 def test_thresholds_are_those_of_validation(predictor: ColipriPredictor) -> None:
     result = zero_shot_on_split(predictor, 950, "test", num_resamples=0)
     used = result["thresholds"]
@@ -111,7 +128,7 @@ def test_thresholds_are_those_of_validation(predictor: ColipriPredictor) -> None
     assert trained["thresholds"]["values"][FINDING] is not None
     assert trained["macro_f1"]["value"] is not None
     without = zero_shot_on_split(predictor, 950, "test", thresholds_from="none", num_resamples=0)
-    assert without["thresholds"] == {"source": "none", "values": {}}
+    assert without["thresholds"] == {"source": "none", "values": {}, "logits": {}}
 
 
 def test_thresholds_from_a_file(predictor: ColipriPredictor, tmp_path: Path) -> None:

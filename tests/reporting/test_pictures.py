@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,20 @@ def test_outline_is_where_the_label_map_says(tiny: Any, tmp_path: Path, monkeypa
     (card,) = gallery.cards
     assert len(card.pictures) == 4 and all(p.outline is not None for p in card.pictures)
     assert card.pictures[0].outline.shape == card.pictures[0].pixels.shape[:2]
+
+
+def test_what_is_absent_has_no_heat_map(tiny: Any) -> None:
+    predictor = ColipriPredictor.from_checkpoint(tiny.checkpoint)
+    context = PictureContext.of_dataset(predictor, DATASET)
+    cases = {
+        name: replace(case, findings={**case.findings, "No Finding": 1})
+        for name, case in context.collection.cases.items()
+    }
+    context = replace(context, collection=replace(context.collection, cases=cases))
+    section = unseen_scans_section(context)
+    assert section is not None and "No map of No Finding" in str(section.parts[0].text)
+    (gallery,) = (part for part in section.parts if isinstance(part, Gallery))
+    assert len(gallery.cards) == 1
 
 
 def test_data_sets_without_label_maps_have_no_outlines(tiny: Any, monkeypatch: Any) -> None:
