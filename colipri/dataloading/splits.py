@@ -137,7 +137,8 @@ def _checked(
     split: Mapping[str, Sequence[str]], fold: int, path: Path, store: CaseStore
 ) -> tuple[list[str], list[str]]:
     """The fold's cases that the store holds, after checking all of them."""
-    records, failed = store.manifest["cases"], store.manifest["failed"]
+    records = store.manifest["cases"]
+    failed = {*store.manifest["failed"], *store.manifest.get("left_out", {})}
     where = f"{path}, fold {fold}"
     side_of_subject: dict[str, str] = {}
     sides: dict[str, list[str]] = {"train": [], "val": []}

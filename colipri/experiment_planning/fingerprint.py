@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from colipri.experiment_planning.image_fingerprint import (
 )
 from colipri.paths import preprocessed_folder
 from colipri.raw_dataset.cases import Case
-from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
+from colipri.raw_dataset.dataset import RawDataset
+from colipri.raw_dataset.left_out import UNREADABLE, load_without
 from colipri.raw_dataset.structured_reports import load_structured_reports
 from colipri.text.text_fingerprint import text_fingerprint
 
@@ -40,6 +41,7 @@ def extract_fingerprint(
     dataset: RawDataset | str | int,
     num_processes: int | None = None,
     keep_going: bool = False,
+    left_out: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Read all images and reports of a data set and write its fingerprint.
 
@@ -49,6 +51,7 @@ def extract_fingerprint(
         dataset: loaded, or its number or name.
         num_processes: None means nnUNet_def_n_proc or the number of cores.
         keep_going: leave out cases that cannot be read (they are logged).
+        left_out: case -> "code: reason" of cases that the verification has excluded.
 
     Returns:
         The content of $colipri_preprocessed/DatasetXXX/dataset_fingerprint.json.
@@ -56,12 +59,17 @@ def extract_fingerprint(
     Raises:
         ColipriError: cases cannot be read (without ``keep_going``), or none can.
     """
-    if not isinstance(dataset, RawDataset):
-        dataset = load_raw_dataset(dataset)
+    excluded = dict(left_out or {})
+    dataset = load_without(dataset, excluded)
     folder = preprocessed_folder() / dataset.name
     cases = [case for case in dataset.cases if case.split != "test"]
     if not cases:
-        raise ColipriError(f"{dataset.name} has test cases only; there is nothing to plan for")
+        raise ColipriError(
+            f"{dataset.name} has no case outside test ({len(excluded)} are left out); there is "
+            "nothing to plan for"
+            if excluded
+            else f"{dataset.name} has test cases only; there is nothing to plan for"
+        )
     processes = num_processes or default_num_processes()
     found, problems = _look_at_images(dataset, cases, folder / CACHE_FOLDER, processes)
     reports, broken_reports = load_structured_reports(cases, processes)
@@ -82,7 +90,7 @@ def extract_fingerprint(
         "hounsfield": _hounsfield(readable, images),
         "findings": _prevalence(readable, dataset.finding_names),
         "text": text_fingerprint(reports),
-        "left_out": [f"{name}: {problems[name]}" for name in sorted(problems)],
+        "left_out": _reasons(excluded, problems),
     }
     atomic_write_json(folder / FINGERPRINT_FILE, fingerprint)
     return fingerprint
@@ -129,6 +137,14 @@ def _report_problems(problems: dict[str, str], total: int, keep_going: bool) -> 
 
 def _without_case(name: str, problem: str) -> str:
     return problem.removeprefix(f"case {name}: ")
+
+
+def _reasons(excluded: Mapping[str, str], problems: Mapping[str, str]) -> dict[str, str]:
+    """Every case that does not count -> "code: reason"."""
+    reasons = dict(excluded)
+    for name, text in problems.items():
+        reasons[name] = f"{UNREADABLE}: {_without_case(name, text)}"
+    return dict(sorted(reasons.items()))
 
 
 def fingerprint_path(dataset_name: str) -> Path:

@@ -8,6 +8,19 @@ from typing import Any
 import numpy as np
 
 from colipri.common.sizes import show_sizes
+from colipri.raw_dataset.left_out import UNREADABLE, describe_left_out
+
+
+def left_out_of(fingerprint: Mapping[str, Any]) -> dict[str, str]:
+    """Case -> "code: reason" of the cases that the fingerprint does not count.
+
+    Version 0.2.0 wrote a list of "case: reason".
+    """
+    stored = fingerprint.get("left_out") or {}
+    if isinstance(stored, Mapping):
+        return dict(stored)
+    pairs = [line.partition(": ") for line in stored]
+    return {case: f"{UNREADABLE}: {reason}" for case, _, reason in pairs}
 
 
 def summarize_fingerprint(fingerprint: Mapping[str, Any]) -> str:
@@ -37,5 +50,5 @@ def summarize_fingerprint(fingerprint: Mapping[str, Any]) -> str:
             f"{entry['first']}); colipri_verify_dataset explains it"
         )
     if fingerprint["left_out"]:
-        lines.append(f"  {len(fingerprint['left_out'])} cases were left out, see the file")
+        lines.append(f"  {describe_left_out(left_out_of(fingerprint))}; the file has the reasons")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from colipri.plans.architecture import EncoderSettings, TextEncoderPlan
 from colipri.plans.overrides import value_at
 from colipri.plans.plans import Configuration, Plans
 from colipri.plans.training import TrainingPlan
+from colipri.raw_dataset.left_out import describe_left_out
 
 WIDTH = 110
 _NAME, _VALUE = 26, 28
@@ -44,6 +45,7 @@ def format_plan(plans: Plans) -> str:
     parts = [
         f"Plan {plans.plans_name} of {plans.dataset_name} by {plans.planner}, for "
         f"{plans.gpu_memory_target_in_gb:g} GB of GPU memory",
+        *textwrap.wrap(describe_left_out(plans.left_out) if plans.left_out else "", WIDTH),
         "",
         *_costs(configurations),
     ]

@@ -15,6 +15,7 @@ from typing import Any
 from colipri.architectures.pretrained_text import pretrained_config
 from colipri.common.errors import ColipriError
 from colipri.experiment_planning.compute import estimate_compute
+from colipri.experiment_planning.fingerprint_summary import left_out_of
 from colipri.experiment_planning.geometry import TOKEN
 from colipri.experiment_planning.geometry_planning import Geometry, plan_geometry
 from colipri.experiment_planning.memory_planning import fit_memory, planned_memory
@@ -33,6 +34,7 @@ from colipri.objectives.registry import (
 )
 from colipri.plans.overrides import set_in_plans
 from colipri.plans.plans import PLANS_VERSION, Configuration, MemoryReport, Plans
+from colipri.raw_dataset.left_out import code_of
 
 CONFIGURATIONS = ("3d_lowres", "3d_fullres")
 MAXIMUM_BATCH = 256
@@ -91,6 +93,9 @@ class ColipriPlanner:
             "foreground_intensity_properties_per_channel": channels.intensities,
             "configurations": {name: one.to_dict() for name, one in configurations.items()},
         }
+        left_out = left_out_of(self.fingerprint)
+        if left_out:
+            content["left_out"] = {case: code_of(reason) for case, reason in left_out.items()}
         return Plans.from_dict(content, f"the plan of {type(self).__name__}")
 
     def plan_configuration(self, name: str, channels: Any) -> Configuration:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,7 @@ def _names_of_split(
     """As :func:`cases_of_split`, but names only, and none instead of an error."""
     if split not in SPLITS:
         raise ColipriError(f"split '{split}' must be one of {', '.join(SPLITS)}")
+    collection = _without_left_out(collection, predictor)
     by_column = [name for name, case in collection.cases.items() if case.split == split]
     fold = _own_fold(collection, predictor)
     if split == "test" or fold is None:
@@ -152,6 +153,15 @@ def _names_of_split(
         return trained if split == "train" else []
     sides = _fold(collection, int(fold))
     return [name for name in sides[split] if name in collection.cases]
+
+
+def _without_left_out(collection: CaseCollection, predictor: ColipriPredictor) -> CaseCollection:
+    """Only the cases that the plan uses: the model never saw the others, whatever their split."""
+    plans = predictor.plans
+    if collection.dataset != plans.dataset_name or not plans.left_out:
+        return collection
+    used = {name: case for name, case in collection.cases.items() if name not in plans.left_out}
+    return replace(collection, cases=used)
 
 
 def _own_fold(collection: CaseCollection, predictor: ColipriPredictor) -> int | str | None:

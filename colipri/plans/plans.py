@@ -234,6 +234,9 @@ class Plans(Settings):
     )
     configurations: dict[str, Configuration] = entry("name -> configuration")
     like: str | None = entry("project whose images are imitated (--like)", default=None)
+    left_out: dict[str, str] = entry(
+        "case -> code of the error for which it is not preprocessed", factory=dict
+    )
 
     def __post_init__(self) -> None:
         named = {

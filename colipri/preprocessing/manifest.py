@@ -87,6 +87,7 @@ def write_manifest(
         "pad_value": padding_value(configuration),
         "cases": {name: _entry(records[name]) for name in sorted(records)},
         "failed": {name: failed[name] for name in sorted(failed)},
+        "left_out": {name: plans.left_out[name] for name in sorted(plans.left_out)},
     }
     atomic_write_json(folder / MANIFEST, content)
 

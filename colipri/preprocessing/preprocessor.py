@@ -18,7 +18,8 @@ from colipri.preprocessing.case import CaseResult, preprocess_case
 from colipri.preprocessing.manifest import collect_records, write_manifest
 from colipri.preprocessing.records import CaseTask, case_files, failure_file
 from colipri.preprocessing.store import MANIFEST, REPORTS, CaseStore
-from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
+from colipri.raw_dataset.dataset import RawDataset
+from colipri.raw_dataset.left_out import describe_left_out, load_without
 
 if TYPE_CHECKING:
     from colipri.plans.plans import Plans
@@ -40,7 +41,8 @@ def preprocess_dataset(
 ) -> dict[str, CaseStore | None]:
     """Preprocess the cases of a data set in one or more configurations of a plan.
 
-    Finished cases are skipped if their source files and the plan have not changed.
+    Finished cases are skipped if their source files and the plan have not changed. Cases that the
+    plan leaves out are not preprocessed, and are listed in manifest.json under "left_out".
 
     Args:
         dataset: loaded, or its number or name.
@@ -64,11 +66,16 @@ def preprocess_dataset(
         raise ColipriError(
             f"--part_id must be 0 to {num_parts - 1} (--num_parts - 1), not {part_id}"
         )
-    if isinstance(dataset, (str, int)):
-        dataset = load_raw_dataset(dataset)
+    dataset = load_without(dataset, plans.left_out)
     if dataset.name != plans.dataset_name:
         raise ColipriError(f"this plan is for {plans.dataset_name}, not for {dataset.name}")
     _check_identifiers([case.identifier for case in dataset.cases])
+    if plans.left_out:
+        logger.warning(
+            "%s: %s, as the plan says; plan again after correcting them",
+            dataset.name,
+            describe_left_out(plans.left_out),
+        )
     names = list(configurations or plans.configurations)
     target = _target_folder(dataset)
     stores = {}

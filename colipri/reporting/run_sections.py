@@ -12,6 +12,7 @@ import numpy as np
 from colipri.common.page_parts import Cell, Section, Table
 from colipri.common.settings import entries
 from colipri.common.sizes import show_sizes
+from colipri.experiment_planning.fingerprint_summary import left_out_of
 from colipri.experiment_planning.plan_table import plan_rows
 from colipri.plans.plans import Configuration
 from colipri.plans.training import TrainingPlan
@@ -151,9 +152,10 @@ def data_section(run: RunResults, *, order: int = 60) -> Section | None:
     ]
     table = Table((), _counts(data, text))
     parts: list[Any] = [Charts([chart for chart in charts if chart is not None]), table]
-    left_out = data.get("left_out") or []
+    left_out = left_out_of(data)
     if left_out:
-        parts.append(Table((), [[entry, ""] for entry in left_out], title="Cases left out"))
+        rows = [[case, reason] for case, reason in left_out.items()]
+        parts.append(Table((), rows, title="Cases left out"))
     summary = (
         f"{_number(data, 'num_cases')} scans of {_number(data, 'num_subjects')} patients for "
         "training and validation. The plan follows from them; no test case is counted here."

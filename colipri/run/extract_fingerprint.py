@@ -12,6 +12,7 @@ from colipri.run.planning_options import (
     add_dataset_option,
     add_process_options,
     check_processes,
+    warn_of_known_errors,
 )
 
 DESCRIPTION = """\
@@ -45,6 +46,7 @@ def extract(options: argparse.Namespace) -> int:
     check_processes(options.np)
     logger = logging.getLogger("colipri")
     for dataset in options.d:
+        warn_of_known_errors(dataset)
         with cluster(options.backend, options.scheduler):
             fingerprint = extract_fingerprint(dataset, options.np, options.keep_going)
         logger.info("%s", summarize_fingerprint(fingerprint))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from colipri.common.cluster import cluster
 from colipri.common.errors import ColipriError
@@ -16,6 +16,7 @@ from colipri.run.planning_options import (
     add_process_options,
     check_parts,
     check_processes,
+    warn_of_known_errors,
 )
 
 DESCRIPTION = """\
@@ -39,7 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify_dataset_integrity",
         action="store_true",
-        help="check all cases first; stops if there are errors (with --keep_going: goes on)",
+        help="check all cases first; stops if there are errors (with --keep_going: leaves out the "
+        "cases that have one)",
     )
     parser.add_argument(
         "-c",
@@ -73,9 +75,12 @@ def _plan_and_preprocess(options: argparse.Namespace) -> int:
     check_planning_options(options.pl, options.gpu_memory_target, options.text_encoder)
     names = [find_dataset_name(dataset) for dataset in options.d]
     for name in names:
+        left_out = {}
         if options.verify_dataset_integrity:
-            _verify(name, options)
-        _fingerprint_and_plan(name, options)
+            left_out = _verify(name, options)
+        else:
+            warn_of_known_errors(name)
+        _fingerprint_and_plan(name, options, left_out)
     if options.no_pp:
         plans = options.overwrite_plans_name
         suffix = "" if plans == "colipriPlans" else f" -p {plans}"
@@ -87,33 +92,57 @@ def _plan_and_preprocess(options: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(name: str, options: argparse.Namespace) -> None:
+def _verify(name: str, options: argparse.Namespace) -> dict[str, str]:
+    """Verify a data set.
+
+    Returns:
+        Case -> "code: reason" of the cases to leave out.
+
+    Raises:
+        ColipriError: there are errors (without --keep_going), or errors that leaving out cases
+            does not solve.
+    """
     import logging
 
     from colipri.paths import preprocessed_folder
+    from colipri.raw_dataset.left_out import describe_left_out
     from colipri.raw_dataset.verification.verify import verify_dataset, write_verification
 
     result = verify_dataset(name, options.np)
     folder = preprocessed_folder() / name
     folder.mkdir(parents=True, exist_ok=True)
     write_verification(result, folder)
-    logging.getLogger("colipri").info("%s", result.to_text())
+    logger = logging.getLogger("colipri")
+    logger.info("%s", result.to_text())
+    listed = f"listed above and in {folder / 'verification.json'}"
     if result.errors and not options.keep_going:
+        cases = "; correct them, or leave out the cases with --keep_going"
+        between = "; correct them (--keep_going does not apply: they concern more than one case)"
         raise ColipriError(
-            f"{name} has {len(result.errors)} error(s), listed above and in "
-            f"{folder / 'verification.json'}; mend them, or go on without the cases with "
-            "--keep_going"
+            f"{name} has {len(result.errors)} error(s), {listed}"
+            f"{between if result.dataset_errors else cases}"
         )
+    if result.dataset_errors:
+        first = result.dataset_errors[0]
+        raise ColipriError(
+            f"{name} has {len(result.dataset_errors)} error(s) that leaving out cases does not "
+            f"solve, {listed}; the first is {first.code}: {first.message}"
+        )
+    if result.left_out:
+        logger.warning("%s: %s", name, describe_left_out(result.left_out))
+    return result.left_out
 
 
-def _fingerprint_and_plan(name: str, options: argparse.Namespace) -> None:
+def _fingerprint_and_plan(
+    name: str, options: argparse.Namespace, left_out: Mapping[str, str]
+) -> None:
     import logging
 
     from colipri.experiment_planning.fingerprint import extract_fingerprint
     from colipri.experiment_planning.fingerprint_summary import summarize_fingerprint
     from colipri.run.plan_experiment import plan_and_show
 
-    fingerprint = extract_fingerprint(name, options.np, options.keep_going)
+    fingerprint = extract_fingerprint(name, options.np, options.keep_going, left_out)
     logging.getLogger("colipri").info("%s\n", summarize_fingerprint(fingerprint))
     plan_and_show(name, options)
 

@@ -71,7 +71,8 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep_going",
         action="store_true",
-        help="leave cases out that cannot be read (they are named) instead of stopping",
+        help="leave out cases that cannot be read, and those in which --verify_dataset_integrity "
+        "finds an error (all are named), instead of stopping",
     )
 
 
@@ -101,6 +102,26 @@ def check_processes(number: int | None) -> None:
 
     if number is not None and number < 1:
         raise ColipriError(f"-np must be at least 1, not {number}")
+
+
+def warn_of_known_errors(dataset: str) -> None:
+    """Name the cases in which an earlier verification found errors: this run does not verify."""
+    import logging
+
+    from colipri.paths import find_dataset_name, preprocessed_folder
+    from colipri.raw_dataset.left_out import describe_left_out
+    from colipri.raw_dataset.verification.verify import read_left_out
+
+    name = find_dataset_name(dataset)
+    wrong = read_left_out(preprocessed_folder() / name)
+    if wrong:
+        logging.getLogger("colipri").warning(
+            "%s: an earlier verification found errors, with which %s only by "
+            "colipri_plan_and_preprocess --verify_dataset_integrity --keep_going; this run does "
+            "not verify and uses what it can read",
+            name,
+            describe_left_out(wrong),
+        )
 
 
 def add_part_options(parser: argparse.ArgumentParser) -> None:

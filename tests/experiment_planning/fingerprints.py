@@ -69,7 +69,7 @@ def make_fingerprint(
         "dtypes": {"int16": studies},
         "findings": {},
         "text": _text(paired, words_per_report, repeated_words),
-        "left_out": [],
+        "left_out": {},
     }
 
 

@@ -67,7 +67,7 @@ def test_everything_that_the_format_lists(
     assert len(found["findings"]) > 3
     for finding in found["findings"].values():
         assert finding["positive"] <= finding["known"] <= len(used)
-    assert found["left_out"] == []
+    assert found["left_out"] == {}
     summary = summarize_fingerprint(found)
     assert f"{len(used)} cases" in summary and "words on average" in summary
 
@@ -152,8 +152,8 @@ def test_a_broken_case_is_named_and_can_be_left_out(
     assert not (workspace.preprocessed / NAME / "dataset_fingerprint.json").exists()
     found = extract_fingerprint(NAME, num_processes, keep_going=True)
     assert found["num_cases"] == 5
-    assert len(found["left_out"]) == 1 and found["left_out"][0].startswith("c: ")
-    assert "1 cases were left out" in summarize_fingerprint(found)
+    assert list(found["left_out"]) == ["c"] and found["left_out"]["c"].startswith("unreadable: ")
+    assert "1 case is left out: c (unreadable)" in summarize_fingerprint(found)
 
 
 def test_all_cases_broken(raw: Path) -> None:

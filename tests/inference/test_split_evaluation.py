@@ -61,6 +61,17 @@ def test_cases_from_store_and_from_raw_are_the_same(predictor: ColipriPredictor)
             assert one.to_dict() == other.to_dict()
 
 
+def test_cases_that_the_plan_leaves_out_are_not_evaluated(tiny: Any) -> None:
+    """Also where the images are read and not the store."""
+    predictor = ColipriPredictor.from_checkpoint(tiny.checkpoint)
+    left_out = {"case_003": "hu_not_rescaled", "case_005": "image_truncated"}
+    predictor.plans = replace(predictor.plans, left_out=left_out)
+    collection = collect_cases(predictor, 950, "raw")
+    for split, expected in (("test", ["case_002", "case_006", "case_007"]), ("val", ["case_001"])):
+        cases = cases_of_split(collection, split, predictor)
+        assert [case.identifier for case in cases] == expected
+
+
 def test_val_is_that_of_the_models_fold(tmp_path: Path, tiny: Any) -> None:
     """Another fold has other validation cases; a model of fold all has trained on every one."""
     init = {"configuration": "3d_lowres", "fold": 1, "options": {}}

@@ -187,7 +187,7 @@ def results_folder(tmp_path: Path) -> Path:
             "tokens_per_report": {f"percentile_{p:02d}": float(p) for p in (5, 25, 50, 75, 95)},
             "polarity": {"positive": 4, "negative": 2},
         },
-        "left_out": [],
+        "left_out": {},
     }
     (folder / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
     (folder / "zero_shot_test.json").write_text(json.dumps(_result()))

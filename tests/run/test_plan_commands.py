@@ -89,7 +89,8 @@ def test_verification_stops_before_hours_are_spent(
     assert not (workspace.preprocessed / NAME / "dataset_fingerprint.json").exists()
     assert plan_and_preprocess([*arguments, "--keep_going"]) == 0
     folder = workspace.preprocessed / NAME / "colipriPlans_3d_lowres"
-    assert list(json.loads((folder / "manifest.json").read_text())["failed"]) == ["c"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["left_out"] == {"c": "image_unreadable"}
 
 
 WRONG: list[tuple[Main, list[str], str]] = [

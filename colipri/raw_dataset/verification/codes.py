@@ -20,11 +20,14 @@ class Code:
         severity: "error" (the case cannot or must not be used), "warning" (check it), or "info".
         meaning: what was found, for the documentation.
         remedy: what to do; ends the message of every issue of this kind.
+        of_dataset: True if leaving out the named case does not solve it, because the relation
+            between cases is wrong (a patient on two sides, two patients with one image).
     """
 
     severity: str
     meaning: str
     remedy: str
+    of_dataset: bool = False
 
 
 CODES: dict[str, Code] = {
@@ -71,9 +74,13 @@ CODES: dict[str, Code] = {
         ERROR,
         "a subject has cases in two splits",
         "give all cases of a subject the same split in cases.csv",
+        of_dataset=True,
     ),
     "study_of_two_subjects": Code(
-        ERROR, "cases of one study belong to two subjects", "correct study or subject in cases.csv"
+        ERROR,
+        "cases of one study belong to two subjects",
+        "correct study or subject in cases.csv",
+        of_dataset=True,
     ),
     "image_unlisted": Code(
         WARNING,
@@ -246,7 +253,10 @@ CODES: dict[str, Code] = {
     ),
     "report_short": Code(WARNING, "the report has fewer than 3 words", "check that it is a report"),
     "report_file_shared": Code(
-        ERROR, "one report file belongs to several subjects", "correct the report column"
+        ERROR,
+        "one report file belongs to several subjects",
+        "correct the report column",
+        of_dataset=True,
     ),
     "report_text_shared": Code(
         WARNING,
@@ -266,9 +276,13 @@ CODES: dict[str, Code] = {
         ERROR,
         "the same image is in two splits",
         "remove it from one, otherwise training data is tested on",
+        of_dataset=True,
     ),
     "image_duplicate_subjects": Code(
-        ERROR, "two subjects have the same image", "give both cases one subject, or remove one"
+        ERROR,
+        "two subjects have the same image",
+        "give both cases one subject, or remove one",
+        of_dataset=True,
     ),
     "image_duplicate": Code(WARNING, "a subject has the same image twice", "remove one of them"),
     "check_failed": Code(

@@ -65,6 +65,22 @@ class Verification:
         return tuple(issue for issue in self.issues if issue.severity == ERROR)
 
     @property
+    def dataset_errors(self) -> tuple[Issue, ...]:
+        """Errors that leaving out cases does not solve: of tables, and between cases."""
+        return tuple(
+            issue for issue in self.errors if not issue.case or CODES[issue.code].of_dataset
+        )
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Cases with an error -> "code: message"; several errors are separated by "; "."""
+        reasons: defaultdict[str, list[str]] = defaultdict(list)
+        for issue in self.errors:
+            if issue.case and not CODES[issue.code].of_dataset:
+                reasons[issue.case].append(f"{issue.code}: {issue.message}")
+        return {case: "; ".join(reasons[case]) for case in sorted(reasons)}
+
+    @property
     def warnings(self) -> tuple[Issue, ...]:
         """Issues that somebody should check."""
         return tuple(issue for issue in self.issues if issue.severity == WARNING)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from colipri.common.atomic import atomic_write_json
+from colipri.common.atomic import atomic_write_json, read_json
 from colipri.common.errors import ColipriError
 from colipri.common.parallel import default_num_processes, run_parallel
 from colipri.paths import find_dataset_name, preprocessed_folder, raw_folder
@@ -73,17 +73,30 @@ def verify_dataset(name: str | int, num_processes: int | None = None) -> Verific
 
 
 def write_verification(result: Verification, folder: Path) -> Path:
-    """Write verification.json into ``folder``: data set, number of cases, counts, findings."""
+    """Write verification.json into ``folder``.
+
+    It holds the data set, the number of cases, counts, the cases that ``--keep_going`` leaves out,
+    and all issues ("findings").
+    """
     path = folder / VERIFICATION_FILE
     content = {
         "dataset": result.dataset,
         "num_cases": result.num_cases,
         "num_errors": len(result.errors),
         "num_warnings": len(result.warnings),
+        "left_out": result.left_out,
         "findings": result.to_list(),
     }
     atomic_write_json(path, content)
     return path
+
+
+def read_left_out(folder: Path) -> dict[str, str]:
+    """Case -> "code: message" of the cases with errors in a verification.json; {} without one."""
+    path = folder / VERIFICATION_FILE
+    content = read_json(path) if path.is_file() else {}
+    left_out = content.get("left_out") if isinstance(content, dict) else None
+    return dict(left_out) if isinstance(left_out, dict) else {}
 
 
 def _check_cases(dataset: RawDataset, num_processes: int) -> dict[str, CaseResult]:
