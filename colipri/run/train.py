@@ -122,10 +122,14 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
     trainer = trainer_class(plans, options.configuration, fold, folder, device, run_options)
     if options.val:
         checkpoint = folder / (BEST if options.val_best else FINAL)
-        trainer.resume(checkpoint)
+        trainer.resume(checkpoint, options.allow_changed_data)
         trainer.run_final_validation()
         return 0
-    trainer.initialize()  # before the folder is touched: what cannot be trained leaves no trace
+    # before the folder is touched: what cannot be trained leaves no trace
+    if existing is not None:
+        trainer.resume(existing, options.allow_changed_data)
+    else:
+        trainer.initialize()
     if options.pretrained_weights and existing is None:
         trainer.load_pretrained_weights(Path(options.pretrained_weights))
     steps = trainer.settings["num_epochs"] * trainer.settings["num_iterations_per_epoch"]
@@ -136,9 +140,7 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
     if writes:
         prepare_run_folder(folder, options.restart)
     trainer.describe_run()
-    if existing is not None:
-        trainer.resume(existing)
-    elif options.c:
+    if options.c and existing is None:
         logger.info("There is no checkpoint in %s yet: training begins anew", folder)
     try:
         trainer.run_training()

@@ -71,6 +71,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--val_best", action="store_true", help="with --val: the best checkpoint, not the final one"
     )
     parser.add_argument(
+        "--allow_changed_data",
+        action="store_true",
+        help="with --c or --val: go on although cases, reports, labels or splits are not those "
+        "that the checkpoint was trained on; what has changed is logged",
+    )
+    parser.add_argument(
         "--restart", action="store_true", help="begin anew; a training that is there is moved aside"
     )
     parser.add_argument(

@@ -10,6 +10,7 @@ from typing import Any
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.common.seeds import derive_seed
+from colipri.dataloading.data_digests import DataDigests, digest_data
 from colipri.dataloading.dataset import ColipriDataset, paired_cases
 from colipri.dataloading.loader import Collate, make_loader
 from colipri.dataloading.sampler import SampleKey
@@ -124,6 +125,11 @@ class TrainingData:
         texts = [report.text for report in self.reports]
         # images alone: the text encoder is not trained, and any vocabulary keeps its place
         return train_wordpiece(texts or [_NO_REPORTS], settings["vocabulary_size"])
+
+    @cached_property
+    def digests(self) -> DataDigests:
+        """Digests of all cases in use; computed once, which reads every report."""
+        return digest_data(self.store, self.train_cases, self.val_cases)
 
     def collate(self) -> Collate:
         """How samples become batches, in the worker processes."""

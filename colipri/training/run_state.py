@@ -15,8 +15,9 @@ from colipri.architectures.model import ColipriModel
 from colipri.checkpoints.checkpoint_file import load_checkpoint
 from colipri.common.errors import ColipriError
 from colipri.common.settings import entries
+from colipri.dataloading.data_digests import DataDigests, data_changes, describe_changes
 from colipri.objectives.registry import build_objectives
-from colipri.plans.plans import Configuration
+from colipri.plans.plans import Configuration, Plans
 from colipri.plans.training import TrainingPlan
 from colipri.training.averaging import AveragedWeights
 from colipri.training.distributed.sharding import whole_optimizer_state, whole_state
@@ -37,6 +38,13 @@ _SETTLED = (
 # A run that continues must be the same run; more epochs are allowed (they stretch the schedule).
 _MAY_CHANGE = ("num_epochs", "warmup_iterations", "compile", "prompt_style", "report_samples_every")
 _MUST_AGREE = ("num_iterations_per_epoch", "batch_size", "learning_rate", "objectives", "mixing")
+# Entries of the plan outside its configurations that images and labels depend on.
+_MUST_AGREE_IN_PLANS = (
+    "channel_names",
+    "findings",
+    "foreground_intensity_properties_per_channel",
+    "orientation",
+)
 
 
 @dataclass
@@ -113,9 +121,101 @@ def state_of_model(
 
 @dataclass(frozen=True)
 class SavedState:
-    """What a checkpoint says of a run that continues."""
+    """What a checkpoint says of a run that continues.
+
+    Attributes:
+        content: of the file.
+        checkpoint: the file, named in messages.
+    """
 
     content: dict[str, Any]
+    checkpoint: Path
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> SavedState:
+        """Read a checkpoint that a run continues from.
+
+        Raises:
+            ColipriError: it cannot be read.
+        """
+        return cls(load_checkpoint(checkpoint), checkpoint)
+
+    def require_same_run(
+        self, plans: Plans, configuration: Configuration, settings: dict[str, Any]
+    ) -> None:
+        """Check that a run goes on with the plan and the numbers it began with.
+
+        Args:
+            plans: in use.
+            configuration: of this plan, as it is trained.
+            settings: of the run, as initialized.
+
+        Raises:
+            ColipriError: the checkpoint belongs to another plan or to other training numbers.
+        """
+        name, content = configuration.name, self.content
+        stored = content["plans"]["configurations"].get(name)
+        if stored is None or _fixed(Configuration.from_dict(stored)) != _fixed(configuration):
+            raise ColipriError(
+                f"{self.checkpoint} was made with another plan for {name}; train under another "
+                "plans name (-p), or start from scratch with --restart"
+            )
+        before_plans = Plans.from_dict(content["plans"])
+        for key in _MUST_AGREE_IN_PLANS:
+            if getattr(before_plans, key) != getattr(plans, key):
+                raise ColipriError(
+                    f"{self.checkpoint} was made with another plan: its {key} differ from those of "
+                    f"{plans.source}; put them back, or start from scratch with --restart"
+                )
+        for key in _MUST_AGREE:
+            before, now = content["settings"][key], settings[key]
+            same = build_objectives(before) == build_objectives(now) if key == "objectives" else None
+            if not (before == now if same is None else same):
+                raise ColipriError(
+                    f"{self.checkpoint} was trained with {key} = {before}, this command says {now}; "
+                    "continue with the same, or --restart"
+                )
+        for entry, (before, now) in _differences(content["settings"], settings).items():
+            raise ColipriError(
+                f"{self.checkpoint} was made with another plan for {name}: training.{entry} is "
+                f"{before} there and {now} here; continue with the same, or --restart"
+            )
+
+    def require_same_data(self, now: DataDigests, allow_changes: bool) -> None:
+        """Check that a run goes on with the cases, reports and labels it began with.
+
+        Args:
+            now: digests of the present data.
+            allow_changes: log what has changed instead of refusing.
+
+        Raises:
+            ColipriError: something has changed; the message names the cases.
+        """
+        before = self.content.get("data_digests")
+        if before is None:
+            logger.warning(
+                "%s does not say which data it was trained on; changed cases, reports, labels or "
+                "splits would not be noticed",
+                self.checkpoint,
+            )
+            return
+        changes = data_changes(before, now)
+        if not changes:
+            return
+        if not allow_changes:
+            raise ColipriError(
+                f"the data are not those that {self.checkpoint} was trained on "
+                f"({describe_changes(changes)}): put them back, accept the changes with "
+                "--allow_changed_data, or start from scratch with --restart"
+            )
+        logger.warning("Continuing with changed data: %s", describe_changes(changes))
+        for change, cases in changes.items():
+            logger.debug("%s: %s", change, ", ".join(cases))
+
+    @property
+    def tokenizer(self) -> str:
+        """The tokenizer that the embeddings of the text encoder belong to, as JSON text."""
+        return str(self.content["tokenizer"])
 
     @property
     def network_weights(self) -> dict[str, Tensor]:
@@ -163,43 +263,6 @@ class SavedState:
                 size,
             )
         return chosen
-
-
-def read_state(
-    checkpoint: Path, configuration: Configuration, settings: dict[str, Any]
-) -> SavedState:
-    """Read a checkpoint that a run continues from.
-
-    Args:
-        checkpoint: the file.
-        configuration: of the plan in use.
-        settings: of the run, as initialized.
-
-    Raises:
-        ColipriError: the checkpoint belongs to another plan or to other training numbers.
-    """
-    content = load_checkpoint(checkpoint)
-    name = configuration.name
-    stored = content["plans"]["configurations"].get(name)
-    if stored is None or _fixed(Configuration.from_dict(stored)) != _fixed(configuration):
-        raise ColipriError(
-            f"{checkpoint} was made with another plan for {name}; train under another plans name "
-            "(-p), or start from scratch with --restart"
-        )
-    for key in _MUST_AGREE:
-        before, now = content["settings"][key], settings[key]
-        same = build_objectives(before) == build_objectives(now) if key == "objectives" else None
-        if not (before == now if same is None else same):
-            raise ColipriError(
-                f"{checkpoint} was trained with {key} = {before}, this command says {now}; "
-                "continue with the same, or --restart"
-            )
-    for entry, (before, now) in _differences(content["settings"], settings).items():
-        raise ColipriError(
-            f"{checkpoint} was made with another plan for {name}: training.{entry} is {before} "
-            f"there and {now} here; continue with the same, or --restart"
-        )
-    return SavedState(content)
 
 
 def _fixed(configuration: Configuration) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from colipri.dataloading.sharing import Share, shared_part_size
 from colipri.objectives.base import HeadSizes
 from colipri.objectives.registry import add_heads, build_objectives, complete_settings
 from colipri.plans.plans import Plans
+from colipri.text.tokenizer import tokenizer_from_string
 from colipri.training.averaging import AveragedWeights
 from colipri.training.batch_encoder import BatchEncoder
 from colipri.training.compilation import compile_blocks
@@ -77,6 +78,7 @@ class TrainerSetup:
             self.settings["batch_size"], self.settings["micro_batch_size"], self.processes.size
         )
         self.is_synchronized = False  # see synchronize_model
+        self.stored_tokenizer: str | None = None  # of the checkpoint that is continued
 
     def initialize(self) -> None:
         """Build data, model and optimizer; a second call does nothing."""
@@ -91,6 +93,8 @@ class TrainerSetup:
         pad = self.options.parallel == "fsdp" and self.processes.size > 1
         self.share = Share(self.processes.rank, self.processes.size, pad)
         self.data = self.build_data()
+        if self.stored_tokenizer is not None:  # embeddings belong to its token ids
+            self.data.tokenizer = tokenizer_from_string(self.stored_tokenizer)
         self.tokenizer = self.data.tokenizer
         self.model = self.build_model().to(self.device)
         freeze_unreached(self.model, self.objectives)

@@ -27,7 +27,7 @@ from colipri.training.initialization import TOWERS, center_on_batch
 from colipri.training.logging import RunLog, epoch_line, plot_progress
 from colipri.training.optim import set_learning_rate
 from colipri.training.run_folder import BEST, FINAL, LATEST, write_run_description
-from colipri.training.run_state import read_state, state_of_model
+from colipri.training.run_state import SavedState, state_of_model
 from colipri.training.setup import TrainerSetup
 from colipri.training.signals import StopRequest
 from colipri.training.text_pretraining import pretrain_on_reports
@@ -332,7 +332,14 @@ class ColipriTrainer(TrainerSetup):
             "orientation": DEFAULT_ORIENTATION,
             **checkpoint_entry(self.plans.raw, self.configuration_name),
             "tokenizer": tokenizer_to_string(self.tokenizer),
+            "data_digests": self.data.digests,
         }
+
+    def use_tokenizer(self, stored: str) -> None:
+        """Build the model with a checkpoint's tokenizer instead of a new one."""
+        if hasattr(self, "model") and tokenizer_to_string(self.tokenizer) != stored:
+            raise RuntimeError("the model was built with another tokenizer; resume before that")
+        self.stored_tokenizer = stored
 
     def save(self, name: str) -> None:
         """Write a checkpoint of this moment into the run's folder (process 0; shards go there)."""
@@ -340,14 +347,22 @@ class ColipriTrainer(TrainerSetup):
         if self.processes.is_main:
             save_checkpoint(self.folder / name, state)
 
-    def resume(self, checkpoint: Path) -> None:
-        """Continue as if the run had never stopped.
+    def resume(self, checkpoint: Path, allow_changed_data: bool = False) -> None:
+        """Continue as if the run had never stopped, with the tokenizer of the checkpoint.
+
+        Args:
+            checkpoint: of this run.
+            allow_changed_data: go on although cases, reports, labels or splits have changed.
 
         Raises:
-            ColipriError: the checkpoint belongs to another plan or to other training numbers.
+            ColipriError: the checkpoint belongs to another plan, to other training numbers or to
+                other data.
         """
+        saved = SavedState.read(checkpoint)
+        self.use_tokenizer(saved.tokenizer)
         self.initialize()
-        saved = read_state(checkpoint, self.configuration, self.settings)
+        saved.require_same_run(self.plans, self.configuration, self.settings)
+        saved.require_same_data(self.data.digests, allow_changed_data)
         self.model.load_state_dict(saved.training_weights)
         if self.average is not None:
             self.average.load(saved.network_weights)
