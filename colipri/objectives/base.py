@@ -177,6 +177,7 @@ class Objective:
         head_names: attributes of the model that :meth:`heads` adds.
         renamed: former spelling of an option -> its name now, so that old plans still load.
         seed_name: what its random numbers are derived from; the name unless given.
+        fewest_cases: of a batch; 2 for a loss that is 0 for a single case.
     """
 
     letter: ClassVar[str] = ""
@@ -187,6 +188,7 @@ class Objective:
     head_names: ClassVar[tuple[str, ...]] = ()
     renamed: ClassVar[Mapping[str, str]] = {}
     seed_name: ClassVar[str] = ""
+    fewest_cases: ClassVar[int] = 1
 
     weight: float = option(1.0, "factor of this loss in the sum", above=0.0)
 

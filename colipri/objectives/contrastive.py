@@ -88,6 +88,7 @@ class Contrastive(Objective):
 
     letter = "C"
     name = "contrastive"
+    fewest_cases = 2
     title = "Contrastive alignment"
     source = "CLIP (arXiv 2103.00020) or SigLIP (arXiv 2303.15343), with study-aware positives"
     terms = {"accuracy": "images whose closest report of the batch is a positive"}  # noqa: RUF012

@@ -183,6 +183,8 @@ class TrainingData:
         """
         dataset = ColipriDataset(self.store, self.configuration, False, 0, self.objectives)
         size = min(self.batch_size, max(2, len(self.val_cases)))
+        while size > 1 and len(self.val_cases) > 1 and len(self.val_cases) % size == 1:
+            size += 1  # a last batch of one case would have a contrastive loss of 0
         share = Share() if self.share.fill else self.share
         loader = make_loader(
             dataset, self.val_cases, size, num_workers=0, share=share, collate=self.collate()

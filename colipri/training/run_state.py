@@ -23,6 +23,7 @@ from colipri.training.averaging import AveragedWeights
 from colipri.training.distributed.sharding import whole_optimizer_state, whole_state
 from colipri.training.options import RunOptions
 from colipri.training.random_state import RandomState
+from colipri.training.validation_plan import LOSS
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Progress:
         seconds_in_epoch: of training, without validation.
         history: values of all finished epochs.
         best_score: of all validations; None before the first.
+        score_name: what it measures; None before the first, and in files of version 0.2.0.
     """
 
     epoch: int = 0
@@ -65,6 +67,7 @@ class Progress:
     seconds_in_epoch: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     best_score: float | None = None
+    score_name: str | None = None
 
     def add_step(self, terms: dict[str, float]) -> None:
         """Count one step and add its terms."""
@@ -77,11 +80,20 @@ class Progress:
         self.epoch += 1
         self.iteration_in_epoch, self.epoch_sums, self.seconds_in_epoch = 0, {}, 0.0
 
-    def is_best(self, score: float) -> bool:
-        """True if ``score`` is the best so far; it is remembered."""
-        if self.best_score is not None and score <= self.best_score:
+    def is_best(self, score: float | None, score_name: str | None = None) -> bool:
+        """True if ``score`` is the best so far; it is remembered. None is never the best.
+
+        A best score of another name, or of version 0.2.0 where it cannot be a negated loss, is no
+        measure for this one and is replaced.
+        """
+        if score is None:
             return False
-        self.best_score = score
+        before, name = self.best_score, self.score_name
+        if before is not None and (name or score_name) == score_name:
+            other_measure = name is None and score_name == LOSS and before > 0
+            if score <= before and not other_measure:
+                return False
+        self.best_score, self.score_name = score, score_name
         return True
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,7 +103,7 @@ class Progress:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Progress:
         """From the entries of a checkpoint."""
-        return cls(**{entry.name: content[entry.name] for entry in fields(cls)})
+        return cls(**{e.name: content[e.name] for e in fields(cls) if e.name in content})
 
 
 def state_of_model(
@@ -169,11 +181,13 @@ class SavedState:
                 )
         for key in _MUST_AGREE:
             before, now = content["settings"][key], settings[key]
-            same = build_objectives(before) == build_objectives(now) if key == "objectives" else None
-            if not (before == now if same is None else same):
+            is_same = before == now
+            if key == "objectives":
+                is_same = build_objectives(before) == build_objectives(now)
+            if not is_same:
                 raise ColipriError(
-                    f"{self.checkpoint} was trained with {key} = {before}, this command says {now}; "
-                    "continue with the same, or --restart"
+                    f"{self.checkpoint} was trained with {key} = {before}, this command says "
+                    f"{now}; continue with the same, or --restart"
                 )
         for entry, (before, now) in _differences(content["settings"], settings).items():
             raise ColipriError(

@@ -33,6 +33,7 @@ from colipri.training.options import RunOptions
 from colipri.training.run_state import Progress
 from colipri.training.throughput import ModelFlops, measured_peak_flops
 from colipri.training.training_step import TrainingStep
+from colipri.training.validation_plan import plan_validation, require_comparable_batch
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class TrainerSetup:
         torch.manual_seed(derive_seed(self.options.seed, "initialisation"))
         self.settings["objectives"] = self.options.objective_settings(self.objective_settings())
         self.objectives = build_objectives(self.settings["objectives"])
+        require_comparable_batch(self.objectives, self.settings["batch_size"])
         training = replace(self.configuration.training, objectives=self.settings["objectives"])
         self.configuration = replace(self.configuration, training=training)  # as trained
         self.plans = self.plans.with_configurations([self.configuration])
@@ -96,6 +98,13 @@ class TrainerSetup:
         if self.stored_tokenizer is not None:  # embeddings belong to its token ids
             self.data.tokenizer = tokenizer_from_string(self.stored_tokenizer)
         self.tokenizer = self.data.tokenizer
+        self.validation_plan = plan_validation(
+            self.data.store,
+            self.data.val_cases,
+            self.objectives,
+            self.plans.findings,
+            self.settings.get("prompt_style", "short"),
+        )
         self.model = self.build_model().to(self.device)
         freeze_unreached(self.model, self.objectives)
         freeze_parts(self.model, self.settings.get("frozen", ()))

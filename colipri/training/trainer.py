@@ -128,6 +128,8 @@ class ColipriTrainer(TrainerSetup):
             self.settings["micro_batch_size"],
             ", ".join(f"{name} x {o.weight:g}" for name, o in self.objectives.items()),
         )
+        for note in self.validation_plan.notes:
+            logger.info("%s", note)
 
     def run_epoch(self, stop: StopRequest) -> None:
         """One epoch from where it stands (0, or where a signal interrupted it), then validation."""
@@ -248,8 +250,7 @@ class ColipriTrainer(TrainerSetup):
                 self.step,
                 self.data.validation_batches(),
                 self.data.findings_of,
-                self.plans.raw["findings"],
-                self.settings.get("prompt_style", "short"),
+                self.validation_plan,
             )
 
     def averaged_weights(self) -> Any:
@@ -277,7 +278,7 @@ class ColipriTrainer(TrainerSetup):
         self.log.epoch(values)
         logger.info(epoch_line(values, self.settings["num_epochs"] - progress.epoch - 1))
         progress.next_epoch()
-        if validation and progress.is_best(validation.score):
+        if validation and progress.is_best(validation.score, validation.score_name):
             self.save(BEST)
             logger.info("  new best %s: %.4f", validation.score_name, validation.score)
         self.save(LATEST)
@@ -303,7 +304,8 @@ class ColipriTrainer(TrainerSetup):
         target = self.folder / "validation" / "summary.json"
         if self.processes.is_main:
             atomic_write_json(target, result.details)
-        logger.info("validation: %s %.4f; details in %s", result.score_name, result.score, target)
+        score = "" if result.score is None else f"{result.score_name} {result.score:.4f}; "
+        logger.info("validation: %sdetails in %s", score, target)
         return target
 
     # ---------------------------------------------------------------- checkpoints

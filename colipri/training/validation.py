@@ -19,9 +19,8 @@ from colipri.evaluation.zero_shot import evaluate_zero_shot
 from colipri.objectives.batch import Batch
 from colipri.training.batch_encoder import BatchEncoder
 from colipri.training.training_step import TrainingStep
+from colipri.training.validation_plan import RETRIEVAL, ZERO_SHOT, ValidationPlan
 
-# An epoch's AUROC of a random scorer is 0.5; below this many labelled cases it says nothing at all.
-MINIMUM_LABELLED_CASES = 10
 NUM_SAMPLES = 4
 SAMPLES_FOLDER = "generated_reports"
 
@@ -32,13 +31,14 @@ class ValidationResult:
 
     Attributes:
         values: flat name -> number, for the log and the plots.
-        score: what checkpoint_best compares (higher is better), and its name.
+        score: what checkpoint_best compares (higher is better); None: nothing to compare.
+        score_name: its name; None without a score.
         details: full metrics, for ``--val``'s file.
     """
 
     values: dict[str, float]
-    score: float
-    score_name: str
+    score: float | None
+    score_name: str | None
     details: dict[str, Any]
 
 
@@ -46,14 +46,17 @@ def validate(
     step: TrainingStep,
     batches: Iterable[Batch],
     findings_of: Callable[[str], dict[str, int | None]],
-    finding_names: list[str],
-    prompt_style: str,
+    plan: ValidationPlan,
 ) -> ValidationResult:
     """Compute every objective's loss on the validation cases, and what the embeddings are worth.
 
-    The score is the zero-shot macro AUROC where the data set has labels, otherwise the mean of both
-    directions' recall@5; where no text is embedded, the loss (lower is better, so negated). All are
-    on the validation split, the test split is never touched.
+    Args:
+        step: model and objectives.
+        batches: of validation cases, this process's.
+        findings_of: case -> its labels.
+        plan: what to measure; its ``score_name`` is the mean of both directions' recall@5, the
+            zero-shot macro AUROC, or the loss (lower is better, so negated). Everything is measured
+            on the validation split; the test split is never touched.
     """
     model = step.encoder.model
     model.eval()
@@ -73,9 +76,12 @@ def validate(
                 sums[name] = sums.get(name, 0.0) + value * len(batch.cases)
         values = {name: value / len(cases) for name, value in sums.items()}
         result = ValidationResult(
-            values, -values["loss"], "loss (negated)", {"cases": len(cases), "losses": values}
+            values,
+            None if plan.score_name is None else -values["loss"],
+            plan.score_name,
+            {"cases": len(cases), "losses": dict(values)},
         )
-        if collected["image"]:
+        if collected["image"] and plan.retrieval:
             _measure_embeddings(
                 result,
                 step.encoder,
@@ -83,8 +89,7 @@ def validate(
                 torch.cat(collected["text"]),
                 groups,
                 [findings_of(case) for case in cases],
-                finding_names,
-                prompt_style,
+                plan,
             )
     model.train()
     return result
@@ -118,13 +123,9 @@ def _measure_embeddings(
     text: Tensor,
     groups: list[str],
     findings: list[dict[str, int | None]],
-    finding_names: list[str],
-    prompt_style: str,
+    plan: ValidationPlan,
 ) -> None:
-    """Retrieval, and zero-shot where enough cases have labels; the better score replaces."""
-    labels = np.array(
-        [[_number(known.get(name)) for name in finding_names] for known in findings]
-    ).reshape(len(findings), len(finding_names))
+    """Add retrieval and, as planned, zero-shot classification; set the planned score."""
     retrieval = retrieval_metrics(image.numpy(), text.numpy(), groups)
     recalls = {
         f"recall_at_5_{direction}": retrieval[direction]["recall_at_5"]["value"]
@@ -132,22 +133,26 @@ def _measure_embeddings(
     }
     result.values.update(recalls)
     result.details["retrieval"] = retrieval
-    result.score, result.score_name = float(np.mean(list(recalls.values()))), "mean recall@5"
-    if np.isfinite(labels).any(axis=1).sum() < MINIMUM_LABELLED_CASES:
+    if plan.score_name == RETRIEVAL:
+        result.score = float(np.mean(list(recalls.values())))
+    if not plan.zero_shot:
         return
+    labels = np.array(
+        [[_number(known.get(name)) for name in plan.finding_names] for known in findings]
+    ).reshape(len(findings), len(plan.finding_names))
     zero_shot = evaluate_zero_shot(
         image,
         labels,
-        finding_names,
+        plan.finding_names,
         encoder.encode_texts,
         1.0 / encoder.model.temperature_scale().item(),
-        prompt_style,
+        plan.prompt_style,
     )
     result.details["zero_shot"] = zero_shot
-    auroc = zero_shot["macro_auroc"]["value"]
-    if auroc is not None and math.isfinite(auroc):
-        result.values["zero_shot_macro_auroc"] = auroc
-        result.score, result.score_name = auroc, "zero-shot macro AUROC"
+    auroc = float(zero_shot["macro_auroc"]["value"])
+    result.values["zero_shot_macro_auroc"] = auroc
+    if plan.score_name == ZERO_SHOT:
+        result.score = auroc
 
 
 def _number(value: int | None) -> float:
