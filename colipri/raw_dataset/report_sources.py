@@ -13,7 +13,8 @@ from colipri.common.errors import ColipriError
 from colipri.raw_dataset.dataset import load_raw_dataset
 from colipri.raw_dataset.rows import REPORT_ENDINGS
 from colipri.text.reports.cleaning import decode_report
-from colipri.text.reports.report import ReportSource, known_section
+from colipri.text.reports.headings import known_section
+from colipri.text.reports.report import ReportSource
 
 TABLE_ENDINGS = (".csv", ".tsv")
 # Columns that name the case in tables of public data sets; compared in lower case.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 
@@ -19,6 +20,18 @@ _SPACES = re.compile("[\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 # "Ã©", "â€™": UTF-8 that an earlier program read as Windows-1252 and stored as UTF-8 again.
 _DOUBLY_ENCODED = re.compile("\u00c3[\u0080-\u00bf]|\u00e2\u20ac[\u0080-\u2122]")
+# Markup of programs that export reports as web pages. "<" before a number is a comparison.
+_LINE_TAGS = re.compile(
+    r"</?(?:br|p|div|li|ul|ol|tr|table|tbody|h[1-6]|hr|section|blockquote|pre)\b[^<>]{0,200}>", re.I
+)
+_ITEM_TAGS = re.compile(r"<li\b[^<>]{0,200}>", re.I)
+_OTHER_TAGS = re.compile(
+    r"</?(?:b|i|u|s|em|strong|span|font|html|body|head|td|th|a|sub|sup|small|big|center|title|tt"
+    r"|code|label|mark)\b[^<>]{0,200}>|<!--.{0,500}?-->",
+    re.I | re.S,
+)
+_ENTITY = re.compile(r"&(?:[a-z]{2,8}|#\d{1,6}|#x[0-9a-f]{1,5});", re.I)
+_WRITTEN_LINE_ENDS = re.compile(r"_x000D_\n?|(?:\\r)?\\n(?![a-z]{0,6}\\)")  # of tables
 
 
 def decode_report(content: bytes) -> tuple[str, str, str | None]:
@@ -59,17 +72,30 @@ def decode_report(content: bytes) -> tuple[str, str, str | None]:
 
 
 def clean_text(text: str) -> str:
-    """Unify line ends and spaces, drop control characters, compose accents (NFC).
+    """Unify line ends and spaces, drop control characters and markup, compose accents (NFC).
 
     Example:
-        >>> clean_text("No\\u00a0effusion.\\r\\nHeart\\x00 normal.")
+        >>> clean_text("No\\u00a0effusion.<br>Heart\\x00 normal.")
         'No effusion.\\nHeart normal.'
     """
+    text = _without_markup(text)
     text = _LINE_ENDS.sub("\n", text)
     text = _SPACES.sub(" ", text)
     text = _REMOVED.sub("", text)
     text = _LONE_SURROGATES.sub("\ufffd", text)  # json allows them, UTF-8 files do not
     return unicodedata.normalize("NFC", text).strip()
+
+
+def _without_markup(text: str) -> str:
+    """Turn tags of HTML into line ends, and line ends written as backslash and n into real ones."""
+    if "<" in text:
+        text = _LINE_TAGS.sub("\n", _ITEM_TAGS.sub("\n- ", text))
+        text = _OTHER_TAGS.sub("", text)
+    if "&" in text:
+        text = _ENTITY.sub(lambda match: html.unescape(match.group()), text)
+    if ("\n" not in text and "\\n" in text) or "_x000D_" in text:
+        text = _WRITTEN_LINE_ENDS.sub("\n", text)
+    return text
 
 
 def fold_spaces(text: str) -> str:

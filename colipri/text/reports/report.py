@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +17,12 @@ from typing import Any
 
 from colipri.common.errors import ColipriError
 from colipri.text.reports.cleaning import clean_text, decode_report
+from colipri.text.reports.headings import FINDINGS, IMPRESSION, fold_heading, known_section
+from colipri.text.reports.layout import find_headings
 from colipri.text.word_lists import word_list
+
+# Cells of tables and JSON objects that may hold a whole report with headings of its own.
+_MAY_HOLD_HEADINGS = ("", FINDINGS, IMPRESSION)
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,9 @@ def report_from_sections(sections: Mapping[str, Any]) -> Report:
         if not body:
             continue
         name = section_name(str(heading))
-        if name == "":
+        if name in _MAY_HOLD_HEADINGS:
             for inner, inner_text in split_sections(body).items():
-                _append(merged, inner, inner_text)
+                _append(merged, inner or name, inner_text)
         else:
             _append(merged, name, body)
     return Report(merged)
@@ -129,12 +133,7 @@ def section_name(heading: str) -> str:
         ('findings', 'impression', 'bone_window')
     """
     known = known_section(heading)
-    return re.sub(r"[^\w]+", "_", _fold_heading(heading)).strip("_") if known is None else known
-
-
-def known_section(heading: str) -> str | None:
-    """The section that a heading opens, or None if the heading is unknown."""
-    return _heading_table().get(_fold_heading(heading))
+    return re.sub(r"[^\w]+", "_", fold_heading(heading)).strip("_") if known is None else known
 
 
 @cache
@@ -144,12 +143,10 @@ def context_sections() -> frozenset[str]:
 
 
 def split_sections(text: str) -> dict[str, str]:
-    """Split text at known headings.
+    """Split text at its headings (:func:`colipri.text.reports.layout.find_headings`).
 
-    A heading opens a section if it is alone on a line ("Findings", "**Findings**"), or starts a
-    line or a sentence and is followed by a colon ("FINDINGS: ...") or a dash ("IMPRESSION - ...").
-    So "Findings suggest pneumonia." has no heading. Headings of organs ("Lungs: ...") stay in the
-    text of their section.
+    "Findings suggest pneumonia." has no heading. Headings of organs ("Lungs: ...") stay in the text
+    of their section.
 
     Returns:
         Section name to clean text, in the order of the text.
@@ -157,16 +154,15 @@ def split_sections(text: str) -> dict[str, str]:
     text = clean_text(text)
     sections: dict[str, str] = {}
     current, start = "", 0
-    for match in _heading_pattern().finditer(text):
-        _append(sections, current, text[start : match.start()])
-        current = _heading_table()[_fold_heading(match.group("line") or match.group("inline"))]
-        start = match.end()
+    for heading in find_headings(text):
+        _append(sections, current, text[start : heading.start])
+        current, start = heading.section, heading.end
     _append(sections, current, text[start:])
     return sections
 
 
 def _append(sections: dict[str, str], name: str, body: str) -> None:
-    body = body.strip(" \t\n")
+    body = body.strip(" \t\n|")
     if not body:
         return
     sections[name] = f"{sections[name]}\n{body}" if name in sections else body
@@ -207,37 +203,3 @@ def _text_of_value(value: Any, heading: str) -> str:
         parts = ((key, _text_of_value(item, str(key)).strip()) for key, item in value.items())
         return "\n".join(f"{key}: {part}" for key, part in parts if part)
     raise ColipriError(f"section '{heading}' contains a {type(value).__name__} instead of text")
-
-
-@cache
-def _heading_table() -> dict[str, str]:
-    table: dict[str, str] = {}
-    for name, headings in word_list("headings")["sections"].items():
-        table[_fold_heading(name)] = name
-        table.update((_fold_heading(heading), name) for heading in headings)
-    return table
-
-
-@cache
-def _heading_pattern() -> re.Pattern[str]:
-    """Headings on a line of their own (group "line") or inside a line (group "inline")."""
-    names = {heading for known in word_list("headings")["sections"].values() for heading in known}
-    by_length = sorted(names, key=lambda name: (-len(name), name))
-    heading = "|".join(r"[ \t_]+".join(map(re.escape, name.split(" "))) for name in by_length)
-    opening = r"[#*_=~>\[ \t]*(?:\(?\d{1,2}[.)][ \t]*|[IVX]{1,4}\.[ \t]*)?[*_\[ \t]*"
-    closing = r"[*_=~\] \t]*"
-    separator = rf"{closing}(?:[:\uff1a]{closing}|[ \t][-\u2013\u2014]+[ \t]{closing})"
-    alone = rf"{closing}[-\u2013\u2014:\uff1a]*{closing}$"
-    on_new_line = rf"^{opening}(?P<line>{heading})(?:{separator}|{alone})"
-    # Inside a line: only capitalised, after the end of a sentence, and with a colon.
-    in_line = (
-        rf"(?<=[.!?:;)])[ \t]+{opening}(?-i:(?=[A-ZÀ-Þ]))(?P<inline>{heading}){closing}:{closing}"
-    )
-    return re.compile(f"(?:{on_new_line}|{in_line})", re.IGNORECASE | re.MULTILINE)
-
-
-def _fold_heading(heading: str) -> str:
-    """Lower case without accents and decoration; headings are compared in this form."""
-    decomposed = unicodedata.normalize("NFKD", heading.casefold().replace("\u0131", "i"))
-    letters = "".join(char for char in decomposed if not unicodedata.combining(char))
-    return re.sub(r"[_\s]+", " ", letters).strip(" *#:=~[]()-.\u2013\u2014")
