@@ -16,7 +16,8 @@ from colipri.dataloading.splits import SPLITS_FILE, load_splits, make_splits
 from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.volume import StoredVolume, Volume, prepare_files
 from colipri.paths import find_dataset_name, preprocessed_folder
-from colipri.preprocessing.manifest import check_preprocessed
+from colipri.plans.plans import load_plans
+from colipri.preprocessing.manifest import check_preprocessed, plans_digest
 from colipri.preprocessing.store import CaseStore
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.dataset import load_raw_dataset
@@ -84,14 +85,35 @@ def collect_cases(
         try:
             store = check_preprocessed(name, predictor.plans, predictor.configuration_name)
         except ColipriError as error:
+            reason = _unusable(name, predictor, error)
             if source == "preprocessed":
-                raise
-            logger.info("Reading the raw images of %s (%s)", name, error)
+                raise ColipriError(f"{reason}; use --source raw") from error
+            logger.info("Reading the raw images of %s: %s", name, reason)
         else:
             cases = [_stored_case(store, case) for case in store.identifiers()]
             return CaseCollection(name, "preprocessed", {c.identifier: c for c in cases})
     raw = [_raw_case(predictor, case) for case in load_raw_dataset(name).cases]
     return CaseCollection(name, "raw", {case.identifier: case for case in raw})
+
+
+def _unusable(dataset: str, predictor: ColipriPredictor, error: ColipriError) -> str:
+    """Why a model cannot use the preprocessed cases of a data set.
+
+    ``error`` says to run colipri_preprocess. That helps only if the data set's own plan is the
+    model's; otherwise it would prepare the cases for the other plan once more.
+    """
+    plans, configuration = predictor.plans, predictor.configuration
+    try:
+        current = load_plans(dataset, plans.plans_name)
+        own = plans_digest(current, current.configuration(configuration.name))
+    except ColipriError:
+        return f"{dataset} has no plan that fits {predictor.source}"
+    if own == plans_digest(plans, configuration):
+        return str(error)
+    return (
+        f"the preprocessed cases of {dataset} belong to {current.source}, and {predictor.source} "
+        "was trained with another plan"
+    )
 
 
 def cases_of_split(

@@ -107,7 +107,8 @@ class ColipriPredictor:
             ColipriError: no such file, not a colipri checkpoint, another version, another
                 orientation of the axes, or no such device.
         """
-        return cls(load_checkpoint(path), find_device(device), source=str(path), **options)
+        source = str(Path(path).absolute())
+        return cls(load_checkpoint(path), find_device(device), source=source, **options)
 
     def untrained(self, seed: int = 0) -> ColipriPredictor:
         """The same network as it was before training: the control for every result.
@@ -162,6 +163,7 @@ class ColipriPredictor:
         return {
             "checkpoint": self.source,
             "trainer": self.checkpoint.get("trainer_name"),
+            "fold": (self.checkpoint.get("init_args") or {}).get("fold"),
             "epoch": self.checkpoint.get("epoch"),
             "trained_on": self.plans.dataset_name,
             "configuration": self.configuration_name,

@@ -9,9 +9,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from colipri.common.errors import ColipriError
-from colipri.common.page_parts import Commands, Section
+from colipri.common.page_parts import Commands, Paragraph, Section
 from colipri.inference.predictor import ColipriPredictor
 from colipri.reporting.objective_sections import sections_of_objectives
 from colipri.reporting.page import KeyNumber, build_page
@@ -121,7 +122,11 @@ def _standard_sections(run: RunResults, *, pictures: bool) -> list[Section | Non
         sections.append(retrieval_section(result, title=title))
     sections += [training_section(run), data_section(run), plan_section(run)]
     if run.plans:
-        sections.append(Section("Next", [Commands(_next_commands(run, pictures))], "", 90))
+        parts: list[Any] = [Commands(_next_commands(run, pictures))]
+        if run.foreign:
+            others = "; ".join(f"{name} is of {model}" for name, model in run.foreign.items())
+            parts.append(Paragraph(f"Results of other models are not shown: {others}.", quiet=True))
+        sections.append(Section("Next", parts, "", 90))
     return sections
 
 

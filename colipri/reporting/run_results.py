@@ -18,6 +18,8 @@ from colipri.evaluation.classification import compare_models
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = ("checkpoint_best.pth", "checkpoint_final.pth", "checkpoint_latest.pth")
+# Folder -> name on the page
+VALIDATIONS = {"validation": "validation", "validation_best": "validation, best checkpoint"}
 UNTRAINED = "untrained"
 _CONTROL = f"_{UNTRAINED}"  # zero_shot_untrained.json is the control of zero_shot_*.json
 _NUM_RESAMPLES = 1000  # of the difference to the control, where the commands did not write it
@@ -32,6 +34,7 @@ class RunResults:
         plans, fingerprint, debug, dataset_json: Contents of the files of these names.
         history: One entry per epoch, of metrics.jsonl.
         zero_shot, retrieval: File stem -> result; controls are within their results.
+        foreign: Result file of another model -> which model. They are not shown.
     """
 
     folder: Path
@@ -42,6 +45,7 @@ class RunResults:
     history: list[dict[str, Any]] = field(default_factory=list)
     zero_shot: dict[str, dict[str, Any]] = field(default_factory=dict)
     retrieval: dict[str, dict[str, Any]] = field(default_factory=dict)
+    foreign: dict[str, str] = field(default_factory=dict)
 
     @property
     def dataset_name(self) -> str:
@@ -78,8 +82,9 @@ def read_run_results(folder: Path) -> RunResults:
 
     Read: plans.json, dataset_fingerprint.json, debug.json, dataset.json, metrics.jsonl,
     zero_shot*.json and retriev*.json (what colipri_zero_shot and colipri_retrieve write with -o;
-    those whose names end in _untrained are the controls of the others). validation/summary.json
-    stands in while there is no test result.
+    those whose names end in _untrained are the controls of the others). A result of another model
+    is left out and named. While there is no result, validation/summary.json (--val) and
+    validation_best/summary.json (--val --val_best) stand in.
 
     Raises:
         ColipriError: a file cannot be read.
@@ -94,22 +99,66 @@ def read_run_results(folder: Path) -> RunResults:
         )
     }
     metrics = folder / "metrics.jsonl"
-    zero_shot = _with_controls(_results(folder, "zero_shot*.json", "macro_auroc"))
-    retrieval = _with_controls(_results(folder, "retriev*.json", "text_to_image"))
-    summary = folder / "validation" / "summary.json"
-    if not zero_shot and summary.is_file():
-        found = read_json(summary)
-        if isinstance(found.get("zero_shot"), dict):
-            zero_shot = {"validation": {**found["zero_shot"], "split": "val"}}
-        if not retrieval and isinstance(found.get("retrieval"), dict):
-            retrieval = {"validation": {**found["retrieval"], "split": "val"}}
+    found = {
+        **_results(folder, "zero_shot*.json", "macro_auroc"),
+        **_results(folder, "retriev*.json", "text_to_image"),
+    }
+    foreign = {}
+    for name, result in found.items():
+        other = model_of_another_run(result, folder, contents["debug"])
+        if other:
+            foreign[f"{name}.json"] = other
+            logger.warning("%s is not shown: it is of %s", folder / f"{name}.json", other)
+    own = {name: result for name, result in found.items() if f"{name}.json" not in foreign}
+    zero_shot = _with_controls({n: r for n, r in own.items() if n.startswith("zero_shot")})
+    retrieval = _with_controls({n: r for n, r in own.items() if n.startswith("retriev")})
+    validations = _validations(folder)
     return RunResults(
         folder,
         **contents,
         history=read_metrics(metrics) if metrics.is_file() else [],
-        zero_shot=zero_shot,
-        retrieval=retrieval,
+        zero_shot=zero_shot or validations["zero_shot"],
+        retrieval=retrieval or validations["retrieval"],
+        foreign=foreign,
     )
+
+
+def model_of_another_run(result: Mapping[str, Any], folder: Path, debug: Mapping[str, Any]) -> str:
+    """Name the model of a result that does not belong to this run.
+
+    A result names the checkpoint it was made with. If that lies in another folder that is still
+    there, or was trained otherwise, the result is of another model. A run whose folder has been
+    moved keeps its results.
+
+    Args:
+        result: Content of a result file.
+        folder: Of the run.
+        debug: Content of its debug.json.
+
+    Returns:
+        The model, or "" where the result is of this run or does not name a model.
+    """
+    model = result.get("model") or {}
+    checkpoint = Path(str(model.get("checkpoint") or "").removesuffix(f" ({UNTRAINED})"))
+    parent = checkpoint.parent
+    if checkpoint.is_absolute() and parent.is_dir() and parent.resolve() != folder.resolve():
+        return str(checkpoint)
+    for key in ("trainer", "configuration", "fold"):
+        if key in debug and model.get(key) is not None and model[key] != debug[key]:
+            return f"{checkpoint} ({key} {model[key]}, this run's is {debug[key]})"
+    return ""
+
+
+def _validations(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """What ``--val`` has written: "zero_shot" and "retrieval" -> name -> result."""
+    found: dict[str, dict[str, dict[str, Any]]] = {"zero_shot": {}, "retrieval": {}}
+    for name, shown in VALIDATIONS.items():
+        summary = folder / name / "summary.json"
+        content = read_json(summary) if summary.is_file() else {}
+        for kind, results in found.items():
+            if isinstance(content.get(kind), dict):
+                results[shown] = {**content[kind], "split": "val"}
+    return found
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from colipri.common.errors import EXIT_OK, ColipriError
 from colipri.run.cli import make_parser, run_command
+from colipri.run.next_command import say_next
 
 COMMAND = "colipri_convert_dataset"
 
@@ -59,8 +60,6 @@ def build_converter_parser(name: str) -> argparse.ArgumentParser:
 
 def convert(options: argparse.Namespace) -> int:
     """Run the converter and say what comes next."""
-    import logging
-
     from colipri.dataset_conversion.base.target import target_of
 
     if options.converter.exports:
@@ -69,7 +68,7 @@ def convert(options: argparse.Namespace) -> int:
     target = target_of(options)
     code: int = options.converter(options).convert(target)
     if code == EXIT_OK:
-        logging.getLogger("colipri").info("\nNext: colipri_verify_dataset -d %d", options.d)
+        say_next("colipri_verify_dataset", "-d", options.d)
     return code
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from colipri.common.errors import EXIT_OK, ColipriError
 from colipri.run.cli import make_parser, run_command
+from colipri.run.next_command import command_line
 
 if TYPE_CHECKING:
     from colipri.transfer.export import StockTarget
@@ -68,17 +69,16 @@ def export(options: argparse.Namespace) -> int:
     if stock is not None:
         trainer = export_primus(content, stock, target)
         print(f"Wrote {target}\n\nNext:\n")
-        print(
-            f"nnUNetv2_train {options.d} 3d_fullres 0 -p {options.p} -tr {trainer} "
-            f"-pretrained_weights {target}"
-        )
+        words = ["nnUNetv2_train", options.d, "3d_fullres", 0, "-p", options.p, "-tr", trainer]
+        print(command_line(*words, "-pretrained_weights", target))
     elif options.format == "nnssl":
         export_nnssl(content, target)
         print(f"Wrote {target}")
     else:
         for file in export_model(content, target, Path(options.m).name):
             print(f"Wrote {file}")
-        print(f"\nNext: colipri_transfer_to_nnunet -d DATASET -m {target}")
+        following = command_line("colipri_transfer_to_nnunet", "-d", "DATASET", "-m", target)
+        print(f"\nNext: {following}")
     return EXIT_OK
 
 

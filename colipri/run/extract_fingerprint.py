@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from colipri.common.cluster import cluster
 from colipri.run.cli import make_parser, run_command
+from colipri.run.next_command import say_next
 from colipri.run.planning_options import (
     add_cluster_options,
     add_dataset_option,
@@ -52,7 +53,7 @@ def extract(options: argparse.Namespace) -> int:
         logger.info("%s", summarize_fingerprint(fingerprint))
         name = fingerprint["dataset_name"]
         logger.info("Written to %s", fingerprint_path(name))
-        logger.info("Next: colipri_plan_experiment -d %s", dataset)
+        say_next("colipri_plan_experiment", "-d", dataset)
     return 0
 
 

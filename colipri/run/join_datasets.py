@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from colipri.run.cli import make_parser, run_command
+from colipri.run.next_command import say_next
 
 DESCRIPTION = """\
 Join data sets into a collection, which all commands accept like any other data set. Nothing is
@@ -55,7 +56,7 @@ def join(options: argparse.Namespace) -> int:
     )
     for member, unknown in findings_unknown_in(folder).items():
         logger.info("Unknown in all cases of %s: %s", member, ", ".join(unknown))
-    logger.info("Next: colipri_verify_dataset -d %d", options.o)
+    say_next("colipri_verify_dataset", "-d", options.o)
     return 0
 
 

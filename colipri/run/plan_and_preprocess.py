@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from colipri.common.cluster import cluster
 from colipri.common.errors import ColipriError
 from colipri.run.cli import make_parser, run_command
+from colipri.run.next_command import say_next
 from colipri.run.planning_options import (
     add_cluster_options,
     add_dataset_option,
@@ -16,6 +17,7 @@ from colipri.run.planning_options import (
     add_process_options,
     check_parts,
     check_processes,
+    plans_option,
     warn_of_known_errors,
 )
 
@@ -65,8 +67,6 @@ def plan_and_preprocess(options: argparse.Namespace) -> int:
 
 def _plan_and_preprocess(options: argparse.Namespace) -> int:
     """Planning of all comes first, because it is quick to fail."""
-    import logging
-
     from colipri.experiment_planning.planning import check_planning_options
     from colipri.paths import dataset_id, find_dataset_name
 
@@ -82,10 +82,8 @@ def _plan_and_preprocess(options: argparse.Namespace) -> int:
             warn_of_known_errors(name)
         _fingerprint_and_plan(name, options, left_out)
     if options.no_pp:
-        plans = options.overwrite_plans_name
-        suffix = "" if plans == "colipriPlans" else f" -p {plans}"
-        numbers = " ".join(str(dataset_id(name)) for name in names)
-        logging.getLogger("colipri").info("\nNext: colipri_preprocess -d %s%s", numbers, suffix)
+        numbers = [dataset_id(name) for name in names]
+        say_next("colipri_preprocess", "-d", *numbers, *plans_option(options.overwrite_plans_name))
         return 0
     for name in names:
         _preprocess(name, options)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from colipri.plans.overrides import parse_assignments
 from colipri.run.cli import make_parser, run_command
-from colipri.run.planning_options import add_dataset_option, add_planning_options
+from colipri.run.next_command import say_next
+from colipri.run.planning_options import add_dataset_option, add_planning_options, plans_option
 
 DESCRIPTION = """\
 Plan pre-training from a data set's fingerprint: spacing, patch size, model, text encoder, text
@@ -35,17 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def plan(options: argparse.Namespace) -> int:
     """Plan each data set and show the plan."""
-    import logging
-
-    logger = logging.getLogger("colipri")
     for dataset in options.d:
         plan_and_show(dataset, options)
-        plans = options.overwrite_plans_name
-        logger.info(
-            "\nNext: colipri_preprocess -d %s%s",
-            dataset,
-            "" if plans == "colipriPlans" else f" -p {plans}",
-        )
+        say_next("colipri_preprocess", "-d", dataset, *plans_option(options.overwrite_plans_name))
     return 0
 
 

@@ -6,6 +6,8 @@ import argparse
 
 from colipri.common.cluster import BACKENDS
 
+DEFAULT_PLANS = "colipriPlans"
+
 
 def add_planning_options(parser: argparse.ArgumentParser) -> None:
     """-pl, -gpu_memory_target, -text_encoder, -overwrite_plans_name (nnU-Net's names); --like."""
@@ -39,11 +41,16 @@ def add_planning_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "-overwrite_plans_name",
-        default="colipriPlans",
+        default=DEFAULT_PLANS,
         metavar="NAME",
         help="name of the plans file (default: %(default)s)",
     )
     add_set_option(group)
+
+
+def plans_option(name: str) -> list[str]:
+    """``-p NAME`` for the next command; nothing for the default name."""
+    return [] if name == DEFAULT_PLANS else ["-p", name]
 
 
 def add_set_option(parser: argparse._ActionsContainer) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from colipri.common.cluster import cluster
 from colipri.run.cli import make_parser, run_command
+from colipri.run.next_command import say_next
 from colipri.run.planning_options import (
     add_cluster_options,
     add_dataset_option,
@@ -16,6 +17,7 @@ from colipri.run.planning_options import (
     add_set_option,
     check_parts,
     check_processes,
+    plans_option,
 )
 
 if TYPE_CHECKING:
@@ -102,15 +104,13 @@ def say_what_is_ready(name: str, plans_name: str, stores: Mapping[str, CaseStore
     from colipri.paths import dataset_id
 
     logger = logging.getLogger("colipri")
-    suffix = "" if plans_name == "colipriPlans" else f" -p {plans_name}"
     for configuration, store in stores.items():
         if store is not None:
             logger.info("%s %s is ready in %s", name, configuration, store.folder)
             reported = any(case["has_report"] for case in store.manifest["cases"].values())
-            trainer = "" if reported else " -tr ColipriTrainer_M"  # all others need reports
-            logger.info(
-                "Next: colipri_train %s %s 0%s%s", dataset_id(name), configuration, trainer, suffix
-            )
+            trainer = [] if reported else ["-tr", "ColipriTrainer_M"]  # all others need reports
+            train = ["colipri_train", dataset_id(name), configuration, 0, *trainer]
+            say_next(*train, *plans_option(plans_name))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

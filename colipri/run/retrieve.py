@@ -15,15 +15,17 @@ from colipri.run.inference_options import (
     check_output,
     make_predictor,
 )
+from colipri.run.next_command import say_next_after_evaluation
 from colipri.run.tables import format_interval, format_number, format_table
 
 if TYPE_CHECKING:
+    from colipri.inference.predictor import ColipriPredictor
     from colipri.inference.retrieve import Ranking
 
 DESCRIPTION = """\
 Retrieval between reports and images.
 
-    colipri_retrieve -m CHECKPOINT -d 101 --split test -o retrieval_test.json
+    colipri_retrieve -m CHECKPOINT -d 101 --split test -o RUN_FOLDER/retrieval_test.json
     colipri_retrieve -m CHECKPOINT -d 101 --split test -q "large left pleural effusion"
     colipri_retrieve -m CHECKPOINT -i SCANS_FOLDER -q "emphysema" "cardiomegaly"
 
@@ -61,19 +63,24 @@ def retrieve(options: argparse.Namespace) -> int:
     if options.top < 1:
         raise ColipriError("--top must be at least 1")
     output = check_output(options.o, (".json",))
-    result = _search(options) if options.q is not None else _measure(options)
+    predictor = make_predictor(options)
+    work = _measure if options.q is None else _search
+    result = work(predictor, options)
     if output is not None:
         from colipri.common.atomic import atomic_write_json
 
         atomic_write_json(output, result)
+    if options.q is None:
+        labelled = bool(predictor.plans.findings)
+        say_next_after_evaluation("colipri_retrieve", options, findings=labelled)
     return EXIT_OK
 
 
-def _measure(options: argparse.Namespace) -> dict[str, Any]:
+def _measure(predictor: ColipriPredictor, options: argparse.Namespace) -> dict[str, Any]:
     from colipri.inference.split_evaluation import retrieval_on_split
 
     result = retrieval_on_split(
-        make_predictor(options),
+        predictor,
         options.d,
         options.split,
         control_untrained=options.control_untrained,
@@ -111,10 +118,9 @@ def _measures(found: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _search(options: argparse.Namespace) -> dict[str, Any]:
+def _search(predictor: ColipriPredictor, options: argparse.Namespace) -> dict[str, Any]:
     from colipri.inference.retrieve import rank_cases, rank_images
 
-    predictor = make_predictor(options)
     if options.d is not None:
         rankings = rank_cases(
             predictor, options.d, options.split, options.q, options.top, options.source

@@ -24,10 +24,13 @@ from colipri.run.local_processes import (
     started_by_another,
     train_here,
 )
+from colipri.run.next_command import evaluation_command, say_next
 from colipri.run.train_options import LONG_TRAINING, build_parser, given_options
 
 if TYPE_CHECKING:
     import torch
+
+    from colipri.training.trainer import ColipriTrainer
 
 
 def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
@@ -99,6 +102,8 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
     from colipri.training.variants import find_trainer
 
     logger = logging.getLogger("colipri")
+    if options.val_best and not options.val:
+        raise ColipriError("--val_best says which checkpoint --val validates; add --val")
     if options.c and options.restart:
         raise ColipriError("--c and --restart contradict each other")
     fold = _fold(options.fold)
@@ -123,7 +128,8 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
     if options.val:
         checkpoint = folder / (BEST if options.val_best else FINAL)
         trainer.resume(checkpoint, options.allow_changed_data)
-        trainer.run_final_validation()
+        trainer.run_final_validation("validation_best" if options.val_best else "validation")
+        say_next("colipri_report", folder, "--pictures")
         return 0
     # before the folder is touched: what cannot be trained leaves no trace
     if existing is not None:
@@ -150,13 +156,25 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
             raise KeyboardInterrupt from None
         return EXIT_STOPPED
     best = folder / (BEST if (folder / BEST).is_file() else FINAL)
-    if not trainer.data.needs_reports:  # the text encoder was not trained
-        logger.info("Next: colipri_transfer_to_nnunet -d NNUNET_DATASET -m %s", best)
-        return 0
-    logger.info(
-        "Next: colipri_zero_shot -m %s -d %s --split test -o zero_shot.json", best, options.dataset
-    )
+    _say_next(trainer, best, options.dataset)
     return 0
+
+
+def _say_next(trainer: ColipriTrainer, best: Path, dataset: str) -> None:
+    """Evaluate on cases that were not trained on, or transfer an encoder that knows no texts."""
+    if not trainer.data.needs_reports:
+        say_next("colipri_transfer_to_nnunet", "-d", "NNUNET_DATASET", "-m", best)
+        return
+    cases = trainer.data.store.manifest["cases"].values()
+    if any(case["split"] == "test" for case in cases):
+        split = "test"
+    elif trainer.data.val_cases:
+        split = "val"
+    else:  # fold all
+        say_next("colipri_report", best.parent, "--pictures")
+        return
+    command = "colipri_zero_shot" if trainer.plans.findings else "colipri_retrieve"
+    say_next(*evaluation_command(command, best, dataset, split))
 
 
 def _fold(text: str) -> int | str:

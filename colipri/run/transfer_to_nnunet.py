@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import EXIT_OK, ColipriError
 from colipri.run.cli import make_parser, run_command
+from colipri.run.next_command import command_line
 
 if TYPE_CHECKING:
     from colipri.transfer.transfer import Transfer
@@ -171,17 +172,12 @@ def _print_result(result: Transfer, number: int, source: str) -> None:
         print(f"Note: {warning}")
     plans = result.plans["plans_name"]
     weights = result.encoder_file
+    train = ["nnUNetv2_train", number, "3d_fullres", 0, "-p", plans, "-tr"]
     print("\nNext, with stock nnU-Net (folds 0 to 4):\n")
-    print(
-        f"nnUNetv2_train {number} 3d_fullres 0 -p {plans} -tr nnUNetTrainerAdam3en4 "
-        f"-pretrained_weights {weights}"
-    )
+    print(command_line(*train, "nnUNetTrainerAdam3en4", "-pretrained_weights", weights))
     print("\nor with a schedule made for pretrained transformers, also set at prediction:\n")
     print('export nnUNet_extTrainer="$(colipri_nnunet_trainer_folder)"')
-    print(
-        f"nnUNetv2_train {number} 3d_fullres 0 -p {plans} -tr nnUNetTrainer_colipri "
-        f"-pretrained_weights {weights}"
-    )
+    print(command_line(*train, "nnUNetTrainer_colipri", "-pretrained_weights", weights))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

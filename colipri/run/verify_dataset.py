@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from colipri.common.errors import EXIT_OK, EXIT_PROBLEM
 from colipri.run.cli import make_parser, run_command
+from colipri.run.next_command import command_line, say_next
 from colipri.run.planning_options import add_dataset_option, check_processes
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def _show(result: Verification, json_file: Path | None) -> None:
     if json_file is not None:
         logger.info("All issues are in %s", json_file)
     if result.errors:
-        again = json_file or "issues.json"
-        logger.info("Next: fix errors, then colipri_verify_dataset -d %d --json %s", number, again)
+        again = ("colipri_verify_dataset", "-d", number, "--json", json_file or "issues.json")
+        logger.info("Next: fix errors, then %s", command_line(*again))
     else:
-        logger.info("Next: colipri_plan_and_preprocess -d %d", number)
+        say_next("colipri_plan_and_preprocess", "-d", number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from colipri.run.inference_options import (
     check_output,
     make_predictor,
 )
+from colipri.run.next_command import say_next_after_evaluation
 from colipri.run.tables import format_interval, format_number, format_table
 
 DESCRIPTION = """\
@@ -23,7 +24,7 @@ Zero-shot classification: no training on labels, only texts.
 
     colipri_zero_shot -m CHECKPOINT -i SCAN.nii.gz -f "pleural effusion" "lung nodule"
     colipri_zero_shot -m CHECKPOINT -i DICOM_FOLDER -f "pleural effusion" -o findings.json
-    colipri_zero_shot -m CHECKPOINT -d 101 --split test -o zero_shot_test.json
+    colipri_zero_shot -m CHECKPOINT -d 101 --split test -o RUN_FOLDER/zero_shot_test.json
 
 With -i: probabilities for every image (a file, a folder of images, or a DICOM series folder).
 With -d: AUROC, AUPRC, F1, balanced accuracy, sensitivity and specificity per finding and macro,
@@ -89,6 +90,7 @@ def zero_shot(options: argparse.Namespace) -> int:
         atomic_write_json(output, result)
     if options.d is not None:
         _print_split(result)
+        say_next_after_evaluation("colipri_zero_shot", options, findings=True)
         return EXIT_OK
     return _print_images(result)
 

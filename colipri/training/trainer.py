@@ -295,13 +295,13 @@ class ColipriTrainer(TrainerSetup):
             return sum(training_flops(self.configuration, None, self.objectives).values())
         return counted * self.processes.size / self.settings["batch_size"]
 
-    def run_final_validation(self) -> Path:
-        """``--val``: validate and write all details to validation/summary.json."""
+    def run_final_validation(self, name: str = "validation") -> Path:
+        """``--val``: validate and write all details to NAME/summary.json."""
         self.initialize()
         if not self.data.val_cases:
             raise ColipriError(f"fold {self.fold} has no validation cases")
         result = self.run_validation()
-        target = self.folder / "validation" / "summary.json"
+        target = self.folder / name / "summary.json"
         if self.processes.is_main:
             atomic_write_json(target, result.details)
         score = "" if result.score is None else f"{result.score_name} {result.score:.4f}; "

@@ -196,11 +196,12 @@ def test_raw_route_when_the_store_does_not_fit(
     other = ColipriPredictor.from_checkpoint(write_checkpoint(tmp_path / "other.pth"))
     other.configuration = replace(other.configuration, spacing=[9.0, 9.0, 9.0])
     other.plans = other.plans.with_configurations([other.configuration])
-    with pytest.raises(ColipriError, match="preprocessed with a different plan"):
+    with pytest.raises(ColipriError, match="trained with another plan; use --source raw") as caught:
         collect_cases(other, 950, "preprocessed")
+    assert "colipri_preprocess" not in str(caught.value)  # it would make the same cases again
     with caplog.at_level(logging.INFO, logger="colipri"):
         collection = collect_cases(other, 950)
-    assert collection.source == "raw"
+    assert collection.source == "raw" and "colipri_preprocess" not in caplog.text
     assert collection.cases["case_002"].volume().shape[2] < 40
 
 

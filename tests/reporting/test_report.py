@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import re
 import shlex
 from html.parser import HTMLParser
@@ -47,7 +48,12 @@ from colipri.reporting.page import (
     tidy,
 )
 from colipri.reporting.report import write_report
-from colipri.reporting.run_results import difference_to_control, read_metrics, read_run_results
+from colipri.reporting.run_results import (
+    difference_to_control,
+    model_of_another_run,
+    read_metrics,
+    read_run_results,
+)
 from colipri.reporting.run_sections import plain_value
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -254,6 +260,54 @@ def test_difference_is_paired_with_the_control(results_folder: Path) -> None:
     assert difference_to_control(other) == {}  # not the same cases
     written = {**result, "differences": {"untrained": {"macro_auroc": {"value": 0.25}}}}
     assert difference_to_control(written) == {"value": 0.25}
+
+
+def test_results_of_other_models_are_not_shown(
+    results_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The page showed whatever zero_shot.json lay there as this run's headline."""
+    other = results_folder.parent / "fold_1"
+    other.mkdir()
+    result = _result()
+    result["model"] = {"checkpoint": str(other / "checkpoint_best.pth")}
+    result["macro_auroc"]["value"] = 0.12345
+    (results_folder / "zero_shot_aaa.json").write_text(json.dumps(result))
+    with caplog.at_level(logging.WARNING, logger="colipri"):
+        page = Page(write_report(results_folder).read_text(encoding="utf-8"))
+    assert "0.123" not in page.text and "zero_shot_aaa.json is of" in page.text
+    assert "zero_shot_aaa.json is not shown" in caplog.text
+    assert list(read_run_results(results_folder).zero_shot) == ["zero_shot_test"]
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ({}, True),
+        ({"checkpoint": "{folder}/control_untrained.pth", "trainer": "ColipriTrainer_CO"}, True),
+        ({"checkpoint": "{folder}/checkpoint_best.pth (untrained)"}, True),
+        ({"checkpoint": "/before/it/moved/checkpoint_best.pth"}, True),
+        ({"checkpoint": "/before/it/moved/checkpoint_best.pth", "trainer": "Other"}, False),
+        ({"checkpoint": "checkpoint_best.pth", "configuration": "3d_fullres"}, False),
+        ({"checkpoint": "{folder}/../checkpoint_best.pth"}, False),
+    ],
+)
+def test_whose_result_it_is(results_folder: Path, model: dict[str, str], shown: bool) -> None:
+    model = {key: value.format(folder=results_folder) for key, value in model.items()}
+    debug = json.loads((results_folder / "debug.json").read_text())
+    assert (model_of_another_run({"model": model}, results_folder, debug) == "") is shown
+
+
+def test_validations_of_both_checkpoints_are_kept_apart(results_folder: Path) -> None:
+    (results_folder / "zero_shot_test.json").unlink()
+    for name, value in (("validation", 0.6), ("validation_best", 0.7)):
+        result = _result()
+        result["macro_auroc"]["value"] = value
+        (results_folder / name).mkdir()
+        (results_folder / name / "summary.json").write_text(json.dumps({"zero_shot": result}))
+    found = read_run_results(results_folder).zero_shot
+    assert [one["macro_auroc"]["value"] for one in found.values()] == [0.6, 0.7]
+    page = Page(write_report(results_folder).read_text(encoding="utf-8"))
+    assert "Result (validation, best checkpoint)" in page.text
 
 
 def test_commands_can_be_pasted(results_folder: Path) -> None:
