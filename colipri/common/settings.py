@@ -171,7 +171,8 @@ class Settings:
         except SettingsError as error:
             if not where:
                 raise
-            raise ColipriError(f"{where}: {error}") from None
+            separator = ": " if error.path else " "  # without a path, ``where`` is the subject
+            raise ColipriError(f"{where}{separator}{error}") from None
 
     @classmethod
     def _read(cls, content: Any) -> Self:
@@ -187,7 +188,7 @@ class Settings:
                     given[by_key[key]] = _read_value(hints[by_key[key]], value)
                 except SettingsError as error:
                     raise error.inside(key) from None
-            elif key.startswith("_") or (cls.OPEN and not nearest(key, by_key, 0.9)):
+            elif key.startswith("_") or (cls.OPEN and not nearest(key, by_key, 0.85)):
                 notes[key] = value
             else:
                 raise SettingsError("", unknown_entry(key, by_key))

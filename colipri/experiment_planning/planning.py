@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from colipri.architectures.pretrained_text import CXR_BERT, pretrained_available
-from colipri.common.atomic import atomic_write_bytes, atomic_write_json, read_json
+from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.common.registry import find_class
 from colipri.experiment_planning.fingerprint import FINGERPRINT_VERSION, fingerprint_path
@@ -22,9 +21,8 @@ from colipri.experiment_planning.planner import (
 from colipri.experiment_planning.presets import planner_like
 from colipri.paths import find_dataset_name, preprocessed_folder
 from colipri.plans.overrides import set_in_plans
+from colipri.plans.plan_file import write_plans
 from colipri.plans.plans import Plans
-
-logger = logging.getLogger(__name__)
 
 BUILTIN_PLANNERS = {"ColipriPlanner": "colipri.experiment_planning.planner:ColipriPlanner"}
 
@@ -65,8 +63,7 @@ def plan_experiment(
     plans = replace(planner.plan(), source=str(target))
     if overrides:
         plans = planner.with_overrides(plans, overrides)
-    _keep_edited_plans(target, plans)
-    atomic_write_json(target, plans.to_json())
+    write_plans(target, plans.to_json())
     return plans
 
 
@@ -117,15 +114,6 @@ def resolve_text_encoder(wanted: str) -> tuple[str, str]:
     return (CXR_BERT if available else "scratch"), reason
 
 
-def numbered_backup(target: Path) -> Path:
-    """colipriPlans_before.json, colipriPlans_before_2.json, ...: the first that is free."""
-    kept, number = target.with_name(f"{target.stem}_before.json"), 1
-    while kept.exists():
-        number += 1
-        kept = target.with_name(f"{target.stem}_before_{number}.json")
-    return kept
-
-
 def edit_plans(plans: Plans, overrides: Mapping[str, Any]) -> Plans:
     """Set numbers of a plans file, as a person would; the file before is kept under a number.
 
@@ -137,21 +125,5 @@ def edit_plans(plans: Plans, overrides: Mapping[str, Any]) -> Plans:
         ColipriError: an unknown path or a wrong value; nothing is written.
     """
     edited = checked_objectives(set_in_plans(plans, overrides, objective_name))
-    target = Path(plans.source)
-    _keep_edited_plans(target, edited)
-    atomic_write_json(target, edited.to_json())
+    write_plans(Path(plans.source), edited.to_json())
     return edited
-
-
-def _keep_edited_plans(target: Path, plans: Plans) -> None:
-    """A plans file that differs is kept under another name: it may have been edited by hand."""
-    if not target.is_file():
-        return
-    try:
-        if read_json(target) == plans.to_json():
-            return
-    except ColipriError:  # an edit that broke the file is kept as it is
-        pass
-    kept = numbered_backup(target)
-    atomic_write_bytes(kept, target.read_bytes())
-    logger.info("The plan that was there differs; it is kept as %s", kept)

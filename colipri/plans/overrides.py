@@ -103,6 +103,9 @@ def set_in_plans(
         elif first in _plan_entries() and first != "configurations":
             own[path] = value
         else:
+            if first not in configuration_entries() and nearest(first, _plan_entries(), 0.8):
+                problem = unknown_entry(first, _plan_entries())
+                raise ColipriError(f"{flag} {path}: the plan {problem}")
             for chosen in by_configuration.values():
                 chosen[path] = value
     # all at once, because numbers that depend on each other are only right together
@@ -117,10 +120,7 @@ def set_in_plans(
     }
     for path, value in own.items():
         _put(content, path.split("."), value)
-    try:
-        return replace(Plans.from_dict(content), source=plans.source)
-    except SettingsError as error:
-        raise ColipriError(f"{flag} {_shown(values)}: {error}") from error
+    return replace(Plans.from_dict(content, f"{flag} {_shown(values)}"), source=plans.source)
 
 
 def set_in_configuration(
@@ -145,8 +145,9 @@ def set_in_configuration(
     content["because"] = reasons
     try:
         checked = Configuration.from_dict(content)
-    except ColipriError as error:
-        raise ColipriError(f"{flag} {_shown(values)}: {error}") from error
+    except SettingsError as error:
+        subject = "" if error.path else "the plan "
+        raise ColipriError(f"{flag} {_shown(values)}: {subject}{error}") from error
     return replace(checked, name=configuration.name)
 
 
@@ -184,9 +185,9 @@ def full_path(path: str, objective_name: ObjectiveName, flag: str = "--set") -> 
     inner = {about.key or name for name, about in entries(ArchitecturePlan).items()}
     if keys[0] == "architecture" and len(keys) > 1 and keys[1] not in inner:
         keys.insert(1, "arch_kwargs")
-    known = configuration_entries()
-    if keys[0] in _PREDICTED or keys[0] not in known:
-        raise ColipriError(f"{flag} {path}: {_unknown(keys[0], known)}")
+    known = [name for name in configuration_entries() if name not in _PREDICTED]
+    if keys[0] not in known:
+        raise ColipriError(f"{flag} {path}: the plan {_unknown(keys[0], known)}")
     return keys
 
 
@@ -225,15 +226,18 @@ def value_at(content: Mapping[str, Any], path: str) -> Any:
 
 
 def _unknown(name: str, known: Collection[str]) -> str:
-    """Say that a beginning is unknown; a name from inside is given its full path."""
+    """Say that a plan lacks an entry, to be read after "the plan"; a name from inside is given its
+    full path."""
     from_inside = {
         (about.key or inner): f"{outer}.{about.key or inner}"
         for outer, cls in _INNER.items()
         for inner, about in entries(cls).items()
     }
+    if name in _PREDICTED:
+        return f"has no entry '{name}' to set; the planner writes it"
     close = nearest(name, from_inside, 0.8)
     if close is not None:
-        return f"there is no entry '{name}'; did you mean '{from_inside[close]}'?"
+        return f"has no entry '{name}'; did you mean '{from_inside[close]}'?"
     return unknown_entry(name, known)
 
 

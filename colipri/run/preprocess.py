@@ -64,6 +64,7 @@ def preprocess(options: argparse.Namespace) -> int:
 
 
 def _preprocess(options: argparse.Namespace) -> int:
+    from colipri.experiment_planning.planner import checked_objectives
     from colipri.experiment_planning.planning import edit_plans
     from colipri.paths import find_dataset_name
     from colipri.plans.overrides import parse_assignments
@@ -73,7 +74,8 @@ def _preprocess(options: argparse.Namespace) -> int:
     check_processes(options.np)
     check_parts(options.num_parts, options.part_id)
     names = [find_dataset_name(dataset) for dataset in options.d]
-    plans = {name: load_plans(name, options.p) for name in names}  # all exist before work begins
+    # all plans are there and whole before work begins
+    plans = {name: checked_objectives(load_plans(name, options.p)) for name in names}
     overrides = parse_assignments(options.set)
     if overrides:  # the stored cases belong to the plan, so the plan itself is edited
         plans = {name: edit_plans(plan, overrides) for name, plan in plans.items()}

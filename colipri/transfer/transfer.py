@@ -12,6 +12,7 @@ from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
 from colipri.common.atomic import atomic_write_json, read_json
 from colipri.common.digests import json_digest
 from colipri.common.errors import ColipriError
+from colipri.plans.plan_file import write_plans
 from colipri.transfer.edited_plans import check_plans, describe_edits, plan_digest
 from colipri.transfer.encoder_weights import repeat_channels, save_encoder, weights_for_plan
 from colipri.transfer.nnunet_dataset import SegmentationDataset
@@ -65,7 +66,7 @@ def transfer_encoder(
     plans_file = dataset.preprocessed / f"{options.plans_name}.json"
     encoder_file = dataset.preprocessed / f"{options.plans_name}_encoder.pth"
     atomic_write_json(dataset.preprocessed / "dataset.json", dataset.dataset_json)
-    atomic_write_json(plans_file, plans)
+    write_plans(plans_file, plans)
     weights = weights_for_plan(
         encoder, plans, plans["configurations"][CONFIGURATION], len(dataset.channel_names)
     )

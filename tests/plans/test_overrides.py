@@ -55,8 +55,9 @@ def test_checkpointing_changes_in_both_of_its_places(plans: Plans) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("batchsize=8", "did you mean 'batch_size'"),
-        ("training.lerning_rate=1", "did you mean 'learning_rate'"),
+        ("batchsize=8", "batchsize: the plan has no entry 'batchsize'; did you mean 'batch_size'?"),
+        ("orientatio=SAR", "the plan has no entry 'orientatio'; did you mean 'orientation'?"),
+        ("training.lerning_rate=1", "1: training has no entry 'lerning_rate'; did you mean 'learn"),
         ("ema_decay=0.9", "did you mean 'training.ema_decay'"),
         ("augmentation.noise_st=1", "did you mean 'noise_std'"),
         ("architecture.drop_path=1", "did you mean 'drop_path_rate'"),

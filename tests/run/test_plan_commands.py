@@ -20,6 +20,7 @@ from colipri.run.extract_fingerprint import main as extract
 from colipri.run.plan_and_preprocess import main as plan_and_preprocess
 from colipri.run.plan_experiment import main as plan
 from colipri.run.preprocess import main as preprocess
+from colipri.run.train import main as train
 
 Main = Callable[[Sequence[str]], int]
 TINY = ["-gpu_memory_target", "2", "-text_encoder", "scratch"]
@@ -162,6 +163,51 @@ def test_a_bad_edit_of_the_plan_is_one_line(
     assert preprocess(["-d", "901", "-np", "1"]) == 1
     error = capsys.readouterr().err
     assert "must be multiples of the token patch" in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "entry", "part"),
+    [
+        (
+            (),
+            "batchsize",
+            "configurations.3d_lowres has no entry 'batchsize'; did you mean 'batch_",
+        ),
+        (
+            ("training",),
+            "lerning_rate",
+            "has no entry 'lerning_rate'; did you mean 'learning_rate'",
+        ),
+        (("training", "objectives", "contrastive"), "wieght", "did you mean 'weight'"),
+        (("resampling_fn_data_kwargs",), "ordr", "did you mean 'order'"),
+    ],
+)
+@pytest.mark.parametrize("command", [preprocess, train])
+def test_an_unknown_entry_of_an_edited_plan_is_refused(
+    raw: Path,
+    workspace: Workspace,
+    capsys: pytest.CaptureFixture,
+    command: Main,
+    place: tuple[str, ...],
+    entry: str,
+    part: str,
+) -> None:
+    assert plan_and_preprocess(["-d", "901", "-np", "1", "--no_pp", *TINY]) == 0
+    path = workspace.preprocessed / NAME / "colipriPlans.json"
+    content = json.loads(path.read_text())
+    inner = content["configurations"]["3d_lowres"]
+    for key in place:
+        inner = inner[key]
+    inner[entry] = 1
+    path.write_text(json.dumps(content))
+    capsys.readouterr()
+    arguments = ["-d", "901", "-np", "1"]
+    if command is train:
+        arguments = ["901", "3d_lowres", "0", "-device", "cpu", "-tr", "ColipriTrainer_C"]
+    assert command(arguments) == 1
+    error = capsys.readouterr().err
+    assert part in error and len(error.splitlines()) == 1
+    assert not list(workspace.preprocessed.rglob("*.b2nd"))
 
 
 def _plan_of(workspace: Workspace, name: str = "colipriPlans") -> dict[str, Any]:
