@@ -5,7 +5,7 @@
     python benchmarks/learning_table.py -o learning --runs C "CO, 25 % of the reports" --seeds 1
 
 Every row is trained for the same number of floating point operations (forward and backward of
-every objective in use, as planned: colipri.experiment_planning.objective_cost), with the same
+every objective in use, as planned: colipri.experiment_planning.training_cost), with the same
 plan, batch and seeds, then measured on the test split, whose anatomy nobody trained
 on: zero-shot macro AUROC, recall@5 from image to report, and a linear probe on the mean token of
 the encoder, with 95 % intervals over studies, for each seed. Controls: an untrained model, and
@@ -161,7 +161,7 @@ def _variant(out: Path, data: str, seed: int) -> None:
 
 def train(out: Path, run: Run, seed: int, options: argparse.Namespace) -> tuple[Path, int]:
     """Checkpoint and steps of a run; the untrained row's has weights that are not used, 0 steps."""
-    from colipri.experiment_planning.objective_cost import training_flops
+    from colipri.experiment_planning.training_cost import training_flops
     from colipri.plans.plans import load_plans
     from colipri.training.options import RunOptions
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from colipri.architectures.report_decoder import ReportDecoder
 from colipri.common.errors import ColipriError
-from colipri.common.seeds import derive_seed
+from colipri.common.hashing import derive_seed
 
 METHODS = ("greedy", "nucleus", "beam")
 

@@ -14,7 +14,7 @@ import torch
 
 from colipri.architectures.model import ColipriModel
 from colipri.checkpoints.checkpoint_file import load_checkpoint, save_checkpoint
-from colipri.common.seeds import derive_seed
+from colipri.common.hashing import derive_seed
 
 _VOCABULARY = "text_encoder.encoder.embeddings.word_embeddings.weight"  # (tokens, width)
 

@@ -18,8 +18,8 @@ from colipri.architectures.model import ColipriModel
 from colipri.checkpoints.checkpoint_file import load_state_dict_reported
 from colipri.checkpoints.encoder_fitting import fit_encoder
 from colipri.checkpoints.weight_reader import read_weight_file
+from colipri.common.display import show_sizes
 from colipri.common.errors import ColipriError
-from colipri.common.sizes import show_sizes
 from colipri.text.tokenizer import tokenizer_to_string
 
 _TEXT_PARTS = ("text_encoder", "report_decoder")  # weights of one vocabulary

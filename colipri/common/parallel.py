@@ -24,8 +24,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from colipri.common.cluster import on_cluster, run_on_cluster
+from colipri.common.display import progress
 from colipri.common.errors import ColipriError
-from colipri.common.progress import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

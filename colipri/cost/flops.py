@@ -8,17 +8,14 @@ which computes nothing. Backward costs twice the forward. Tested against torch's
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from math import prod
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from colipri.architectures.stems import build_stem
 from colipri.plans.architecture import BertSettings, EncoderSettings
-from colipri.plans.plans import Configuration
 
 BACKWARD = 3  # forward, and twice as much for the gradients of inputs and weights
 
@@ -39,7 +36,7 @@ def transformer_flops(num_tokens: float, dim: int, depth: int, mlp_ratio: float 
 
 
 def image_flops(
-    encoder: EncoderSettings | Mapping[str, Any],
+    encoder: EncoderSettings,
     patch_size: Sequence[int],
     num_tokens: float,
     training: bool = False,
@@ -55,8 +52,6 @@ def image_flops(
         num_tokens: tokens that the transformer sees.
         training: count the backward pass as well.
     """
-    if isinstance(encoder, Mapping):
-        encoder = EncoderSettings.from_dict(encoder)
     transformer = transformer_flops(
         num_tokens + encoder.num_register_tokens,
         encoder.embed_dim,
@@ -75,10 +70,8 @@ def image_flops(
     return (BACKWARD * transformer if training else transformer) + stem
 
 
-def text_flops(bert: BertSettings | Mapping[str, Any], num_tokens: float) -> float:
+def text_flops(bert: BertSettings, num_tokens: float) -> float:
     """Forward FLOPs of a BERT on one text of ``num_tokens`` tokens."""
-    if isinstance(bert, Mapping):
-        bert = BertSettings.from_dict(bert)
     dim, hidden = bert.hidden_size, bert.intermediate_size
     return bert.num_hidden_layers * (
         8 * num_tokens * dim**2 + 4 * num_tokens**2 * dim + 4 * num_tokens * dim * hidden
@@ -120,14 +113,6 @@ def masked_decoder_flops(
     """Forward FLOPs of the decoder that predicts ``masked`` patches (objective M)."""
     ends = 2 * visible * encoder_dim * dim + 2 * masked * dim * patch_voxels
     return transformer_flops(visible + masked, dim, depth) + ends
-
-
-def num_grid_tokens(configuration: Configuration | Mapping[str, Any]) -> int:
-    """Tokens of a whole patch, air included."""
-    if isinstance(configuration, Configuration):
-        return configuration.num_tokens
-    pairs = zip(configuration["patch_size"], configuration["token_patch_size"], strict=True)
-    return prod(size // token for size, token in pairs)
 
 
 @lru_cache(maxsize=16)

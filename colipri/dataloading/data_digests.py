@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from colipri.common.digests import json_digest
+from colipri.common.hashing import json_digest
 from colipri.preprocessing.store import CaseStore
 
 # What is digested, in the order in which a record holds the digests.

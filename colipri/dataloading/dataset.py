@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from colipri.common.errors import ColipriError
-from colipri.common.seeds import derive_seed
+from colipri.common.hashing import derive_seed
 from colipri.dataloading.sampler import SampleKey
 from colipri.objectives.base import Objective
 from colipri.objectives.batch import Sample

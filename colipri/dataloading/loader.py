@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import DataLoader
 
 from colipri.common.errors import ColipriError
-from colipri.common.seeds import derive_seed
+from colipri.common.hashing import derive_seed
 from colipri.dataloading.dataset import ColipriDataset, LoadFailure
 from colipri.dataloading.mixing import MixedBatchSampler, image_only_batch_size
 from colipri.dataloading.sampler import EndlessSampler, SampleKey, StudyAwareBatchSampler

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from colipri.common.errors import ColipriError
-from colipri.common.seeds import derive_seed
+from colipri.common.hashing import derive_seed
 
 
 class SampleKey(NamedTuple):

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from colipri.common.atomic import atomic_write_json
-from colipri.common.digests import json_digest
 from colipri.common.errors import ColipriError
+from colipri.common.hashing import json_digest
 from colipri.imageio.body import body_mask, find_ct_channel, mask_box
 from colipri.imageio.reading import read_image
 from colipri.raw_dataset.cases import Case

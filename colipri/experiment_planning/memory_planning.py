@@ -13,9 +13,13 @@ from colipri.cost.memory import (
     MemoryEstimate,
     estimate_memory,
 )
-from colipri.experiment_planning.compute import CACHED_GRADIENTS_FACTOR, CHECKPOINTING_FACTOR
-from colipri.experiment_planning.model_sizes import SMALL_MACHINE_GB
-from colipri.experiment_planning.objective_cost import objective_bytes, objective_parameters
+from colipri.experiment_planning.encoders import SMALL_MACHINE_GB
+from colipri.experiment_planning.training_cost import (
+    CACHED_GRADIENTS_FACTOR,
+    CHECKPOINTING_FACTOR,
+    objective_bytes,
+    objective_parameters,
+)
 from colipri.plans.plans import Configuration
 
 # Rows of a matrix product that keep a large GPU busy: as many image tokens should fit at once. More

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from colipri.common.sizes import show_sizes
+from colipri.common.display import show_sizes
 from colipri.plans.architecture import EncoderSettings, TextEncoderPlan
 from colipri.plans.overrides import value_at
 from colipri.plans.plans import Configuration, Plans

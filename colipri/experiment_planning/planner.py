@@ -14,18 +14,20 @@ from typing import Any
 
 from colipri.architectures.pretrained_text import pretrained_config
 from colipri.common.errors import ColipriError
-from colipri.experiment_planning.compute import estimate_compute
-from colipri.experiment_planning.fingerprint_summary import left_out_of
-from colipri.experiment_planning.geometry import TOKEN
-from colipri.experiment_planning.geometry_planning import Geometry, plan_geometry
-from colipri.experiment_planning.memory_planning import fit_memory, planned_memory
-from colipri.experiment_planning.model_sizes import BY_DATA, SMALL_MACHINE_GB, TINY, ModelSize
-from colipri.experiment_planning.normalization_planning import plan_channels
-from colipri.experiment_planning.text_planning import (
+from colipri.experiment_planning.channels import plan_channels
+from colipri.experiment_planning.encoders import (
+    BY_DATA,
+    SMALL_MACHINE_GB,
+    TINY,
+    ModelSize,
     plan_scratch_encoder,
     plan_text_length,
     plan_vocabulary,
 )
+from colipri.experiment_planning.fingerprint import left_out_of
+from colipri.experiment_planning.geometry import TOKEN, Geometry, plan_geometry
+from colipri.experiment_planning.memory_planning import fit_memory, planned_memory
+from colipri.experiment_planning.training_cost import estimate_compute
 from colipri.objectives.registry import (
     build_objectives,
     find_objective,
@@ -41,7 +43,7 @@ MAXIMUM_BATCH = 256
 MINIMUM_BATCH = 8
 PASSES_OVER_DATA = 100
 
-Because = dict[str, str]
+Rationale = dict[str, str]
 
 
 class ColipriPlanner:
@@ -100,12 +102,12 @@ class ColipriPlanner:
 
     def plan_configuration(self, name: str, channels: Any) -> Configuration:
         """One configuration: geometry, model, text, training, and what they cost."""
-        because: Because = {"normalization_schemes": channels.reason}
-        size = self.choose_model(because)
-        geometry = self.choose_geometry(name, size, because)
-        text = self.choose_text(size, because)
-        training = self.choose_training(size, because)
-        batch = self.choose_batch(because)
+        rationale: Rationale = {"normalization_schemes": channels.reason}
+        size = self.choose_model(rationale)
+        geometry = self.choose_geometry(name, size, rationale)
+        text = self.choose_text(size, rationale)
+        training = self.choose_training(size, rationale)
+        batch = self.choose_batch(rationale)
         content: dict[str, Any] = {
             "data_identifier": f"{self.plans_name}_{name}",
             "preprocessor_name": "ColipriPreprocessor",
@@ -130,8 +132,8 @@ class ColipriPlanner:
         configuration = replace(
             Configuration.from_dict(content, f"{type(self).__name__}, {name}"), name=name
         )
-        configuration = self.fit_memory(configuration, because)
-        return self.with_costs(replace(configuration, rationale=because))
+        configuration = self.fit_memory(configuration, rationale)
+        return self.with_costs(replace(configuration, rationale=rationale))
 
     def with_costs(self, configuration: Configuration) -> Configuration:
         """The configuration with what it is predicted to cost."""
@@ -191,10 +193,10 @@ class ColipriPlanner:
 
     # ---------------------------------------------------------------- single decisions
 
-    def choose_model(self, because: Because) -> ModelSize:
+    def choose_model(self, rationale: Rationale) -> ModelSize:
         """By the amount of paired data; a small memory target means a small machine."""
         if self.target_gb < SMALL_MACHINE_GB:
-            because["architecture"] = (
+            rationale["architecture"] = (
                 f"{TINY.name}: {self.target_gb:g} GB is a small card or a CPU; a convolutional "
                 "stem learns from little data"
             )
@@ -203,12 +205,12 @@ class ColipriPlanner:
         from_on = f"this size from {at_least:,} on" if at_least else "the smallest size"
         stem = "a convolutional stem, because data is scarce" if size.stem != "linear" else "linear"
         kind = "studies with reports" if self.fingerprint["num_paired_studies"] else "studies"
-        because["architecture"] = (
+        rationale["architecture"] = (
             f"{size.name}: {self.num_studies:,} {kind} ({from_on}); stem: {stem}"
         )
         return size
 
-    def choose_geometry(self, name: str, size: ModelSize, because: Because) -> Geometry:
+    def choose_geometry(self, name: str, size: ModelSize, rationale: Rationale) -> Geometry:
         """Spacing (mm) and patch (voxels) of a configuration."""
         budget = int(size.token_factor * size.embed_dim)
         attention = size.token_factor / (size.token_factor + 6)
@@ -219,7 +221,7 @@ class ColipriPlanner:
             budget_text=f"{budget:,} tokens ({size.token_factor:g} x width {size.embed_dim}: "
             f"attention is then {100 * attention:.0f} % of the arithmetic)",
         )
-        because.update(geometry.reasons)
+        rationale.update(geometry.reasons)
         return geometry
 
     def architecture(self, size: ModelSize) -> dict[str, Any]:
@@ -243,28 +245,28 @@ class ColipriPlanner:
             "_kw_requires_import": [],
         }
 
-    def choose_text(self, size: ModelSize, because: Because) -> dict[str, Any]:
+    def choose_text(self, size: ModelSize, rationale: Rationale) -> dict[str, Any]:
         """Text encoder, vocabulary and text length."""
         text = self.fingerprint["text"]
-        max_tokens, because["max_text_tokens"] = plan_text_length(text)
-        because["text_encoder"] = self.text_encoder_reason
+        max_tokens, rationale["max_text_tokens"] = plan_text_length(text)
+        rationale["text_encoder"] = self.text_encoder_reason
         if self.text_encoder == "scratch":
-            vocabulary, because["vocabulary_size"] = plan_vocabulary(text)
+            vocabulary, rationale["vocabulary_size"] = plan_vocabulary(text)
             arch, reason = plan_scratch_encoder(text, max_tokens, size.shared_dim)
-            because["text_encoder"] += f"; from scratch: {reason}"
+            rationale["text_encoder"] += f"; from scratch: {reason}"
             encoder: dict[str, Any] = {"source": "scratch", "name_or_path": None}
             shared = size.shared_dim
         else:
             config = pretrained_config(self.text_encoder)
             if max_tokens > config["max_position_embeddings"]:
                 max_tokens = config["max_position_embeddings"]
-                because["max_text_tokens"] += f"; cut at the {max_tokens} of {self.text_encoder}"
+                rationale["max_text_tokens"] += f"; cut at the {max_tokens} of {self.text_encoder}"
             vocabulary = config["vocab_size"]
-            because["vocabulary_size"] = f"that of {self.text_encoder}"
+            rationale["vocabulary_size"] = f"that of {self.text_encoder}"
             arch = config
             encoder = {"source": "pretrained", "name_or_path": self.text_encoder}
             shared = config["hidden_size"]
-        because["embed_dim"] = (
+        rationale["embed_dim"] = (
             "width of the text encoder, so that it needs no projection"
             if self.text_encoder != "scratch"
             else f"goes with {size.name}"
@@ -279,12 +281,12 @@ class ColipriPlanner:
             "max_text_tokens": max_tokens,
         }
 
-    def choose_batch(self, because: Because) -> int:
+    def choose_batch(self, rationale: Rationale) -> int:
         """The contrastive batch: memory does not limit it (gradient cache), the data does."""
         tenth = max(1, self.num_studies // 10)
         batch = min(MAXIMUM_BATCH, max(MINIMUM_BATCH, 2 ** int(math.log2(tenth))))
         batch = min(batch, max(2, self.num_studies))
-        because["batch_size"] = (
+        rationale["batch_size"] = (
             f"largest power of two that still gives ten updates a pass over {self.num_studies:,} "
             f"studies, between {MINIMUM_BATCH} and {MAXIMUM_BATCH}; micro batches with cached "
             "gradients make it independent of memory"
@@ -293,25 +295,25 @@ class ColipriPlanner:
         )
         return batch
 
-    def choose_training(self, size: ModelSize, because: Because) -> dict[str, Any]:
+    def choose_training(self, size: ModelSize, rationale: Rationale) -> dict[str, Any]:
         """Schedule and optimiser."""
         batch = self.choose_batch({})
         steps = max(200, math.ceil(PASSES_OVER_DATA * self.num_studies / batch))
         per_epoch = min(250, max(25, math.ceil(self.num_studies / batch)))
         epochs = math.ceil(steps / per_epoch)
-        because["num_epochs"] = (
+        rationale["num_epochs"] = (
             f"{PASSES_OVER_DATA} passes over the studies (COLIPRI's published budget is about 120 "
             f"at 192^3), in epochs of {per_epoch} steps (one pass, at least 25, at most nnU-Net's "
             "250)"
         )
-        because["learning_rate"] = f"goes with {size.name}; warm-up 5 % of the steps, then cosine"
-        because["weight_decay"] = "nnssl's for Primus; none on norms, biases, embeddings"
-        because["objectives"] = (
+        rationale["learning_rate"] = f"goes with {size.name}; warm-up 5 % of the steps, then cosine"
+        rationale["weight_decay"] = "nnssl's for Primus; none on norms, biases, embeddings"
+        rationale["objectives"] = (
             "contrastive alignment with InfoNCE; trainers add objectives by their letters (-tr), "
             "memory is kept for R and M"
         )
         if not self.fingerprint["num_paired_studies"]:
-            because["objectives"] += (
+            rationale["objectives"] += (
                 "; it cannot be trained, because no case has a report: add reports, or use "
                 "-tr ColipriTrainer_M"
             )
@@ -329,10 +331,10 @@ class ColipriPlanner:
             "prompt_style": "short",
         }
 
-    def fit_memory(self, configuration: Configuration, because: Because) -> Configuration:
+    def fit_memory(self, configuration: Configuration, rationale: Rationale) -> Configuration:
         """Micro batch and checkpointing by the memory target."""
         fitted, reasons = fit_memory(configuration, self.target_gb)
-        because.update(reasons)
+        rationale.update(reasons)
         return fitted
 
 

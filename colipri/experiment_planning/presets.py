@@ -17,8 +17,8 @@ from typing import Any
 
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
-from colipri.experiment_planning.geometry_planning import Geometry
-from colipri.experiment_planning.planner import Because, ColipriPlanner
+from colipri.experiment_planning.geometry import Geometry
+from colipri.experiment_planning.planner import ColipriPlanner, Rationale
 from colipri.plans.plans import Intensities, Plans, ResamplingArguments
 
 _FILE = Path(__file__).with_name("presets.json")
@@ -58,10 +58,10 @@ def planner_like(planner: type[ColipriPlanner], name: str) -> type[ColipriPlanne
     class PlannerLike(planner):  # type: ignore[valid-type,misc]
         """Plans that feed an encoder as another project does."""
 
-        def choose_geometry(self, name: str, size: Any, because: Because) -> Geometry:
+        def choose_geometry(self, name: str, size: Any, rationale: Rationale) -> Geometry:
             """The preset's, for every configuration."""
             reason = f"as {preset['title']}: {preset['source']}"
-            because |= {"spacing": reason, "patch_size": reason}
+            rationale |= {"spacing": reason, "patch_size": reason}
             spacing, patch = tuple(preset["spacing"]), tuple(preset["patch_size"])
             return Geometry(spacing, patch, {})
 

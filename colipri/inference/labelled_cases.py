@@ -17,7 +17,8 @@ from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.volume import StoredVolume, Volume, prepare_files
 from colipri.paths import find_dataset_name, preprocessed_folder
 from colipri.plans.plans import load_plans
-from colipri.preprocessing.manifest import check_preprocessed, plans_digest
+from colipri.preprocessing.manifest import check_preprocessed
+from colipri.preprocessing.records import plans_digest
 from colipri.preprocessing.store import CaseStore
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.dataset import load_raw_dataset

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from colipri.common.seeds import derive_seed
+from colipri.common.hashing import derive_seed
 from colipri.dataloading.normalization import air_value, normalize_on_device
 from colipri.inference.checkpoint_heads import Heads, heads_of_checkpoint, trained_objectives
 from colipri.objectives.base import Objective, PagePart

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from colipri.common.display import progress
 from colipri.common.errors import ColipriError
-from colipri.common.progress import progress
 from colipri.inference.inputs import find_images
 from colipri.inference.labelled_cases import cases_of_split, collect_cases
 from colipri.inference.predictor import ColipriPredictor

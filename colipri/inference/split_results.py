@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from colipri.common.atomic import read_json
+from colipri.common.display import progress
 from colipri.common.errors import ColipriError
-from colipri.common.progress import progress
 from colipri.dataloading.dataset import text_hash
 from colipri.evaluation.bootstrap import NUM_RESAMPLES
 from colipri.evaluation.classification import classification_metrics

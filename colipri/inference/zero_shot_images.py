@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from colipri.common.display import progress
 from colipri.common.errors import ColipriError
-from colipri.common.progress import progress
 from colipri.evaluation.prompts import DEFAULT_STYLE, describe_prompts, make_prompts
 from colipri.evaluation.zero_shot import encode_prompts, probabilities, zero_shot_logits
 from colipri.inference.inputs import ImageInput, find_images

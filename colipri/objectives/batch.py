@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from colipri.common.seeds import derive_seed
+from colipri.common.hashing import derive_seed
 from colipri.text.anatomy import names_a_side
 from colipri.text.structured_report import StructuredReport
 from colipri.text.tokenizer import encode_batch

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colipri.common.digests import json_digest
 from colipri.common.errors import ColipriError
+from colipri.common.hashing import json_digest
 from colipri.plans.overrides import OPTIONAL_VOXEL_ENTRIES, VOXEL_ENTRIES
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.structured_reports import structured_reports_file

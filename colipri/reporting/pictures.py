@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from colipri.common.display import show_sizes
 from colipri.common.page_parts import Card, Gallery, Paragraph, Picture, Section
-from colipri.common.sizes import show_sizes
 from colipri.evaluation.prompts import DEFAULT_STYLE, PromptPair, is_denial, make_prompts
 from colipri.evaluation.zero_shot import encode_prompts
 from colipri.inference.checkpoint_heads import trained_objectives

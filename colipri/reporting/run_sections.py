@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from colipri.common.display import show_sizes
 from colipri.common.page_parts import Cell, Section, Table
 from colipri.common.settings import entries
-from colipri.common.sizes import show_sizes
-from colipri.experiment_planning.fingerprint_summary import left_out_of
+from colipri.experiment_planning.fingerprint import left_out_of
 from colipri.experiment_planning.plan_table import plan_rows
 from colipri.plans.plans import Configuration
 from colipri.plans.training import TrainingPlan

@@ -54,7 +54,7 @@ def encode(options: argparse.Namespace) -> int:
     """Encode every image; what cannot be read is named, the rest is written."""
     import sys
 
-    from colipri.common.progress import progress
+    from colipri.common.display import progress
     from colipri.inference.embedding_file import EmbeddingFile
     from colipri.inference.inputs import find_images
 

@@ -41,8 +41,11 @@ def extract(options: argparse.Namespace) -> int:
     """Fingerprint each data set."""
     import logging
 
-    from colipri.experiment_planning.fingerprint import extract_fingerprint, fingerprint_path
-    from colipri.experiment_planning.fingerprint_summary import summarize_fingerprint
+    from colipri.experiment_planning.fingerprint import (
+        extract_fingerprint,
+        fingerprint_path,
+        summarize_fingerprint,
+    )
 
     check_processes(options.np)
     logger = logging.getLogger("colipri")

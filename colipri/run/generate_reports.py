@@ -110,7 +110,7 @@ def _settings(options: argparse.Namespace) -> GenerationSettings:
 def _of_images(
     options: argparse.Namespace, predictor: ColipriPredictor, writer: ReportWriter
 ) -> Iterator[tuple[str, str | ColipriError]]:
-    from colipri.common.progress import progress
+    from colipri.common.display import progress
     from colipri.inference.inputs import find_images
 
     images = find_images(options.i, predictor.num_channels)
@@ -125,7 +125,7 @@ def _of_images(
 def _of_split(
     options: argparse.Namespace, predictor: ColipriPredictor, writer: ReportWriter
 ) -> Iterator[tuple[str, str | ColipriError]]:
-    from colipri.common.progress import progress
+    from colipri.common.display import progress
     from colipri.inference.labelled_cases import cases_of_split, collect_cases
 
     collection = collect_cases(predictor, options.d, options.source)

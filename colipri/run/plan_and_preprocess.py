@@ -136,8 +136,7 @@ def _fingerprint_and_plan(
 ) -> None:
     import logging
 
-    from colipri.experiment_planning.fingerprint import extract_fingerprint
-    from colipri.experiment_planning.fingerprint_summary import summarize_fingerprint
+    from colipri.experiment_planning.fingerprint import extract_fingerprint, summarize_fingerprint
     from colipri.run.plan_experiment import plan_and_show
 
     fingerprint = extract_fingerprint(name, options.np, options.keep_going, left_out)

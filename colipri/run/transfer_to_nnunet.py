@@ -154,7 +154,7 @@ def _spacing(values: list[str]) -> str | list[float]:
 
 def _print_result(result: Transfer, number: int, source: str) -> None:
     configuration: dict[str, Any] = result.plans["configurations"]["3d_fullres"]
-    because = result.plans["colipri"]["because"]
+    rationale = result.plans["colipri"]["because"]
     rows = {
         "spacing": configuration["spacing"],
         "patch_size": configuration["patch_size"],
@@ -165,7 +165,7 @@ def _print_result(result: Transfer, number: int, source: str) -> None:
     print(f"Encoder: {source}; {result.num_loaded} tensors load into nnU-Net's network")
     print(f"Plan: {result.plans_file}{' (edited by hand, kept)' if result.kept_edits else ''}")
     for name, value in rows.items():
-        reason = "" if result.kept_edits else f"   {because.get(name, '')}"
+        reason = "" if result.kept_edits else f"   {rationale.get(name, '')}"
         shown = " x ".join(map(str, value)) if isinstance(value, list) else value
         print(f"  {name}: {shown}{reason}")
     for warning in result.warnings:

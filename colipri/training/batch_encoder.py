@@ -10,7 +10,7 @@ from torch import Tensor
 
 from colipri.architectures.model import ColipriModel, ImageFeatures
 from colipri.architectures.primus import select_tokens
-from colipri.common.seeds import derive_seed
+from colipri.common.hashing import derive_seed
 from colipri.dataloading.augmentation import augment_on_device
 from colipri.dataloading.normalization import (
     air_value,

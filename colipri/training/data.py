@@ -9,7 +9,7 @@ from typing import Any
 
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
-from colipri.common.seeds import derive_seed
+from colipri.common.hashing import derive_seed
 from colipri.dataloading.data_digests import DataDigests, digest_data
 from colipri.dataloading.dataset import ColipriDataset, paired_cases
 from colipri.dataloading.loader import Collate, make_loader

@@ -12,7 +12,7 @@ import torch
 
 from colipri.architectures.model import TEMPERATURE_START, ColipriModel
 from colipri.checkpoints.warm_start import WarmStart, start_of_run, warm_start
-from colipri.common.seeds import derive_seed
+from colipri.common.hashing import derive_seed
 from colipri.dataloading.sharing import Share, shared_part_size
 from colipri.objectives.base import HeadSizes
 from colipri.objectives.registry import add_heads, build_objectives, complete_settings

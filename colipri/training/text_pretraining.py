@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colipri.architectures.model import ColipriModel
-from colipri.common.progress import progress
+from colipri.common.display import progress
 from colipri.objectives.base import TrainingReports
 from colipri.text.finding_names import FindingNames, denied_in, name_prompts
 from colipri.text.reports.sentences import as_sentence

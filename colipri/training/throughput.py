@@ -19,6 +19,7 @@ from colipri.cost.flops import (
 )
 from colipri.objectives.base import Objective
 from colipri.objectives.registry import heads_of
+from colipri.plans.architecture import BertSettings, OtherEncoderSettings
 
 
 class ModelFlops:
@@ -40,7 +41,8 @@ class ModelFlops:
         configuration: dict[str, Any],
         objectives: Mapping[str, Objective] | None = None,
     ) -> None:
-        self._model, self._arch = model, configuration["architecture"]["arch_kwargs"]
+        self._model = model
+        self._arch = OtherEncoderSettings.from_dict(configuration["architecture"]["arch_kwargs"])
         self._patch_size = configuration["patch_size"]
         self._counting = False
         self._total, self._steps = 0.0, 0
@@ -77,12 +79,13 @@ class ModelFlops:
         return image_flops(self._arch, self._patch_size, output.shape[1], trained)
 
     def _pool(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
-        forward = pool_flops(inputs[0].shape[1], output.shape[1], self._arch["embed_dim"])
+        forward = pool_flops(inputs[0].shape[1], output.shape[1], self._arch.embed_dim)
         return _times(trained) * forward
 
     def _text(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
-        bert, length = self._model.text_encoder.encoder.config, inputs[0].shape[1]
-        forward = text_flops(bert.to_dict(), length) + pool_flops(length, bert.hidden_size)
+        bert = BertSettings.from_dict(self._model.text_encoder.encoder.config.to_dict())
+        length = inputs[0].shape[1]
+        forward = text_flops(bert, length) + pool_flops(length, bert.hidden_size)
         return _times(trained) * forward
 
     @staticmethod

@@ -16,8 +16,8 @@ from colipri.checkpoints.adaptation_plan import checkpoint_entry
 from colipri.checkpoints.checkpoint_file import package_versions, save_checkpoint
 from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
-from colipri.common.seeds import derive_seed
-from colipri.experiment_planning.objective_cost import training_flops
+from colipri.common.hashing import derive_seed
+from colipri.experiment_planning.training_cost import training_flops
 from colipri.imageio.image import DEFAULT_ORIENTATION
 from colipri.objectives.batch import Batch
 from colipri.text.tokenizer import tokenizer_to_string

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from colipri.common.seeds import derive_seed
+from colipri.common.hashing import derive_seed
 from colipri.dataloading.sharing import Share
 from colipri.objectives.base import Objective
 from colipri.objectives.batch import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
-from colipri.common.digests import json_digest
 from colipri.common.errors import ColipriError
+from colipri.common.hashing import json_digest
 from colipri.transfer.nnunet_dataset import SegmentationDataset
 from colipri.transfer.segmentation_network import NETWORK_CLASS
 

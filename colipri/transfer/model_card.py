@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from colipri.common.sizes import show_sizes
+from colipri.common.display import show_sizes
 
 _TEMPLATE = """\
 ---

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
+from colipri.common.display import show_sizes
 from colipri.common.errors import ColipriError
-from colipri.common.sizes import show_sizes
 from colipri.cost.memory import GIB, SAFETY
 from colipri.transfer.nnunet_dataset import SegmentationDataset
 from colipri.transfer.segmentation_memory import estimate_segmentation_memory
@@ -30,7 +30,7 @@ class PatchPlanner:
         encoder: what is transferred.
         gpu_memory_target: GB of one GPU.
         decoder: "dense" or "patch".
-        because: the reasons are added here.
+        rationale: the reasons are added here.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class PatchPlanner:
         encoder: PretrainedEncoder,
         gpu_memory_target: float,
         decoder: str,
-        because: dict[str, str],
+        rationale: dict[str, str],
     ) -> None:
         self.dataset = dataset
         self.encoder = encoder
         self.gpu_memory_target = gpu_memory_target
         self.decoder = decoder
-        self.because = because
+        self.rationale = rationale
 
     def choose(self, spacing: Sequence[float], median_shape: np.ndarray) -> dict[str, Any]:
         """Patch, batch, recomputation and the network in nnU-Net's form.
@@ -77,12 +77,12 @@ class PatchPlanner:
             )
         batch = self.choose_batch(grid, level, budget, patch, median_shape)
         estimate = self.memory(grid, level, batch)
-        self.because["patch_size"] = (
+        self.rationale["patch_size"] = (
             f"the median image ({show_sizes(median_shape)} voxels) in multiples of "
             f"{show_sizes(token)}, at most the {trained:,} tokens of pre-training, and what memory "
             "allows"
         )
-        self.because["activation_checkpointing"] = (
+        self.rationale["activation_checkpointing"] = (
             f"'{level}': the cheapest level at which {MINIMUM_BATCH} patches fit into "
             f"{self.gpu_memory_target:g} GB"
         )
@@ -114,7 +114,7 @@ class PatchPlanner:
         memory = int((budget - one.fixed) // sum(one.per_patch.values()))
         voxels = float(np.prod(median_shape)) * len(self.dataset.cases)
         covered = round(voxels * COVERED_BY_BATCH / prod(patch))
-        self.because["batch_size"] = (
+        self.rationale["batch_size"] = (
             f"{memory} fit into memory; at most {COVERED_BY_BATCH:.0%} of the data set's voxels a "
             f"batch ({covered}), at least {MINIMUM_BATCH}"
         )

@@ -11,8 +11,8 @@ import numpy as np
 from colipri.checkpoints.encoder_fitting import FIRST_CONVOLUTION
 from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
 from colipri.checkpoints.weight_file import CT_SCHEME, REORIENTING_READER
+from colipri.common.display import show_sizes
 from colipri.common.errors import ColipriError
-from colipri.common.sizes import show_sizes
 from colipri.imageio.image import DEFAULT_ORIENTATION
 from colipri.transfer.fine_tuning import FINE_TUNING
 from colipri.transfer.nnunet_dataset import (
@@ -58,7 +58,7 @@ class SegmentationPlanner:
         options: see :class:`PlanOptions`.
 
     Attributes:
-        because: after :meth:`plan`, the reason of every decision.
+        rationale: after :meth:`plan`, the reason of every decision.
         warnings: what the user should know.
     """
 
@@ -78,7 +78,7 @@ class SegmentationPlanner:
         self.fingerprint = fingerprint
         self.encoder = encoder
         self.options = options
-        self.because: dict[str, str] = {}
+        self.rationale: dict[str, str] = {}
         self.warnings: list[str] = list(encoder.notes)
 
     def plan(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class SegmentationPlanner:
             self.encoder,
             self.options.gpu_memory_target,
             self.options.decoder,
-            self.because,
+            self.rationale,
         )
         configuration = {
             "data_identifier": f"{self.options.plans_name}_{CONFIGURATION}",
@@ -136,7 +136,7 @@ class SegmentationPlanner:
             reader = determine_reader_writer_from_dataset_json(
                 self.dataset.dataset_json, example, verbose=False
             )
-            self.because["image_reader_writer"] = "the data set's own; images keep their axes"
+            self.rationale["image_reader_writer"] = "the data set's own; images keep their axes"
             return str(reader.__name__), False
         if ending not in READABLE:
             raise ColipriError(
@@ -144,7 +144,7 @@ class SegmentationPlanner:
                 "encoder's axes: convert to .nii.gz, or give --keep_orientation if all images are "
                 "stored alike"
             )
-        self.because["image_reader_writer"] = (
+        self.rationale["image_reader_writer"] = (
             f"turns every image into the axes that the encoder was trained on "
             f"({self.encoder.orientation}), and predictions back"
         )
@@ -169,13 +169,13 @@ class SegmentationPlanner:
     def choose_spacing(self, median: np.ndarray) -> tuple[float, ...]:
         """mm per voxel and axis."""
         if self.options.spacing == "dataset":
-            self.because["spacing"] = "the data set's median, as asked for"
+            self.rationale["spacing"] = "the data set's median, as asked for"
             return tuple(round(float(step), 4) for step in median)
         if not isinstance(self.options.spacing, str):
-            self.because["spacing"] = "as asked for"
+            self.rationale["spacing"] = "as asked for"
             return tuple(float(step) for step in self.options.spacing)
         trained = self.encoder.spacing
-        self.because["spacing"] = "that of pre-training: a token keeps its size in mm"
+        self.rationale["spacing"] = "that of pre-training: a token keeps its size in mm"
         if any(step > COARSE * own for step, own in zip(trained, median, strict=True)):
             self.warnings.append(
                 f"the encoder was trained at {show_sizes(trained)} mm and the images have "
@@ -205,7 +205,7 @@ class SegmentationPlanner:
             schemes.append(scheme)
             masks.append(bool(own_masks[number]) and scheme == own_schemes[number])
             intensities[str(number)] = numbers
-        self.because["normalization_schemes"] = (
+        self.rationale["normalization_schemes"] = (
             "the encoder's HU window through CTNormalization's numbers, air at 0 (what nnU-Net "
             "pads with)"
             if CT_SCHEME in schemes

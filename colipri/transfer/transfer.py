@@ -10,8 +10,8 @@ from typing import Any
 
 from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
 from colipri.common.atomic import atomic_write_json, read_json
-from colipri.common.digests import json_digest
 from colipri.common.errors import ColipriError
+from colipri.common.hashing import json_digest
 from colipri.plans.plan_file import write_plans
 from colipri.transfer.edited_plans import check_plans, describe_edits, plan_digest
 from colipri.transfer.encoder_weights import repeat_channels, save_encoder, weights_for_plan
@@ -118,7 +118,7 @@ def _merge_with_existing(
     """The plan to use: one that somebody edited is kept, other configurations of it as well."""
     planned["colipri"] = {
         "encoder": planner.encoder.source,
-        "because": planner.because,
+        "because": planner.rationale,
         "planned_digest": plan_digest(planned),
     }
     path = dataset.preprocessed / f"{planner.options.plans_name}.json"

@@ -16,8 +16,7 @@ from preprocessing.small_dataset import NAME, phantom, write_image, write_raw_da
 
 from colipri.common.errors import ColipriError
 from colipri.dataset_conversion.semi_synthetic_chest.build import build_dataset
-from colipri.experiment_planning.fingerprint import extract_fingerprint
-from colipri.experiment_planning.fingerprint_summary import summarize_fingerprint
+from colipri.experiment_planning.fingerprint import extract_fingerprint, summarize_fingerprint
 from colipri.experiment_planning.image_fingerprint import type_name
 
 CHEST = "Dataset902_Chest"

@@ -17,7 +17,7 @@ from colipri.architectures.model import ColipriModel
 from colipri.cost import memory
 from colipri.cost.memory import activation_parts, estimate_memory
 from colipri.experiment_planning.memory_planning import planned_memory
-from colipri.experiment_planning.objective_cost import planned_objectives
+from colipri.experiment_planning.training_cost import planned_objectives
 from colipri.objectives.base import HeadSizes
 from colipri.objectives.registry import add_heads
 from colipri.plans.plans import Configuration

@@ -22,11 +22,11 @@ from colipri.experiment_planning.planner import ColipriPlanner
 class CoarsePlanner(ColipriPlanner):
     """Everything at 4 mm, and one more number of its own."""
 
-    def choose_geometry(self, name, size, because):
-        from colipri.experiment_planning.geometry_planning import Geometry
+    def choose_geometry(self, name, size, rationale):
+        from colipri.experiment_planning.geometry import Geometry
 
-        because["spacing"] = "4 mm is enough for this question"
-        because["colour"] = "green is calming"
+        rationale["spacing"] = "4 mm is enough for this question"
+        rationale["colour"] = "green is calming"
         return Geometry((4.0, 4.0, 4.0), (96, 64, 96), {})
 '''
 

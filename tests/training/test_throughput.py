@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from training.test_family import trainer_of
 
-from colipri.experiment_planning.objective_cost import training_flops
+from colipri.experiment_planning.training_cost import training_flops
 from colipri.training.throughput import ModelFlops
 
 BATCH = 4  # of the example plan

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from colipri.common.atomic import atomic_write_json
-from colipri.common.digests import json_digest
 from colipri.common.errors import ColipriError
+from colipri.common.hashing import json_digest
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.structured_reports import load_structured_report, structured_reports_file
 from colipri.raw_dataset.verification.codes import ERROR

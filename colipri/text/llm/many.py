@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from colipri.common.display import progress
 from colipri.common.errors import ColipriError
-from colipri.common.progress import progress
 from colipri.text.llm.client import EndpointError, EndpointUnusableError
 from colipri.text.llm.structurer import EndpointStructurer
 from colipri.text.reports.report import ReportSource

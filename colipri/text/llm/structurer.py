@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from colipri.common.atomic import atomic_write_text
-from colipri.common.digests import json_digest
+from colipri.common.hashing import json_digest
 from colipri.text.llm.answer import (
     AnswerCounts,
     Findings,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from colipri.common.seeds import derive_seed
+from colipri.common.hashing import derive_seed
 from colipri.text.anatomy import can_swap_sides, names_a_side, swap_sides
 from colipri.text.prompts.captions import CaptionSettings, draw_caption, full_caption
 from colipri.text.structured_report import StructuredReport

@@ -1,4 +1,4 @@
-"""The one progress bar: shown on a terminal, silent in pipes, log files and job arrays."""
+"""What people read while a command works: the progress bar, and sizes as they write them."""
 
 from __future__ import annotations
 
@@ -37,3 +37,8 @@ def progress(
         yield item
         if status is not None:
             bar.set_postfix_str(status(), refresh=False)
+
+
+def show_sizes(values: Iterable[float], pattern: str = "g") -> str:
+    """``8 x 8 x 8``; ``pattern`` is Python's format of one number."""
+    return " x ".join(format(float(value), pattern) for value in values)

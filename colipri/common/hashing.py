@@ -1,4 +1,4 @@
-"""Seeds derived from what they are for, so that no random state has to be carried along.
+"""Hashes of plain data: digests that notice a change, and seeds derived from their purpose.
 
 Every random decision of a run is a function of (seed, purpose, position). A resumed run therefore
 draws what the uninterrupted run would have drawn, whatever the number of workers or processes.
@@ -7,6 +7,18 @@ draws what the uninterrupted run would have drawn, whatever the number of worker
 from __future__ import annotations
 
 import hashlib
+import json
+from typing import Any
+
+
+def json_digest(content: Any, length: int = 64) -> str:
+    """Hex SHA-256 of plain data as JSON, independent of the order of keys.
+
+    Args:
+        content: anything that ``json.dumps`` accepts.
+        length: hex digits to return, at most 64.
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()[:length]
 
 
 def derive_seed(*parts: int | str) -> int:
