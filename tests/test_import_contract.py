@@ -18,13 +18,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # Imports inside functions are allowed in commands and in the package itself, so that --help and
-# "import colipri" stay fast, and for these packages everywhere.
+# "import colipri" stay fast, and for these packages everywhere: commands and worker processes start
+# with what they need.
 FAST_TO_START = ("colipri/run/", "colipri/__init__.py")
 # A worker that only compares with the cache does without SimpleITK and scipy, which take seconds.
 FAST_TO_START += ("colipri/raw_dataset/verification/case.py",)
 LAZY_PACKAGES = {
     "dask": "optional",
     "distributed": "optional, comes with dask",
+    "sklearn": "takes a second to import; splits and metrics need it",
+    "transformers": "takes three seconds to import; text encoders and tokenizers need it",
     "nnunetv2": "reads its folders from the environment and prints when it is imported",
 }
 

@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
-from transformers import AutoConfig
 
 from colipri.common.errors import ColipriError
 
@@ -31,6 +30,8 @@ def pretrained_available(name: str) -> tuple[bool, str]:
 
     Looks into the local cache first; asks the hub only unless HF_HUB_OFFLINE forbids it.
     """
+    from transformers import AutoConfig
+
     try:
         AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
         return True, f"{name} is in the local cache"
@@ -54,6 +55,8 @@ def pretrained_config(name: str) -> dict[str, Any]:
     Raises:
         ColipriError: it cannot be loaded, or it is not a BERT.
     """
+    from transformers import AutoConfig
+
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:

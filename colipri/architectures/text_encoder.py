@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
 from colipri.architectures.pooling import AttentionPool
 from colipri.architectures.pretrained_text import first_line
@@ -45,6 +44,8 @@ class TextEncoder(nn.Module):
 
 
 def _build_bert(settings: dict[str, Any], vocabulary_size: int, load_pretrained: bool) -> Any:
+    from transformers import AutoConfig, AutoModel, BertConfig, BertModel
+
     if settings["source"] == "scratch":
         config = BertConfig(vocab_size=vocabulary_size, **settings["arch_kwargs"])
         return BertModel(config, add_pooling_layer=False)

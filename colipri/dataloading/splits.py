@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sklearn.model_selection import KFold
-
 from colipri.common.atomic import atomic_write_json, read_json
 from colipri.common.errors import ColipriError
 from colipri.preprocessing.store import CaseStore
@@ -113,6 +111,8 @@ def make_splits(records: Mapping[str, Mapping[str, Any]]) -> Splits:
 
 
 def _folds_by_subject(pool: Mapping[str, Mapping[str, Any]], subjects: Sequence[str]) -> Splits:
+    from sklearn.model_selection import KFold
+
     folds: Splits = []
     for _, val_index in KFold(NUM_FOLDS, shuffle=True, random_state=SEED).split(subjects):
         held_out = {subjects[index] for index in val_index}

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn import metrics
 
 from colipri.common.errors import ColipriError
 from colipri.evaluation.bootstrap import (
@@ -166,6 +165,8 @@ def _point_estimates(
 def _sklearn_metrics(
     truth: np.ndarray, score: np.ndarray, threshold: float | None
 ) -> dict[str, float]:
+    from sklearn import metrics
+
     values = {
         "auroc": metrics.roc_auc_score(truth, score),
         "auprc": metrics.average_precision_score(truth, score),

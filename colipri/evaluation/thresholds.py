@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from colipri.evaluation.bootstrap import patient_weights
 
@@ -47,6 +46,8 @@ def _maximum_f1(scores: np.ndarray, labels: np.ndarray) -> float | None:
     """
     if len(set(labels.tolist())) < 2:
         return None
+    from sklearn.metrics import precision_recall_curve
+
     precision, recall, thresholds = precision_recall_curve(labels, scores)
     precision, recall = precision[:-1], recall[:-1]  # the last pair belongs to no threshold
     total = precision + recall
@@ -61,7 +62,9 @@ class RocCurve:
     """Corners of the curve, and the band of sensitivities at every false positive rate.
 
     Attributes:
-        false_positive_rate, sensitivity: Corners, from (0, 0) to (1, 1).
+        from sklearn.metrics import roc_curve
+
+    false_positive_rate, sensitivity: Corners, from (0, 0) to (1, 1).
         grid: False positive rates of the band, 101 of them.
         low, high: 2.5 and 97.5 percentiles of the sensitivity there (empty: one patient only).
     """
@@ -97,6 +100,8 @@ def roc_with_band(
     truth, score = labels[known].astype(int), scores[known]
     if len(set(truth.tolist())) < 2:
         return None
+    from sklearn.metrics import roc_curve
+
     false_positive_rate, sensitivity, _ = roc_curve(truth, score, drop_intermediate=True)
     grid = np.linspace(0, 1, _GRID_POINTS)
     people = [patient for patient, keep in zip(patients, known, strict=True) if keep]

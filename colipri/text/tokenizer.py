@@ -1,7 +1,7 @@
 """Tokenizers: a WordPiece vocabulary trained on the data set's reports, or a pretrained one.
 
 Checkpoints store the tokenizer's content, so a model works where its tokenizer's name or folder is
-unknown. This is the only module of the room that imports torch and transformers.
+unknown. Only this module of the room needs torch and transformers, and only when it is used.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -21,9 +20,12 @@ from tokenizers import (
     processors,
     trainers,
 )
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from colipri.common.errors import ColipriError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # BERT's, in the order of their ids
 _MINIMUM_COUNT = 2  # a word that occurs once is a typing error or a name
@@ -81,6 +83,8 @@ def load_pretrained_tokenizer(
     Raises:
         ColipriError: it is neither a folder nor in the cache, and cannot be downloaded.
     """
+    from transformers import AutoTokenizer
+
     failures = []
     for local_files_only in (True,) if local_only else (True, False):  # the cache first, then a hub
         try:
@@ -126,6 +130,8 @@ def tokenizer_from_string(text: str) -> PreTrainedTokenizerFast:
     Raises:
         ColipriError: the text has another format.
     """
+    from transformers import PreTrainedTokenizerFast
+
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
@@ -196,6 +202,8 @@ def _lines(words: Counter[str]) -> Iterator[str]:
 
 
 def _bert_tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.normalizer = _normalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

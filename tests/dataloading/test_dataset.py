@@ -108,7 +108,7 @@ def test_failures_come_back_as_values(store: CaseStore) -> None:
 
 
 def test_unknown_caption_setting_is_refused() -> None:
-    with pytest.raises(ColipriError, match="captions: has no entry 'shuffle'"):
+    with pytest.raises(ColipriError, match="captions has no entry 'shuffle'"):
         PatchOnly([16, 16, 16], captions={"shuffle": 1})
 
 

@@ -88,7 +88,7 @@ def test_image_only_and_empty_reports(report: StructuredReport) -> None:
 
 
 def test_wrong_settings_are_refused_at_once() -> None:
-    with pytest.raises(ColipriError, match="captions: has no entry 'shuffle'"):
+    with pytest.raises(ColipriError, match="captions has no entry 'shuffle'"):
         CaptionAugmentation({"shuffle": 1.0}, 0)
 
 
