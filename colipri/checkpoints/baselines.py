@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from colipri.architectures.model import ColipriModel
 from colipri.checkpoints.checkpoint_file import load_checkpoint, save_checkpoint
 from colipri.common.hashing import derive_seed
+from colipri.plans.plans import Configuration, Plans
 
 _VOCABULARY = "text_encoder.encoder.embeddings.word_embeddings.weight"  # (tokens, width)
 
 
 def untrained_model(
-    configuration: dict[str, Any], vocabulary_size: int, seed: int = 0
+    configuration: Configuration, vocabulary_size: int, seed: int = 0
 ) -> ColipriModel:
     """The network of a plan as it was before training; the global random state is left alone.
 
@@ -33,7 +33,7 @@ def untrained_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "untrained control"))
-        return ColipriModel.from_plans(configuration, vocabulary_size)
+        return ColipriModel.from_plans(configuration.raw, vocabulary_size)
 
 
 def save_untrained(trained: Path, target: Path, seed: int = 0) -> None:
@@ -46,7 +46,8 @@ def save_untrained(trained: Path, target: Path, seed: int = 0) -> None:
     """
     content = load_checkpoint(trained)
     weights: Mapping[str, torch.Tensor] = content["network_weights"]
-    configuration = content["plans"]["configurations"][content["configuration"]]
+    plans = Plans.from_dict(content["plans"], f"the plan in {trained}")
+    configuration = plans.configuration(content["configuration"])
     model = untrained_model(configuration, weights[_VOCABULARY].shape[0], seed)
     content["network_weights"] = model.state_dict()
     for key in ("optimizer_state", "history", "package_versions"):

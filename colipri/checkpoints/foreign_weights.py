@@ -17,14 +17,14 @@ from colipri.checkpoints.weight_conversion import (
     permute_positions,
 )
 from colipri.checkpoints.weight_file import (
-    CT_SCHEME,
     ENCODER,
     Channel,
     WeightFile,
-    channels_of_plan,
+    channels_of_nnunet,
     orientation_of_reader,
 )
 from colipri.common.errors import ColipriError
+from colipri.plans.plans import CT_SCHEME
 
 # The released package (0.1.3): 2 mm, 192 voxels, HU clamped to +-1000 and divided by 1000.
 _RELEASED_HU = {"percentile_00_5": -1000.0, "percentile_99_5": 1000.0, "mean": 0.0, "std": 1000.0}
@@ -80,7 +80,7 @@ def from_nnssl(content: Mapping[str, Any], weights: Mapping[str, Tensor], path: 
         f"nnssl checkpoint, {name} on {pretraining.get('dataset_name', '?')}",
         {},
         heads,
-        channels=channels_of_plan(
+        channels=channels_of_nnunet(
             pretraining,
             {"normalization_schemes": schemes * number if len(schemes) == 1 else schemes},
             {},
@@ -138,7 +138,7 @@ def from_primus(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> We
         configuration = plans["configurations"][arguments["configuration"]]
         names = (arguments.get("dataset_json") or {}).get("channel_names", {})
         file.kind = f"nnU-Net checkpoint, {content.get('trainer_name', '?')}"
-        file.channels = channels_of_plan(plans, configuration, names)
+        file.channels = channels_of_nnunet(plans, configuration, names)
         file.spacing = tuple(float(step) for step in configuration["spacing"])
         file.patch_size = tuple(int(size) for size in configuration["patch_size"])
         file.orientation = orientation_of_reader(plans.get("image_reader_writer"))

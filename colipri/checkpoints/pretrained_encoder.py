@@ -9,9 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from colipri.checkpoints.weight_file import CT_SCHEME, WeightFile, stem_of
+from colipri.checkpoints.weight_file import WeightFile, stem_of
 from colipri.checkpoints.weight_reader import read_weight_file
 from colipri.common.errors import ColipriError
+from colipri.plans.architecture import EncoderSettings
+from colipri.plans.plans import CT_SCHEME
 
 _STEM = "down_projection."
 
@@ -43,6 +45,12 @@ class PretrainedEncoder:
     orientation: str | None
     source: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> EncoderSettings:
+        """Typed arguments of PrimusEncoder, for the channels that it was trained on."""
+        channels = len(self.channel_names)
+        return EncoderSettings.from_dict({**self.arch_kwargs, "input_channels": channels})
 
     @property
     def token_patch(self) -> tuple[int, int, int]:

@@ -20,6 +20,7 @@ from colipri.checkpoints.encoder_fitting import fit_encoder
 from colipri.checkpoints.weight_reader import read_weight_file
 from colipri.common.display import show_sizes
 from colipri.common.errors import ColipriError
+from colipri.plans.plans import Configuration, Plans
 from colipri.text.tokenizer import tokenizer_to_string
 
 _TEXT_PARTS = ("text_encoder", "report_decoder")  # weights of one vocabulary
@@ -135,14 +136,21 @@ def _mm(spacing: tuple[float, ...]) -> str:
     return show_sizes(spacing) + " mm"
 
 
-def start_of_run(plans: Any, configuration: Any, tokenizer: Any) -> dict[str, Any]:
-    """What :func:`warm_start` needs to know of a run, from its plan and tokenizer."""
-    numbers = plans.raw["foreground_intensity_properties_per_channel"].get("0", {})
+def start_of_run(plans: Plans, configuration: Configuration, tokenizer: Any) -> dict[str, Any]:
+    """What :func:`warm_start` needs to know of a run, from its plan and tokenizer.
+
+    Args:
+        plans: Of the run.
+        configuration: Of the plans.
+        tokenizer: Of the run.
+    """
+    intensities = None
+    if configuration.storage_dtype == "int16":  # stored in HU
+        numbers = plans.intensities(0)
+        intensities = (numbers.mean, max(numbers.std, 1e-8))
     return {
-        "intensities": (float(numbers["mean"]), max(float(numbers["std"]), 1e-8))
-        if configuration.raw["storage_dtype"] == "int16"  # stored in HU
-        else None,
-        "spacing": tuple(configuration.raw["spacing"]),
+        "intensities": intensities,
+        "spacing": tuple(configuration.spacing),
         "tokenizer": tokenizer_to_string(tokenizer),
-        "text_encoder": configuration.raw["text_encoder"].get("name_or_path"),
+        "text_encoder": configuration.text_encoder.name_or_path,
     }

@@ -9,11 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from colipri.imageio.image import DEFAULT_ORIENTATION
+from colipri.plans.plans import CT_SCHEME, REORIENTING_READER, Plans
 
 ENCODER = "image_encoder."  # prefix of the image encoder in a ColipriModel
-CT_SCHEME = "CTNormalization"
 EXPORT_FORMAT = "colipri"  # ``format`` of the config.json beside an export of ours
-REORIENTING_READER = "NibabelIOWithReorient"  # nnU-Net's: images come in our axes
 
 
 @dataclass(frozen=True)
@@ -84,35 +83,47 @@ class WeightFile:
 
 
 def file_of_model(
-    weights: Mapping[str, Tensor], plans: Mapping[str, Any], configuration_name: str
+    weights: Mapping[str, Tensor], plans: Plans, configuration_name: str
 ) -> WeightFile:
     """A model's weights with what its plan says about them, as if read from a checkpoint.
 
     Args:
-        weights: state dict of a ColipriModel.
-        plans: content of the plans file.
-        configuration_name: the trained configuration.
+        weights: State dict of a ColipriModel.
+        plans: That it was trained with.
+        configuration_name: The trained configuration.
+
+    Raises:
+        ColipriError: the plan has no such configuration.
     """
-    configuration = plans["configurations"][configuration_name]
-    arch = configuration["architecture"]["arch_kwargs"]
-    grid = arch.get("position_grid")
+    configuration = plans.configuration(configuration_name)
+    encoder = configuration.encoder
+    arch = encoder.to_dict()
+    del arch["input_channels"]
+    names, numbers = plans.channel_names, plans.foreground_intensity_properties_per_channel
     return WeightFile(
         "colipri model",
         dict(weights),
-        num_heads=arch["num_heads"],
-        arch_kwargs={name: value for name, value in arch.items() if name != "input_channels"},
-        channels=channels_of_plan(plans, configuration, plans.get("channel_names", {})),
-        spacing=tuple(float(step) for step in configuration["spacing"]),
-        patch_size=tuple(int(size) for size in configuration["patch_size"]),
-        position_grid=None if grid is None else tuple(grid),
-        text_encoder=configuration["text_encoder"].get("name_or_path"),
+        num_heads=encoder.num_heads,
+        arch_kwargs=arch,
+        channels=tuple(
+            Channel(
+                names.get(str(number), f"channel {number}"),
+                scheme,
+                numbers[str(number)].to_dict() if str(number) in numbers else {},
+            )
+            for number, scheme in enumerate(configuration.normalization_schemes)
+        ),
+        spacing=tuple(configuration.spacing),
+        patch_size=tuple(configuration.patch_size),
+        position_grid=None if encoder.position_grid is None else tuple(encoder.position_grid),
+        text_encoder=configuration.text_encoder.name_or_path,
     )
 
 
-def channels_of_plan(
+def channels_of_nnunet(
     plans: Mapping[str, Any], configuration: Mapping[str, Any], names: Mapping[str, Any]
 ) -> tuple[Channel, ...]:
-    """Channels of a plan, ours or nnU-Net's.
+    """Channels of a plan of nnU-Net or nnssl.
 
     Args:
         plans: content of the plans file.

@@ -23,6 +23,7 @@ from colipri.checkpoints.foreign_weights import from_nnssl, from_primus, from_re
 from colipri.checkpoints.weight_file import EXPORT_FORMAT, WeightFile, file_of_model
 from colipri.common.errors import ColipriError
 from colipri.imageio.image import DEFAULT_ORIENTATION
+from colipri.plans.plans import Plans
 
 _WRAPPERS = ("module.", "_orig_mod.")  # of distributed training and of torch.compile
 
@@ -97,10 +98,10 @@ def _from_our_checkpoint(content: Mapping[str, Any], path: Path) -> WeightFile:
     missing = [key for key in ("network_weights", "plans", "configuration") if key not in content]
     if missing:
         raise ColipriError(f"{path} is an incomplete checkpoint: no {', '.join(missing)}")
-    file = _of_plan(content, path)
+    file, plans = _of_plan(content, path)
     file.kind = (
         f"colipri checkpoint, {content.get('trainer_name', '?')} on "
-        f"{content['plans'].get('dataset_name', '?')}, {content['configuration']}, "
+        f"{plans.dataset_name}, {content['configuration']}, "
         f"epoch {content.get('epoch', '?')}"
     )
     file.tokenizer = content.get("tokenizer")
@@ -115,13 +116,14 @@ def _from_our_export(weights: dict[str, Tensor], path: Path) -> WeightFile:
         except ValueError as error:
             raise ColipriError(f"{config} is not valid JSON: {error}") from error
         if isinstance(stored, dict) and stored.get("format") == EXPORT_FORMAT:
-            file = _of_plan({**stored, "network_weights": weights}, path)
+            file, _ = _of_plan({**stored, "network_weights": weights}, path)
             file.kind = f"colipri export of {stored.get('source', '?')}"
             return file
     return WeightFile("weights of a colipri model", weights)
 
 
-def _of_plan(content: Mapping[str, Any], path: Path) -> WeightFile:
+def _of_plan(content: Mapping[str, Any], path: Path) -> tuple[WeightFile, Plans]:
     require_orientation(content.get("orientation", DEFAULT_ORIENTATION), path)
     weights = _plain(content["network_weights"])
-    return file_of_model(weights, content["plans"], content["configuration"])
+    plans = Plans.from_dict(content["plans"], f"the plan in {path}")
+    return file_of_model(weights, plans, content["configuration"]), plans

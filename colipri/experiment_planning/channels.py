@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from colipri.plans.plans import CT_SCHEME
+
 # What the COLIPRI paper's model clips to; wider than nnU-Net's percentiles, because lung, soft
 # tissue, contrast and bone are all reported on.
 WINDOW_HU = (-1000.0, 1000.0)
@@ -42,9 +44,7 @@ def plan_channels(fingerprint: dict[str, Any]) -> ChannelPlan:
     intensities = {
         number: {**measured[number], **(CT_NUMBERS if is_ct[number] else {})} for number in names
     }
-    schemes = [
-        "CTNormalization" if is_ct[number] else "ZScoreNormalization" for number in sorted(names)
-    ]
+    schemes = [CT_SCHEME if is_ct[number] else "ZScoreNormalization" for number in sorted(names)]
     window = "clipped to [-1000, 1000] HU, (HU + 1000) / 500, so that air is 0 here and in nnU-Net"
     if all_ct:
         reason = f"CT: stored as int16 HU (lossless to 1 HU), {window}; normalised on the device"

@@ -29,13 +29,20 @@ from colipri.experiment_planning.geometry import TOKEN, Geometry, plan_geometry
 from colipri.experiment_planning.memory_planning import fit_memory, planned_memory
 from colipri.experiment_planning.training_cost import estimate_compute
 from colipri.objectives.registry import (
+    DEFAULT_LETTERS,
     build_objectives,
     find_objective,
     parse_objectives,
     settings_of,
 )
 from colipri.plans.overrides import set_in_plans
-from colipri.plans.plans import PLANS_VERSION, Configuration, MemoryReport, Plans
+from colipri.plans.plans import (
+    PLANS_VERSION,
+    REORIENTING_READER,
+    Configuration,
+    MemoryReport,
+    Plans,
+)
 from colipri.raw_dataset.left_out import code_of
 
 CONFIGURATIONS = ("3d_lowres", "3d_fullres")
@@ -86,7 +93,7 @@ class ColipriPlanner:
             "plans_name": self.plans_name,
             "planner": type(self).__name__,
             "gpu_memory_target_in_gb": self.target_gb,
-            "image_reader_writer": "NibabelIOWithReorient",
+            "image_reader_writer": REORIENTING_READER,
             "orientation": "SAR",
             "transpose_forward": [0, 1, 2],
             "transpose_backward": [0, 1, 2],
@@ -309,16 +316,16 @@ class ColipriPlanner:
         rationale["learning_rate"] = f"goes with {size.name}; warm-up 5 % of the steps, then cosine"
         rationale["weight_decay"] = "nnssl's for Primus; none on norms, biases, embeddings"
         rationale["objectives"] = (
-            "contrastive alignment with InfoNCE; trainers add objectives by their letters (-tr), "
-            "memory is kept for R and M"
+            f"what the default trainer, ColipriTrainer_{DEFAULT_LETTERS}, trains; another one "
+            "(-tr) trains the objectives of its letters, with the options given here"
         )
         if not self.fingerprint["num_paired_studies"]:
             rationale["objectives"] += (
-                "; it cannot be trained, because no case has a report: add reports, or use "
+                "; only M can be trained, because no case has a report: add reports, or use "
                 "-tr ColipriTrainer_M"
             )
         return {
-            "objectives": settings_of(parse_objectives("C"), {}),
+            "objectives": settings_of(parse_objectives(DEFAULT_LETTERS), {}),
             "num_epochs": epochs,
             "num_iterations_per_epoch": per_epoch,
             "learning_rate": size.learning_rate,

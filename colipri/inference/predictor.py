@@ -116,7 +116,7 @@ class ColipriPredictor:
         A pretrained text encoder starts from its pretrained weights, as training did.
         """
         control = copy.copy(self)
-        model = untrained_model(self.configuration.raw, len(self.tokenizer), seed)
+        model = untrained_model(self.configuration, len(self.tokenizer), seed)
         control.model = model.to(self.device).eval()
         control.source = f"{self.source} (untrained)"
         return control

@@ -101,7 +101,7 @@ def prepare_files(
     Raises:
         ColipriError: naming the image, if it cannot be read or does not fit the plan.
     """
-    image = read_image(files, plans.raw["orientation"])
+    image = read_image(files, plans.orientation)
     try:
         array, properties = preprocess_image(image, plans, configuration)
     except ColipriError as error:

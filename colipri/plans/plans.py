@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 PLANS_VERSION = 1
+CT_SCHEME = "CTNormalization"  # nnU-Net's class for Hounsfield units
+REORIENTING_READER = "NibabelIOWithReorient"  # nnU-Net's reader that returns images in our axes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,9 +219,7 @@ class Plans(Settings):
     gpu_memory_target_in_gb: float = entry(
         "memory of one accelerator that was planned for", unit="GiB", default=24.0, always=True
     )
-    image_reader_writer: str = entry(
-        "nnU-Net's reader", default="NibabelIOWithReorient", always=True
-    )
+    image_reader_writer: str = entry("nnU-Net's reader", default=REORIENTING_READER, always=True)
     orientation: str = entry('where the array axes point: "SAR"')
     transpose_forward: list[int] = entry(
         "nnU-Net's entry", factory=lambda: [0, 1, 2], length=3, low=0, high=2, always=True

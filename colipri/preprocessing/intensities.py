@@ -16,13 +16,13 @@ import numpy as np
 from nnunetv2.preprocessing.normalization import default_normalization_schemes
 
 from colipri.common.errors import ColipriError
+from colipri.plans.plans import CT_SCHEME
 
 if TYPE_CHECKING:
     from colipri.plans.plans import Configuration, Plans
 
 AIR_HU = -1024  # padding, including paddings such as -2000 and -3024, becomes this
 MAXIMUM_HU = 3071  # 12 bits above AIR_HU: the range of nearly all scanners; metal saturates
-CT_SCHEME = "CTNormalization"
 
 
 def stores_hounsfield(configuration: Configuration) -> bool:
@@ -47,7 +47,7 @@ def stores_hounsfield(configuration: Configuration) -> bool:
 
 def ct_channel_of(configuration: Configuration) -> int | None:
     """The first channel that the plan treats as CT, or None."""
-    schemes = list(configuration.raw["normalization_schemes"])
+    schemes = configuration.normalization_schemes
     return schemes.index(CT_SCHEME) if CT_SCHEME in schemes else None
 
 

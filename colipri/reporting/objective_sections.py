@@ -74,7 +74,7 @@ def picture_card(part: PagePart, predictor: ColipriPredictor) -> Card:
 
     def plane(volume: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
         middle = [size // 2 for size in volume.shape]
-        _, pixels, step = slice_planes(volume, predictor.configuration.raw["spacing"], middle)[1]
+        _, pixels, step = slice_planes(volume, predictor.configuration.spacing, middle)[1]
         return pixels, step
 
     pictures = []
@@ -98,11 +98,11 @@ def _validation_cases(context: PictureContext) -> tuple[Sequence[LabelledCase], 
 
 def _window(predictor: ColipriPredictor, image: np.ndarray) -> tuple[float, float]:
     """Black and white in normalised intensities: of CT_WINDOW, or percentiles of the image."""
-    if predictor.configuration.raw["storage_dtype"] != "int16":
+    if predictor.configuration.storage_dtype != "int16":
         low, high = np.percentile(image, [1, 99])
         return float(low), float(high)
-    numbers = predictor.plans.raw["foreground_intensity_properties_per_channel"]["0"]
-    low, high = ((edge - numbers["mean"]) / max(numbers["std"], 1e-8) for edge in CT_WINDOW)
+    numbers = predictor.plans.intensities(0)
+    low, high = ((edge - numbers.mean) / max(numbers.std, 1e-8) for edge in CT_WINDOW)
     return low, high
 
 

@@ -80,20 +80,18 @@ class PictureContext:
             ColipriError: there is no such data set.
         """
         collection = collect_cases(predictor, dataset, source)
-        labels = LabelMaps.of_dataset(collection.dataset, predictor.plans.raw["orientation"])
+        labels = LabelMaps.of_dataset(collection.dataset, predictor.plans.orientation)
         return cls(predictor, collection, labels, **options)
 
     @property
     def spacing(self) -> Sequence[float]:
         """mm (Superior, Anterior, Right) of the volumes."""
-        spacing: Sequence[float] = self.predictor.configuration.raw["spacing"]
-        return spacing
+        return self.predictor.configuration.spacing
 
     @property
     def window(self) -> tuple[float, float] | None:
         """HU where Hounsfield units are stored, percentiles otherwise."""
-        stored = self.predictor.configuration.raw["storage_dtype"]
-        return CT_WINDOW if stored == "int16" else None
+        return CT_WINDOW if self.predictor.configuration.storage_dtype == "int16" else None
 
     def report_of(self, case: LabelledCase) -> str:
         """The case's report where reports may be shown, else nothing."""

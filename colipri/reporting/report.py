@@ -14,6 +14,7 @@ from typing import Any
 from colipri.common.errors import ColipriError
 from colipri.common.page_parts import Commands, Paragraph, Section
 from colipri.inference.predictor import ColipriPredictor
+from colipri.reporting.data_section import data_section
 from colipri.reporting.objective_sections import sections_of_objectives
 from colipri.reporting.page import KeyNumber, build_page
 from colipri.reporting.pictures import (
@@ -21,6 +22,7 @@ from colipri.reporting.pictures import (
     training_scans_section,
     unseen_scans_section,
 )
+from colipri.reporting.plan_section import plan_section
 from colipri.reporting.result_sections import (
     key_numbers,
     retrieval_section,
@@ -28,7 +30,7 @@ from colipri.reporting.result_sections import (
     zero_shot_section,
 )
 from colipri.reporting.run_results import CHECKPOINTS, RunResults, read_run_results
-from colipri.reporting.run_sections import data_section, plan_section, training_section
+from colipri.reporting.training_section import training_section
 
 
 def write_report(

@@ -105,7 +105,7 @@ class ColipriTrainer(TrainerSetup):
 
     def verify_transfer(self) -> None:
         """Load the present encoder into the network that nnU-Net would build from this plan."""
-        verify_transfer(self.model.state_dict(), self.plans.raw, self.configuration_name)
+        verify_transfer(self.model.state_dict(), self.plans, self.configuration_name)
 
     def on_train_start(self) -> None:
         """Open the log and say what is about to happen."""
@@ -332,7 +332,7 @@ class ColipriTrainer(TrainerSetup):
             "plans": self.plans.raw,
             "dataset_json": self.data.dataset_json,
             "orientation": DEFAULT_ORIENTATION,
-            **checkpoint_entry(self.plans.raw, self.configuration_name),
+            **checkpoint_entry(self.plans, self.configuration_name),
             "tokenizer": tokenizer_to_string(self.tokenizer),
             "data_digests": self.data.digests,
         }

@@ -16,8 +16,8 @@ from colipri.checkpoints.encoder_fitting import (
     resize_positions,
 )
 from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
-from colipri.checkpoints.weight_file import CT_SCHEME
 from colipri.common.errors import ColipriError
+from colipri.plans.plans import CT_SCHEME
 
 
 def weights_for_plan(
@@ -76,7 +76,7 @@ def repeat_channels(encoder: PretrainedEncoder, num_channels: int) -> dict[str, 
             f"and the data set has {num_channels}; only a single channel can be repeated: "
             "pre-train on one channel, or use a data set with the same channels"
         )
-    kernels = [f"down_projection.{name}.weight" for name in input_layers(encoder.arch_kwargs)]
+    kernels = [f"down_projection.{name}.weight" for name in input_layers(encoder.settings)]
     return repeat_input_channel(encoder.weights, kernels, num_channels)
 
 

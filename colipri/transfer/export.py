@@ -19,6 +19,9 @@ from colipri.checkpoints.weight_conversion import encoder_to_dna
 from colipri.checkpoints.weight_file import ENCODER, EXPORT_FORMAT
 from colipri.common.atomic import atomic_path, atomic_write_json, atomic_write_text
 from colipri.common.errors import ColipriError
+from colipri.plans.architecture import EncoderSettings
+from colipri.plans.as_trained import plans_as_trained
+from colipri.plans.plans import Plans
 from colipri.transfer.model_card import model_card
 
 
@@ -52,17 +55,19 @@ def export_model(content: Mapping[str, Any], folder: Path, source: str) -> list[
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in content["network_weights"].items()
     }
+    plans = _trained_plans(content)
     config = {
         "format": EXPORT_FORMAT,
         "source": source,
         "configuration": content["configuration"],
         "orientation": content["orientation"],
-        "plans": content["plans"],
+        "plans": plans.to_json(),
         "dataset_json": content["dataset_json"],
         "trainer_name": content.get("trainer_name"),
         "epoch": content.get("epoch"),
         "package_versions": content.get("package_versions", {}),
-        "nnssl_adaptation_plan": nnssl_adaptation_plan(content["plans"], content["configuration"]),
+        "num_cases": {side: len(cases) for side, cases in content.get("data_digests", {}).items()},
+        "nnssl_adaptation_plan": nnssl_adaptation_plan(plans, content["configuration"]),
     }
     with atomic_path(folder / "model.safetensors") as temporary:
         try:
@@ -74,7 +79,7 @@ def export_model(content: Mapping[str, Any], folder: Path, source: str) -> list[
     atomic_write_json(folder / "config.json", config)
     atomic_write_text(folder / "tokenizer.json", content["tokenizer"])
     parameters = sum(tensor.numel() for tensor in weights.values())
-    atomic_write_text(folder / "README.md", model_card(config, parameters))
+    atomic_write_text(folder / "README.md", model_card(config, plans, parameters))
     return [folder / f for f in ("model.safetensors", "config.json", "tokenizer.json", "README.md")]
 
 
@@ -84,16 +89,15 @@ def export_nnssl(content: Mapping[str, Any], target: Path) -> None:
     Raises:
         ColipriError: the encoder is none of the stock Primus, or the file cannot be written.
     """
-    configuration = content["plans"]["configurations"][content["configuration"]]
-    _require_preset(configuration["architecture"]["arch_kwargs"], "nnssl's readers")
-    rows = prod(size // 8 for size in configuration["patch_size"])
+    plans = _trained_plans(content)
+    configuration = plans.configuration(content["configuration"])
+    _require_preset(configuration.encoder, "nnssl's readers")
+    rows = prod(size // 8 for size in configuration.patch_size)
     save_tensors(
         target,
         {
             "network_weights": encoder_to_dna(_encoder(content["network_weights"]), rows),
-            "nnssl_adaptation_plan": nnssl_adaptation_plan(
-                content["plans"], content["configuration"], prefix=""
-            ),
+            "nnssl_adaptation_plan": nnssl_adaptation_plan(plans, configuration.name, prefix=""),
             "citations": [],
             "written_by": "colipri",  # tokens lie as the network downstream expects them
             "trainer_name": content.get("trainer_name"),
@@ -117,8 +121,8 @@ def export_primus(content: Mapping[str, Any], stock: StockTarget, target: Path) 
     from nnunetv2.training.nnUNetTrainer.primus import primus_trainers
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    arch = content["plans"]["configurations"][content["configuration"]]["architecture"]
-    preset = _require_preset(arch["arch_kwargs"], "nnU-Net's Primus trainers")
+    encoder = _trained_plans(content).configuration(content["configuration"]).encoder
+    preset = _require_preset(encoder, "nnU-Net's Primus trainers")
     manager = PlansManager(stock.plans)
     configuration = manager.get_configuration(stock.configuration)
     patch = [int(size) for size in configuration.patch_size]
@@ -127,11 +131,10 @@ def export_primus(content: Mapping[str, Any], stock: StockTarget, target: Path) 
             f"patch_size {patch} of the plan is not made of three multiples of 8; edit it there"
         )
     channels = len(stock.dataset_json["channel_names"])
-    if channels != arch["arch_kwargs"]["input_channels"]:
+    if channels != encoder.input_channels:
         raise ColipriError(
-            f"the data set has {channels} channels and the encoder "
-            f"{arch['arch_kwargs']['input_channels']}; use colipri_transfer_to_nnunet, which "
-            "repeats channels"
+            f"the data set has {channels} channels and the encoder {encoder.input_channels}; use "
+            "colipri_transfer_to_nnunet, which repeats channels"
         )
     name = f"nnUNet_Primus_{preset}_Trainer"
     heads = manager.get_label_manager(stock.dataset_json).num_segmentation_heads
@@ -148,13 +151,19 @@ def export_primus(content: Mapping[str, Any], stock: StockTarget, target: Path) 
     return name
 
 
-def _require_preset(arch_kwargs: Mapping[str, Any], reader: str) -> str:
-    preset = primus_preset(arch_kwargs)
+def _trained_plans(content: Mapping[str, Any]) -> Plans:
+    """Plans with the numbers and objectives that a checkpoint was trained with."""
+    plans = Plans.from_dict(content["plans"], "the plan in the checkpoint")
+    return plans_as_trained(plans, content["configuration"], content.get("settings") or {})
+
+
+def _require_preset(encoder: EncoderSettings, reader: str) -> str:
+    preset = primus_preset(encoder)
     if preset is None:
         raise ColipriError(
             f"{reader} know only Primus S, B, M and L with a linear stem; this encoder is "
-            f"{arch_kwargs['embed_dim']} wide, {arch_kwargs['depth']} deep, stem "
-            f"'{arch_kwargs.get('stem', 'linear')}': use colipri_transfer_to_nnunet instead"
+            f"{encoder.embed_dim} wide, {encoder.depth} deep, stem '{encoder.stem}': use "
+            "colipri_transfer_to_nnunet instead"
         )
     return preset
 

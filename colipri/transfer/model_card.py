@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from colipri.common.display import show_sizes
+from colipri.plans.plans import CT_SCHEME, Configuration, Plans
 
 _TEMPLATE = """\
 ---
@@ -20,7 +21,7 @@ and their reports with colipri.
 
 | | |
 | --- | --- |
-| trained on | {dataset} ({cases} cases), {configuration} |
+| trained on | {dataset} ({cases}), {configuration} |
 | trainer | {trainer}, epoch {epoch} |
 | licence of the data | {licence} |
 | parameters | {parameters:.1f} M |
@@ -49,38 +50,39 @@ and languages are outside of it. Report text may have biases that the embeddings
 """
 
 
-def model_card(config: Mapping[str, Any], num_parameters: int, folder: str = "FOLDER") -> str:
+def model_card(
+    config: Mapping[str, Any], plans: Plans, num_parameters: int, folder: str = "FOLDER"
+) -> str:
     """Markdown from what colipri_export writes into config.json.
 
     Args:
-        config: content of config.json.
-        num_parameters: of the whole model.
-        folder: how the card calls the place where it lies.
+        config: Content of config.json.
+        plans: As trained.
+        num_parameters: Of the whole model.
+        folder: How the card calls the place where it lies.
     """
-    plans, dataset = config["plans"], config["dataset_json"]
-    configuration = plans["configurations"][config["configuration"]]
-    arch = configuration["architecture"]["arch_kwargs"]
-    text = configuration["text_encoder"]
-    shown = [show_sizes(configuration[k]) for k in ("spacing", "patch_size")]
+    dataset = config["dataset_json"]
+    configuration = plans.configuration(config["configuration"])
+    encoder = configuration.encoder
     return _TEMPLATE.format(
-        name=f"colipri encoder of {plans['dataset_name']}",
-        dataset=plans["dataset_name"],
-        cases=dataset.get("numTraining", "?"),
+        name=f"colipri encoder of {plans.dataset_name}",
+        dataset=plans.dataset_name,
+        cases=_cases(config),
         configuration=config["configuration"],
         trainer=config.get("trainer_name") or "?",
         epoch=config.get("epoch"),
         licence=dataset.get("licence") or dataset.get("license") or "not stated in dataset.json",
         parameters=num_parameters / 1e6,
-        encoder=f"Primus, {arch['embed_dim']} wide, {arch['depth']} blocks, {arch['num_heads']} "
-        f"heads, token patch {' x '.join(map(str, configuration['token_patch_size']))}, "
-        f"stem {arch.get('stem', 'linear')}",
-        text=text["name_or_path"] or "from scratch, on the reports of the training data",
-        objectives=", ".join(configuration["training"]["objectives"]),
-        findings=", ".join(plans["findings"]) or "none",
+        encoder=f"Primus, {encoder.embed_dim} wide, {encoder.depth} blocks, {encoder.num_heads} "
+        f"heads, token patch {show_sizes(configuration.token_patch_size)}, stem {encoder.stem}",
+        text=configuration.text_encoder.name_or_path
+        or "from scratch, on the reports of the training data",
+        objectives=", ".join(configuration.training.objectives),
+        findings=", ".join(plans.findings) or "none",
         orientation=", ".join(_DIRECTIONS[letter] for letter in config["orientation"]),
-        spacing=shown[0],
-        patch=shown[1],
-        channels=", ".join(str(name) for name in plans["channel_names"].values()),
+        spacing=show_sizes(configuration.spacing),
+        patch=show_sizes(configuration.patch_size),
+        channels=", ".join(plans.channel_names.values()),
         normalization=_normalization(plans, configuration),
         folder=folder,
     )
@@ -96,15 +98,23 @@ _DIRECTIONS = {
 }
 
 
-def _normalization(plans: Mapping[str, Any], configuration: Mapping[str, Any]) -> str:
+def _cases(config: Mapping[str, Any]) -> str:
+    """How many cases were used; a checkpoint that does not say has the data set's number."""
+    counts = config.get("num_cases") or {}
+    if "train" in counts:
+        return f"{counts['train']} training and {counts.get('val', 0)} validation cases"
+    return f"{config['dataset_json'].get('numTraining', '?')} cases in the data set"
+
+
+def _normalization(plans: Plans, configuration: Configuration) -> str:
     parts = []
-    for number, scheme in enumerate(configuration["normalization_schemes"]):
-        if scheme != "CTNormalization":
+    for number, scheme in enumerate(configuration.normalization_schemes):
+        if scheme != CT_SCHEME:
             parts.append(scheme)
             continue
-        values = plans["foreground_intensity_properties_per_channel"][str(number)]
+        values = plans.intensities(number)
         parts.append(
-            f"HU clipped to [{values['percentile_00_5']:g}, {values['percentile_99_5']:g}], minus "
-            f"{values['mean']:g}, divided by {values['std']:g}"
+            f"HU clipped to [{values.percentile_00_5:g}, {values.percentile_99_5:g}], minus "
+            f"{values.mean:g}, divided by {values.std:g}"
         )
     return "; ".join(parts)

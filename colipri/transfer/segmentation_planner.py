@@ -10,10 +10,10 @@ import numpy as np
 
 from colipri.checkpoints.encoder_fitting import FIRST_CONVOLUTION
 from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
-from colipri.checkpoints.weight_file import CT_SCHEME, REORIENTING_READER
 from colipri.common.display import show_sizes
 from colipri.common.errors import ColipriError
 from colipri.imageio.image import DEFAULT_ORIENTATION
+from colipri.plans.plans import CT_SCHEME, REORIENTING_READER
 from colipri.transfer.fine_tuning import FINE_TUNING
 from colipri.transfer.nnunet_dataset import (
     READABLE,

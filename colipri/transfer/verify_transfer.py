@@ -21,6 +21,7 @@ from colipri.architectures.primus import PrimusEncoder
 from colipri.checkpoints.pretrained_encoder import encoder_of_file
 from colipri.checkpoints.weight_file import file_of_model
 from colipri.common.errors import ColipriError
+from colipri.plans.plans import Plans
 from colipri.transfer.nnunet_dataset import require_nnunet
 from colipri.transfer.segmentation_network import (
     NETWORK_CLASS,
@@ -32,14 +33,13 @@ logger = logging.getLogger(__name__)
 EXAMPLE_CLASSES = 3
 
 
-def verify_transfer(
-    weights: Mapping[str, Tensor], plans: Mapping[str, Any], configuration_name: str
-) -> int:
+def verify_transfer(weights: Mapping[str, Tensor], plans: Plans, configuration_name: str) -> int:
     """Transfer the current encoder into a segmentation network and compare their features.
 
     Args:
-        weights: state dict of the model in training.
-        plans, configuration_name: its plan.
+        weights: State dict of the model in training.
+        plans: Its plans.
+        configuration_name: Of the plans.
 
     Returns:
         How many tensors nnU-Net's loader takes from the encoder.

@@ -54,7 +54,7 @@ from colipri.reporting.run_results import (
     read_metrics,
     read_run_results,
 )
-from colipri.reporting.run_sections import plain_value
+from colipri.reporting.words import plain_value
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 
@@ -154,6 +154,7 @@ def results_folder(tmp_path: Path) -> Path:
             "spacing": f"it fits {HOSTILE}",
             "batch_size": "largest power of two",
             "learning_rate": "from scratch",
+            "objectives": "what the default trainer trains",
         },
     }
     whole = json.loads(EXAMPLE_PLANS.read_text())["configurations"]["3d_lowres"]
@@ -239,6 +240,27 @@ def test_standard_report(results_folder: Path) -> None:
     assert links == anchors and len(anchors) >= 7
     order = [page.text.index(title) for title in ("Result", "ROC curves", "The data", "The plan")]
     assert order == sorted(order)
+
+
+def test_every_objective_of_the_history_has_its_curve(results_folder: Path) -> None:
+    """Also one that settings call otherwise, as those of other packages, and one that came late."""
+    debug = json.loads((results_folder / "debug.json").read_text())
+    options = debug["settings"]["objectives"].pop("opposite_sentence")
+    debug["settings"]["objectives"]["not_installed.here:Mine"] = options
+    (results_folder / "debug.json").write_text(json.dumps(debug))
+    metrics = results_folder / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines[-1]["train"]["late_one/loss"] = 1.0
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = Page(write_report(results_folder).read_text(encoding="utf-8"))
+    for name in ("contrastive", "opposite sentence", "late one", "all objectives"):
+        assert f"Loss, {name}" in page.text
+
+
+def test_objectives_are_those_that_were_trained(results_folder: Path) -> None:
+    page = Page(write_report(results_folder).read_text(encoding="utf-8"))
+    assert "contrastive (weight 0.3), opposite sentence (weight 0.5)" in page.text
+    assert "What ColipriTrainer_CO trains (-tr)." in page.text
 
 
 def test_plan_is_what_was_trained(results_folder: Path) -> None:

@@ -51,6 +51,32 @@ def stock_plans(tmp_path, monkeypatch):
     return target / "nnUNetPlans.json"
 
 
+def test_the_export_says_what_was_trained_and_not_what_was_planned(tmp_path):
+    """Batch 5, objectives C and M, and 3 + 2 cases, where plan and data set say otherwise."""
+    settings = {
+        "batch_size": 5,
+        "micro_batch_size": 5,
+        "num_epochs": 7,
+        "objectives": {"contrastive": {"weight": 0.5}, "masked_image_modelling": {}},
+    }
+    digests = {"train": {name: [] for name in "abc"}, "val": {name: [] for name in "de"}}
+    checkpoint = write_checkpoint(
+        tmp_path / "c.pth",
+        settings=settings,
+        data_digests=digests,
+        dataset_json={"channel_names": {"0": "CT"}, "numTraining": 7},
+    )
+    assert main(["-m", str(checkpoint), "-o", str(tmp_path / "model")]) == 0
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "(3 training and 2 validation cases)" in card and "7 cases" not in card
+    assert "| objectives | contrastive, masked_image_modelling |" in card
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    trained = config["plans"]["configurations"]["3d_lowres"]
+    assert (trained["batch_size"], trained["training"]["num_epochs"]) == (5, 7)
+    assert trained["training"]["objectives"] == settings["objectives"]
+    assert load_pretrained_encoder(tmp_path / "model").spacing == (8, 8, 8)
+
+
 def stock_network(plans_file, trainer, heads=2):
     manager = PlansManager(json.loads(plans_file.read_text()))
     configuration = manager.get_configuration("3d_fullres")

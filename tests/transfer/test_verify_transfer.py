@@ -10,13 +10,14 @@ from transfer.nnunet_data import STEMS
 from colipri.architectures.model import ColipriModel
 from colipri.architectures.primus import PRESETS
 from colipri.checkpoints.adaptation_plan import (
-    OWN_CLASS,
     checkpoint_entry,
     input_layers,
     nnssl_adaptation_plan,
     primus_preset,
 )
 from colipri.common.errors import ColipriError
+from colipri.plans.architecture import PRIMUS, EncoderSettings
+from colipri.plans.plans import Plans
 from colipri.transfer.verify_transfer import verify_transfer
 
 
@@ -26,30 +27,34 @@ def plans(**arch):
     return content
 
 
+def encoder(**arguments):
+    return EncoderSettings.from_dict({"input_channels": 1, **arguments})
+
+
 @pytest.mark.parametrize("stem", STEMS)
 def test_an_encoder_of_every_stem_can_go_into_nnunet(stem):
     content = plans(stem=stem, stem_kwargs=STEMS[stem])
     torch.manual_seed(0)
     model = ColipriModel.from_plans(content["configurations"]["3d_lowres"], 300)
     count = len(model.image_encoder.state_dict())
-    assert verify_transfer(model.state_dict(), content, "3d_lowres") == count
+    assert verify_transfer(model.state_dict(), Plans.from_dict(content), "3d_lowres") == count
 
 
 def test_a_plan_that_does_not_describe_the_model_is_found():
     model = ColipriModel.from_plans(plans()["configurations"]["3d_lowres"], 300)
     with pytest.raises(ColipriError, match=r"nnU-Net would refuse the encoder: Key eva\.blocks\.2"):
-        verify_transfer(model.state_dict(), plans(depth=3), "3d_lowres")
+        verify_transfer(model.state_dict(), Plans.from_dict(plans(depth=3)), "3d_lowres")
 
 
 def test_a_wrong_version_of_nnunet_is_found(monkeypatch):
     monkeypatch.setattr("colipri.transfer.nnunet_dataset.version", lambda name: "2.6.0")
     with pytest.raises(ColipriError, match=r"2\.6\.0 is too old.*pip install"):
-        verify_transfer({}, plans(), "3d_lowres")
+        verify_transfer({}, Plans.from_dict(plans()), "3d_lowres")
 
 
 def test_the_adaptation_plan_has_what_its_readers_take():
     content = plans(**PRESETS["M"], stem="linear", stem_kwargs={})
-    plan = nnssl_adaptation_plan(content, "3d_lowres")
+    plan = nnssl_adaptation_plan(Plans.from_dict(content), "3d_lowres")
     assert plan["architecture_plans"] == {
         "arch_class_name": "PrimusM",
         "arch_kwargs": None,
@@ -66,7 +71,7 @@ def test_the_adaptation_plan_has_what_its_readers_take():
 def test_readers_find_encoder_and_stem_by_the_plans_prefixes():
     content = plans()
     model = ColipriModel.from_plans(content["configurations"]["3d_lowres"], 300)
-    plan = nnssl_adaptation_plan(content, "3d_lowres")
+    plan = nnssl_adaptation_plan(Plans.from_dict(content), "3d_lowres")
     state = model.state_dict()
     for key, module in (("key_to_encoder", "eva"), ("key_to_stem", "down_projection")):
         found = {
@@ -82,24 +87,26 @@ def test_readers_find_encoder_and_stem_by_the_plans_prefixes():
     [("linear", ["proj"]), ("light", ["layers.0"]), ("v2", None), ("v3", None)],
 )
 def test_input_layers_of_the_stems(stem, layers):
-    found = input_layers({"embed_dim": 36, "stem": stem, "stem_kwargs": STEMS[stem]})
+    found = input_layers(
+        encoder(embed_dim=36, depth=2, num_heads=2, stem=stem, stem_kwargs=STEMS[stem])
+    )
     assert found and (layers is None or found == layers)
 
 
 def test_encoders_that_no_reader_knows_say_our_own_class():
-    assert primus_preset({**PRESETS["S"]}) == "S"
-    assert primus_preset({**PRESETS["S"], "stem": "light"}) is None
-    assert primus_preset({**PRESETS["S"], "patch_embed_size": [16, 16, 16]}) is None
-    plan = nnssl_adaptation_plan(plans(), "3d_lowres")["architecture_plans"]
-    assert plan["arch_class_name"] == OWN_CLASS and plan["arch_kwargs"]["stem"] == "light"
+    assert primus_preset(encoder(**PRESETS["S"])) == "S"
+    assert primus_preset(encoder(**PRESETS["S"], stem="light")) is None
+    assert primus_preset(encoder(**PRESETS["S"], patch_embed_size=[16, 16, 16])) is None
+    plan = nnssl_adaptation_plan(Plans.from_dict(plans()), "3d_lowres")["architecture_plans"]
+    assert plan["arch_class_name"] == PRIMUS and plan["arch_kwargs"]["stem"] == "light"
 
 
 def test_a_network_of_somebodys_own_gets_no_entry():
     content = plans()
-    assert "nnssl_adaptation_plan" in checkpoint_entry(content, "3d_lowres")
+    assert "nnssl_adaptation_plan" in checkpoint_entry(Plans.from_dict(content), "3d_lowres")
     architecture = content["configurations"]["3d_lowres"]["architecture"]
     architecture["network_class_name"] = "mine.Encoder"
-    assert checkpoint_entry(content, "3d_lowres") == {}
+    assert checkpoint_entry(Plans.from_dict(content), "3d_lowres") == {}
 
 
 def test_colipri_train_verifies_and_leaves_no_trace(tiny, monkeypatch):
