@@ -14,11 +14,12 @@ from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.common.hashing import json_digest
 from colipri.imageio.body import body_mask, find_ct_channel, mask_box
+from colipri.imageio.parts import files_of
 from colipri.imageio.reading import read_image
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.verification.hounsfield import hu_remarks, value_statistics
 
-FORMAT = 3
+FORMAT = 4
 # nnU-Net samples intensities from the foreground; a few thousand voxels a case fix percentiles well
 # enough, and every case has the same say whatever its size.
 SAMPLES_PER_CASE = 5000
@@ -86,7 +87,7 @@ def _look_at(task: ImageTask) -> dict[str, Any]:
         "body_extent_mm": [n * s for n, s in zip(cropped.shape, image.spacing, strict=True)],
         "body_fraction": float(cropped.mean()),
         "orientation": image.properties["original_orientation"],
-        "dtype": type_name(image.properties["dtype"]),
+        "dtype": image.properties["dtype"],
         "minimum": [float(channel.min()) for channel in image.array],
         "maximum": [float(channel.max()) for channel in image.array],
         "hounsfield_remarks": None if ct is None else _hounsfield_remarks(image.array[ct]),
@@ -100,21 +101,20 @@ def _hounsfield_remarks(volume: np.ndarray) -> list[str]:
     return [code for code, _ in hu_remarks(value_statistics(volume))]
 
 
-def type_name(described: str) -> str:
-    """numpy's name of a stored type: "16-bit signed integer", as SimpleITK says, is int16."""
-    bits, _, kind = described.partition("-bit ")
-    names = {"signed integer": "int", "unsigned integer": "uint", "float": "float"}
-    return f"{names[kind]}{bits}" if kind in names else described
-
-
 def _key(task: ImageTask) -> str:
     """Changes when a file of the case does."""
     parts: list[Any] = [FORMAT, task.channel_names]
     for path in task.case.images:
         if not path.exists():
             raise ColipriError(f"case {task.case.identifier}: image {path} does not exist")
-        entries = sorted(path.iterdir()) if path.is_dir() else [path]
-        parts += [[str(e), e.stat().st_size, e.stat().st_mtime_ns] for e in entries]
+        try:
+            states = [(file, file.stat()) for file in files_of(path)]
+        except OSError as error:
+            raise ColipriError(
+                f"case {task.case.identifier}: {error.filename or path} cannot be read: "
+                f"{error.strerror}"
+            ) from error
+        parts += [[str(file), state.st_size, state.st_mtime_ns] for file, state in states]
     return json_digest(parts)
 
 

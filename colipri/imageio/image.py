@@ -17,6 +17,8 @@ from nibabel.orientations import (
 # The released COLIPRI package changed from SAR to RAS between versions without recording it in the
 # checkpoint. Here plan, store and checkpoint all state the orientation, and it is checked.
 DEFAULT_ORIENTATION = "SAR"
+# A shear of half a degree shifts the end of a 400 mm scan by 3.5 mm.
+TOLERATED_SHEAR_DEGREES = 0.5
 _AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 
 
@@ -75,6 +77,17 @@ def orientation_of(affine: np.ndarray) -> str:
         affine: 4 x 4, array index -> RAS mm.
     """
     return "".join(code or "?" for code in aff2axcodes(affine))
+
+
+def shear_degrees(affine: np.ndarray) -> float:
+    """By how much the voxel axes fail to be perpendicular to each other.
+
+    Args:
+        affine: 4 x 4, array index -> RAS mm, not singular.
+    """
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = np.abs([axes[:, a] @ axes[:, b] for a, b in ((0, 1), (0, 2), (1, 2))])
+    return float(np.degrees(np.arcsin(np.clip(cosines, 0, 1))).max())
 
 
 def reorient(

@@ -1,32 +1,35 @@
-"""Read images from files or DICOM folders into one orientation."""
+"""Read images from files or DICOM folders into one orientation.
+
+Every part of the framework reads through this file: the raw format, the converters, the inference
+commands. NIfTI and Analyze are read by colipri.imageio.nifti, TIFF by tifffile, DICOM series by
+colipri.imageio.dicom, everything else by ITK.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-import SimpleITK as sitk
-from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from colipri.common.errors import ColipriError
 from colipri.imageio.dicom.pixels import read_series
+from colipri.imageio.errors import ImageError, NotThreeDimensionalError, ShearedGridError
 from colipri.imageio.image import (
     DEFAULT_ORIENTATION,
+    TOLERATED_SHEAR_DEGREES,
     ImageHeader,
     MedicalImage,
-    orientation_of,
     reorient,
+    shear_degrees,
 )
 from colipri.imageio.integrity import require_whole
-
-# In SimpleITK x grows to the left and y to posterior ("LPS"), in NIfTI to the right and to anterior
-# ("RAS"); everything here is RAS.
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_TIFF_ENDINGS = (".tif", ".tiff")
-_NIFTI_ENDINGS = (".nii", ".nii.gz")
+from colipri.imageio.itk_files import arrays_of, read_itk, read_itk_header
+from colipri.imageio.nifti import is_nifti, read_nifti
+from colipri.imageio.nifti_header import read_nifti_header
+from colipri.imageio.tiff import is_tiff, read_tiff
 
 
 def read_image(
@@ -50,9 +53,10 @@ def read_image(
         raise ColipriError("no image file was given")
     channels, affines, headers = [], [], []
     for path in paths:
-        array, affine, header = _read_channel(path)
+        array, header = read_channel(path)
+        assert header.affine is not None
         channels.append(array)
-        affines.append(affine)
+        affines.append(header.affine)
         headers.append(header)
     _require_same_geometry(paths, channels, affines)
     stacked = channels[0][None] if len(channels) == 1 else np.stack(channels)
@@ -79,122 +83,64 @@ def read_header(file: Path | str) -> ImageHeader:
     path = Path(file)
     _require_existing(path)
     if path.is_dir():
-        return _header_of(read_series(path), path)
-    if path.name.lower().endswith(_TIFF_ENDINGS):
-        return _read_tiff(path)[2]
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise _unreadable(path, error) from error
-    return _header(
-        reader.GetSize(),
-        reader.GetSpacing(),
-        reader.GetOrigin(),
-        reader.GetDirection(),
-        sitk.GetPixelIDValueAsString(reader.GetPixelID()),
-        reader.GetNumberOfComponents(),
-        path,
-    )
+        return arrays_of(read_series(path), path)[1]
+    if is_tiff(path):
+        return read_tiff(path)[1]
+    return read_nifti_header(path).image if is_nifti(path) else read_itk_header(path)
 
 
-def _read_channel(path: Path) -> tuple[np.ndarray, np.ndarray, ImageHeader]:
-    """Array (i, j, k) in file axis order, affine index -> RAS mm, header."""
+def read_stored(path: Path) -> tuple[np.ndarray, ImageHeader]:
+    """Read a file, or the only DICOM series of a folder, as it is stored.
+
+    Returns:
+        Array (i, j, k, ...) in file axis order, slope and intercept applied, of any dimension.
+
+    Raises:
+        TruncatedImageError: a file that ends early.
+        ColipriError: unreadable.
+    """
     _require_existing(path)
-    require_whole([path])
-    if path.name.lower().endswith(_TIFF_ENDINGS):
-        return _read_tiff(path)
     if path.is_dir():
-        image = read_series(path)
-    else:
-        try:
-            image = sitk.ReadImage(str(path))
-        except RuntimeError as error:
-            raise _unreadable(path, error) from error
-    header = _header_of(image, path)
+        return arrays_of(read_series(path), path)
+    if is_nifti(path):
+        return read_nifti(path)
+    require_whole([path])
+    return read_tiff(path) if is_tiff(path) else read_itk(path)
+
+
+def read_channel(path: Path) -> tuple[np.ndarray, ImageHeader]:
+    """Read one 3D volume of one value per voxel, as it is stored.
+
+    Returns:
+        Array (i, j, k) in file axis order, and a header with three dimensions and an affine.
+
+    Raises:
+        ColipriError: as :func:`read_stored`, not three-dimensional, or on a sheared grid.
+    """
+    array, header = read_stored(path)
     if header.dimension == 4 and header.shape[3] == 1:
-        image = image[:, :, :, 0]
-        header = _header_of(image, path)
+        array = array[:, :, :, 0]
+        header = replace(header, shape=header.shape[:3], spacing=header.spacing[:3])
     if header.dimension != 3 or header.num_components != 1:
-        raise ColipriError(
-            f"{path} has {header.dimension} dimensions of size {header.shape} and "
+        raise NotThreeDimensionalError(
+            f"{path} has {header.dimension} dimensions ({' x '.join(map(str, header.shape))}) and "
             f"{header.num_components} values per voxel; each channel file must hold one 3D volume"
         )
     assert header.affine is not None
-    if path.name.lower().endswith(_NIFTI_ENDINGS) and "float" in header.dtype:
-        return _nifti_voxels(path, header.shape[:3]), header.affine, header
-    return sitk.GetArrayFromImage(image).transpose(2, 1, 0), header.affine, header
-
-
-def _nifti_voxels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Float voxels (i, j, k) as stored: ITK silently replaces NaN and infinity by 0."""
-
-    image: Any = nibabel.load(path)
-    voxels: np.ndarray = image.get_fdata(dtype=np.float32, caching="unchanged")
-    return voxels.reshape(shape)
-
-
-def _read_tiff(path: Path) -> tuple[np.ndarray, np.ndarray, ImageHeader]:
-    """Read with nnU-Net's reader; TIFF has no orientation, so the axes are taken as stored."""
-
-    try:
-        array, properties = Tiff3DIO().read_images([str(path)])
-    except (OSError, ValueError, AssertionError, KeyError, TypeError, RuntimeError) as error:
-        raise _unreadable(path, error) from error
-    z, y, x = properties["spacing"]
-    affine = np.diag([-x, -y, z, 1.0])
-    volume = array[0].transpose(2, 1, 0)
-    header = ImageHeader(
-        volume.shape, (x, y, z), orientation_of(affine), str(array.dtype), 1, affine, False
-    )
-    return volume, affine, header
-
-
-def _header_of(image: Any, path: Path) -> ImageHeader:
-    return _header(
-        image.GetSize(),
-        image.GetSpacing(),
-        image.GetOrigin(),
-        image.GetDirection(),
-        image.GetPixelIDTypeAsString(),
-        image.GetNumberOfComponentsPerPixel(),
-        path,
-    )
-
-
-def _header(
-    size: Sequence[int],
-    spacing: Sequence[float],
-    origin: Sequence[float],
-    direction: Sequence[float],
-    dtype: str,
-    components: int,
-    path: Path,
-) -> ImageHeader:
-    dimension = len(size)
-    affine, orientation = None, ""
-    if dimension in (3, 4):
-        matrix = np.array(direction, dtype=float).reshape(dimension, dimension)[:3, :3]
-        if abs(np.linalg.det(matrix)) < 1e-6:
-            raise ColipriError(f"{path}: the direction cosines in its header are singular")
-        lps = np.eye(4)
-        lps[:3, :3] = matrix * np.array(spacing[:3])
-        lps[:3, 3] = origin[:3]
-        affine = _LPS_TO_RAS @ lps
-        orientation = orientation_of(affine)
-    return ImageHeader(
-        tuple(int(n) for n in size),
-        tuple(float(s) for s in spacing),
-        orientation,
-        dtype,
-        components,
-        affine,
-    )
+    shear = shear_degrees(header.affine)
+    if shear > TOLERATED_SHEAR_DEGREES:
+        raise ShearedGridError(
+            f"{path}: the axes in its header are {shear:.1f} degrees from perpendicular"
+        )
+    return array, header
 
 
 def _require_existing(path: Path) -> None:
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:  # a name that is too long
+        raise ImageError(f"image {path} cannot be reached: {error.strerror}") from error
+    if not exists:
         raise ColipriError(f"image {path} does not exist")
 
 
@@ -212,11 +158,3 @@ def _require_same_geometry(
                 f"{path} does not match {paths[0]} in space (spacing, origin or direction "
                 "differ); channels must share one grid"
             )
-
-
-def _unreadable(path: Path, error: Exception) -> ColipriError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[-1][:200] if lines else type(error).__name__
-    return ColipriError(
-        f"image {path} cannot be read (damaged, truncated or not an image): {reason}"
-    )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import ColipriError
 from colipri.common.hashing import json_digest
+from colipri.imageio.parts import files_of
 from colipri.plans.overrides import OPTIONAL_VOXEL_ENTRIES, VOXEL_ENTRIES
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.structured_reports import structured_reports_file
@@ -139,7 +140,8 @@ def plans_digest(plans: Plans, configuration: Configuration) -> str:
 def source_digest(files: Iterable[Path]) -> str:
     """Digest of names, sizes and modification times of image files or DICOM folders.
 
-    Contents are not read, because that would mean reading terabytes twice.
+    An image of several files (a.mhd and a.raw) counts as all of them. Contents are not read,
+    because that would mean reading terabytes twice.
 
     Raises:
         ColipriError: a file is missing.
@@ -147,8 +149,7 @@ def source_digest(files: Iterable[Path]) -> str:
     entries = []
     for path in files:
         try:
-            members = sorted(path.iterdir()) if path.is_dir() else [path]
-            for member in members:
+            for member in files_of(path):
                 status = member.stat()
                 entries.append([member.name, status.st_size, status.st_mtime_ns])
         except OSError as error:

@@ -13,9 +13,11 @@ import SimpleITK as sitk
 from colipri.common.atomic import TEMPORARY_MARK, atomic_path
 from colipri.common.errors import ColipriError
 from colipri.imageio.dicom.pixels import read_series
-from colipri.imageio.integrity import require_whole
+from colipri.imageio.integrity import require_whole, stated_geometry
+from colipri.imageio.itk_files import itk_image
+from colipri.imageio.parts import files_of, side_files
+from colipri.imageio.reading import read_channel, read_stored
 
-_TIFF = (".tif", ".tiff")
 NOTE_KEY = "ITK_FileNotes"  # the NIfTI header's "descrip"
 NOTE_LENGTH = 79  # characters that it has room for
 
@@ -40,6 +42,9 @@ def check_source(path: Path, what: str = "image") -> Path:
         raise ColipriError(f"the {what} cannot be read, check its permissions: {path}")
     if status.st_size == 0 or (path.is_dir() and not any(path.iterdir())):
         raise ColipriError(f"the {what} is empty: {path}")
+    for part in side_files(path):
+        if not part.is_file():
+            raise ColipriError(f"a file that the {what} consists of does not exist: {part}")
     return path
 
 
@@ -56,16 +61,39 @@ def place_image(source: Path, stem: Path, mode: str) -> Path:
     """
     if mode == "reference":
         return source
-    if source.name.lower().endswith(_TIFF):
-        raise ColipriError(f"TIFF stores its spacing in a second file, do not {mode}: {source}")
+    several = source.is_file() and bool(side_files(source))
     if mode == "link":
+        if several:
+            raise ColipriError(
+                f"the image consists of several files, which a link would separate; use --compress "
+                f"or no option: {source}"
+            )
         return link(source, stem.with_name(stem.name + ending_of(source)))
-    if mode == "copy" and source.is_file():  # a DICOM series becomes one file
+    if mode == "copy" and source.is_file() and not several:
         return copy(source, stem.with_name(stem.name + ending_of(source)))
+    # A DICOM series, or an image of several files, becomes one file.
     target = stem.with_name(stem.name + ".nii.gz")
     if not is_current(target, [source]):
-        write_image(read_volume(source), target)
+        write_image(_channel_to_write(source), target)
     return target
+
+
+def _channel_to_write(source: Path) -> sitk.Image:
+    """One 3D volume with a known voxel size: a NIfTI file would state one in any case.
+
+    Raises:
+        ColipriError: it cannot be read, or its header does not say how large a voxel is.
+    """
+    if source.is_dir():
+        return read_volume(source)
+    try:
+        image = itk_image(*read_channel(source))
+        stated = stated_geometry(source)
+    except (ColipriError, OSError) as error:
+        raise _unreadable(source, error) from error
+    if stated.has_spacing is False:
+        raise ColipriError(f"the header does not say how large a voxel is: {source}")
+    return image
 
 
 def copy(source: Path, target: Path) -> Path:
@@ -92,11 +120,12 @@ def link(source: Path, target: Path) -> Path:
 
 
 def is_current(target: Path, sources: Sequence[Path]) -> bool:
-    """True if ``target`` exists and is not older than what it is made from."""
+    """True if ``target`` exists and is not older than any file of what it is made from."""
     if not target.is_file():
         return False
     made = target.stat().st_mtime_ns
-    return all(source.stat().st_mtime_ns <= made for source in sources)
+    files = [file for source in sources for file in (source, *files_of(source))]
+    return all(file.stat().st_mtime_ns <= made for file in files)
 
 
 def ending_of(path: Path) -> str:
@@ -107,7 +136,9 @@ def ending_of(path: Path) -> str:
 
 
 def read_volume(source: Path) -> sitk.Image:
-    """Read an image file or the only DICOM series of a folder; rescale slopes are applied.
+    """Read an image file of three or four dimensions, or the only DICOM series of a folder.
+
+    Rescale slopes are applied.
 
     Raises:
         ColipriError: it cannot be read.
@@ -115,11 +146,20 @@ def read_volume(source: Path) -> sitk.Image:
     if source.is_dir():
         return read_series(source)
     try:
-        require_whole([source])  # the NIfTI reader accepts truncated files
-        return sitk.ReadImage(str(source))
-    except (RuntimeError, ColipriError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()[:200]
-        raise ColipriError(f"the image cannot be read: {source} ({reason})") from error
+        array, header = read_stored(source)
+    except ColipriError as error:
+        raise _unreadable(source, error) from error
+    if header.affine is None or header.num_components != 1 or array.ndim > 4:
+        raise ColipriError(
+            f"the image is not a 3D volume: {source} has the size {header.shape} and "
+            f"{header.num_components} values per voxel"
+        )
+    return itk_image(array, header)
+
+
+def _unreadable(source: Path, error: Exception) -> ColipriError:
+    reason = str(error).strip().splitlines()[-1].strip()[:200]
+    return ColipriError(f"the image cannot be read: {source} ({reason})")
 
 
 def note_of(path: Path) -> str:

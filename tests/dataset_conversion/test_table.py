@@ -325,7 +325,7 @@ def test_a_dicom_series_is_its_folder(
     np.testing.assert_array_equal(image.array, expected.array)
     np.testing.assert_allclose(image.affine, expected.affine, atol=1e-3)
     stored = read_header(case.images[0]).dtype
-    assert mode in ("", "--link") or "16-bit signed" in stored
+    assert mode in ("", "--link") or stored == "int16"
 
 
 def test_ten_thousand_columns_are_found_at_once(tmp_path: Path) -> None:

@@ -34,7 +34,11 @@ def test_nifti_without_spacing(tmp_path: Path, spacing: float) -> None:
     header[84:88] = struct.pack("<f", spacing)
     path.write_bytes(gzip.compress(bytes(header)))
     assert stated_geometry(path) == StatedGeometry(False, True)
-    assert abs(read_header(path).spacing[1]) == 1.0  # what ITK makes of it
+    if spacing == -1.0:
+        with pytest.raises(ColipriError, match="sform of its header states a spacing of 4 x 5 x 6"):
+            read_header(path)
+    else:
+        assert read_header(path).spacing == (4.0, 5.0, 6.0)  # of the sform
 
 
 def test_nifti_2_and_big_endian(tmp_path: Path) -> None:

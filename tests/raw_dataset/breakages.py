@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 from raw_dataset.small_raw_dataset import SmallRawDataset, scan, voxels, with_voxels
 
@@ -161,6 +162,42 @@ def _truncated(data: SmallRawDataset) -> Place:
 @breaks("image_not_3d")
 def _slice(data: SmallRawDataset) -> Place:
     return "a", data.write_image("a", scan("cip_ct64")[:, :, 40])
+
+
+@breaks("two_images")
+def _namesake(data: SmallRawDataset) -> Place:
+    """ITK reads a_0000.nii where a_0000.nii.gz is named."""
+    import SimpleITK as sitk
+
+    sitk.WriteImage(scan("cip_testinput"), str(data.image("a").with_suffix("")))
+    return "a", data.image("a")
+
+
+@breaks("header_contradictory")
+def _two_spacings(data: SmallRawDataset) -> Place:
+    return "a", patch_nifti(data.image("a"), 80, struct.pack("<3f", 2, 2, 2))
+
+
+def sheared(path: Path, millimetres: float) -> Path:
+    """Shift every row by some mm against the one before, in the header; without a qform."""
+    image: Any = nibabel.load(path)
+    affine = image.affine.copy()
+    affine[0, 1] += millimetres
+    changed = nibabel.Nifti1Image(np.asarray(image.dataobj), affine)
+    changed.set_sform(affine, 1)
+    changed.set_qform(None, 0)
+    nibabel.save(changed, path)
+    return path
+
+
+@breaks("grid_sheared")
+def _tilted(data: SmallRawDataset) -> Place:
+    return "a", sheared(data.image("a"), 0.5)
+
+
+@breaks("nnunet_reads_differently")
+def _slightly_tilted(data: SmallRawDataset) -> Place:
+    return "a", sheared(data.image("a"), 0.01)
 
 
 @breaks("channel_geometry")

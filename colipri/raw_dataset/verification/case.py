@@ -18,6 +18,7 @@ from typing import Any
 from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.common.hashing import json_digest
+from colipri.imageio.parts import files_of, uncompressed_namesake
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.structured_reports import load_structured_report, structured_reports_file
 from colipri.raw_dataset.verification.codes import ERROR
@@ -27,7 +28,7 @@ from colipri.text.reports.report import read_report
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # increase it when the checks change
+FORMAT = 3  # increase it when the checks change
 # First bytes of documents that hospitals export instead of text.
 _DOCUMENTS = (
     (b"%PDF", "PDF"),
@@ -149,7 +150,7 @@ class CaseCache:
                 return None
             issues = [Issue(**stored) for stored in content["findings"]]
             return CaseResult(issues, content["image_digest"], content["report_digest"])
-        except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: check again
+        except (ColipriError, OSError, ValueError, KeyError, TypeError):  # absent: check again
             return None
 
     def store(self, case: Case, result: CaseResult) -> None:
@@ -180,10 +181,8 @@ class CaseCache:
 
 
 def _states(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, size and modification time of a file and its side files, or of a folder's files."""
-    stem = path.name.partition(".")[0].removesuffix("_0000")
-    beside = [path.parent / f"{stem}{ending}" for ending in (".raw", ".zraw", ".json")]
-    files = sorted(path.iterdir()) if path.is_dir() else [path, *filter(Path.is_file, beside)]
-    for file in files:
+    """Name, size and modification time of all files of an image, or of a report."""
+    namesake = uncompressed_namesake(path)
+    for file in (*files_of(path), *([namesake] if namesake else [])):
         state = file.stat()
         yield str(file), state.st_size, state.st_mtime_ns

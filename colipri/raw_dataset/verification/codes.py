@@ -120,6 +120,12 @@ CODES: dict[str, Code] = {
     "image_truncated": Code(
         ERROR, "the file ends early or is damaged", "copy or download it again"
     ),
+    "two_images": Code(
+        ERROR,
+        "a file of the same name without .gz holds something else; ITK, and with it nnU-Net, reads "
+        "that file",
+        "remove the one that is wrong",
+    ),
     "image_not_3d": Code(
         ERROR, "the image is not one 3D volume of one value per voxel", "store one volume per file"
     ),
@@ -142,6 +148,21 @@ CODES: dict[str, Code] = {
     # spacing, extent, orientation
     "spacing_missing": Code(
         ERROR, "the header does not say how large a voxel is", "write the true spacing into it"
+    ),
+    "header_contradictory": Code(
+        ERROR,
+        "the header states two geometries (sform, qform, pixdim) that differ by more than rounding",
+        "find out which one is true, and write it into both",
+    ),
+    "grid_sheared": Code(
+        ERROR,
+        "the voxel axes are more than 0.5 degrees from perpendicular, as after a tilted gantry",
+        "resample to a rectangular grid, or convert the DICOM files again (the tilt is corrected)",
+    ),
+    "nnunet_reads_differently": Code(
+        WARNING,
+        "nnU-Net's readers see other values or another geometry in this file, or refuse it",
+        "rewrite the file (colipri_convert_dataset folder --compress does) before using nnU-Net",
     ),
     "spacing_absurd": Code(
         ERROR, "a voxel is smaller than 0.05 mm or larger than 25 mm", "correct the unit or value"

@@ -11,8 +11,10 @@ import numpy as np
 
 from colipri.common.errors import ColipriError
 from colipri.imageio.body import body_mask
+from colipri.imageio.errors import ImageError
 from colipri.imageio.image import MedicalImage
-from colipri.imageio.integrity import TruncatedImageError, require_whole, stated_geometry
+from colipri.imageio.integrity import stated_geometry
+from colipri.imageio.nnunet_differences import nnunet_differences, twin_of
 from colipri.imageio.reading import read_header, read_image
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.verification.codes import CODES, ERROR
@@ -104,6 +106,10 @@ def check_label(case: Case, image: Grid, values: frozenset[int] | None) -> list[
     except ColipriError as error:
         return [make_issue("label_unreadable", case.identifier, path, str(error))]
     issues = []
+    twin = twin_of(path)
+    if twin is not None:
+        what = f"{twin.name} lies beside it and holds something else"
+        issues.append(make_issue("two_images", case.identifier, path, what))
     difference = Grid(path, label.array.shape[1:], label.affine).difference(image)
     if difference:
         what = f"compared with {image.path.name} it has {difference}"
@@ -118,29 +124,24 @@ def check_label(case: Case, image: Grid, values: frozenset[int] | None) -> list[
 
 def _read(path: Path, note: Note) -> MedicalImage | None:
     """The image of one channel; None, after noting the reason, if it cannot be read."""
-    origin = None
     try:
         if not path.exists():
             link = f"a link to {path.readlink()}, which does not exist" if path.is_symlink() else ""
             note("image_missing", link or "it does not exist")
             return None
-        if not path.is_dir():
-            header = read_header(path)
-            spatial = header.shape[:3] if header.shape[3:] == (1,) else header.shape
-            if len(spatial) != 3 or min(spatial) < 2 or header.num_components != 1:
-                values = f", {header.num_components} values per voxel"
-                size = " x ".join(map(str, header.shape))
-                note("image_not_3d", size + (values if header.num_components != 1 else ""))
-                return None
-            origin = None if header.affine is None else header.affine[:3, 3]
         image = read_image(path)
+        affine = None if path.is_dir() else read_header(path).affine
         stated = stated_geometry(path)
-    except TruncatedImageError as error:
-        note("image_truncated", str(error))
-        return None
+        _note_other_readers(path, note)
     except (ColipriError, OSError) as error:
-        note(*_why_unreadable(path, error))
+        code = error.code if isinstance(error, ImageError) else "image_unreadable"
+        note(code, _without_path(str(error), path))
         return None
+    if min(image.array.shape[1:]) < 2:
+        size = " x ".join(map(str, image.properties["original_shape"]))
+        note("image_not_3d", f"{size} voxels are a single slice")
+        return None
+    origin = None if affine is None else affine[:3, 3]
     if stated.has_spacing is False:
         note("spacing_missing", "the header states no valid spacing")
     else:
@@ -151,15 +152,20 @@ def _read(path: Path, note: Note) -> MedicalImage | None:
     return image
 
 
-def _why_unreadable(path: Path, error: Exception) -> tuple[str, str]:
-    """An unreadable header may belong to a truncated file."""
-    try:
-        require_whole([path])
-    except TruncatedImageError as truncated:
-        return "image_truncated", str(truncated)
-    except (ColipriError, OSError) as other:
-        return "image_unreadable", str(other)
-    return "image_unreadable", str(error)
+def _without_path(message: str, path: Path) -> str:
+    """The message of an error; the file stands in front of it in any case."""
+    for beginning in (f"{path}: ", f"image {path} ", f"{path} "):
+        message = message.removeprefix(beginning)
+    return message
+
+
+def _note_other_readers(path: Path, note: Note) -> None:
+    """Note where nnU-Net would read something else from this file, or another file."""
+    twin = twin_of(path)
+    if twin is not None:
+        note("two_images", f"{twin.name} lies beside it and holds something else")
+    for difference in nnunet_differences(path):
+        note("nnunet_reads_differently", difference)
 
 
 def _check_channel(image: MedicalImage, is_ct: bool, note: Note) -> ValueStatistics:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from colipri.common.errors import ColipriError
+from colipri.imageio.parts import image_ending, side_files
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.dataset import RawDataset
 from colipri.raw_dataset.rows import Subfolders
@@ -89,7 +91,8 @@ def _unlisted(folder: Path, cases: Iterable[Case]) -> Iterator[Issue]:
     """Files that no case uses: usually because of a lost row or a misspelt name."""
     used: dict[str, set[str]] = {}
     for case in cases:
-        for path in (*case.images, *([case.report] if case.report else [])):
+        images = [file for image in case.images for file in _with_side_files(image)]
+        for path in (*images, *([case.report] if case.report else [])):
             if path.is_relative_to(folder):
                 parts = path.relative_to(folder).parts
                 if len(parts) > 1:
@@ -101,11 +104,22 @@ def _unlisted(folder: Path, cases: Iterable[Case]) -> Iterator[Issue]:
     ):
         for name in names:
             here = used.get(name, set())
-            stems = {file.partition(".")[0] for file in here} if kind == "image_unlisted" else set()
+            stems = {_stem(file) for file in here} if kind == "image_unlisted" else set()
             for file in sorted(subfolders.names(name) - here):
-                if file.partition(".")[0] not in stems:  # .raw of .mhd, .json of .tif
+                if image_ending(file) or Path(file).stem not in stems:  # scan.json beside scan.nii
                     what = f"{name}/{file} belongs to no case"
                     yield make_issue(kind, "", folder / name / file, what)
+
+
+def _with_side_files(image: Path) -> tuple[Path, ...]:
+    try:
+        return (image, *side_files(image))
+    except (ColipriError, OSError):  # the check of the image itself says why
+        return (image,)
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(image_ending(name))
 
 
 def check_duplicate_images(cases: Iterable[Case], digests: Mapping[str, str]) -> Iterator[Issue]:
