@@ -149,16 +149,16 @@ def without_air(options: argparse.Namespace, device: torch.device) -> None:
     preset = PRESETS[options.size]
     encoder = PrimusEncoder(input_channels=1, drop_path_rate=DROP_PATH, **preset).to(device)
     pool = AttentionPool(preset["embed_dim"], preset["num_heads"]).to(device)
-    keep, key_mask = select_tokens(body)
+    ids_keep, attention_mask = select_tokens(body)
     print(
         f"{options.scan.name} at {options.spacing:g} mm in {'x'.join(map(str, options.scan_box))}: "
-        f"{keep.shape[1]} of {body.shape[1]} tokens hold body "
-        f"({100 * keep.shape[1] / body.shape[1]:.0f} %)"
+        f"{ids_keep.shape[1]} of {body.shape[1]} tokens hold body "
+        f"({100 * ids_keep.shape[1] / body.shape[1]:.0f} %)"
     )
 
     def embed(kept: bool) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
-            tokens = encoder(image, keep, key_mask) if kept else encoder(image)
+            tokens = encoder(image, ids_keep, attention_mask) if kept else encoder(image)
             return pool(tokens)
 
     def step(kept: bool) -> None:

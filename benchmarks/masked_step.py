@@ -61,9 +61,9 @@ class MaskedStep:
             return self.objective.predict(self.encoder, self.decoder, self.image, masks, AIR)
         seen = fill_patches(self.image, masks.hidden, TOKEN_PATCH, AIR)
         count = int(self.body.sum(dim=1).max())
-        keep = torch.argsort((~self.body).to(torch.uint8), dim=1, stable=True)[:, :count]
-        tokens = self.encoder(seen, keep if what == "body" else None)
-        where = masks.visible if what == "box" else torch.searchsorted(keep, masks.visible)
+        ids_keep = torch.argsort((~self.body).to(torch.uint8), dim=1, stable=True)[:, :count]
+        tokens = self.encoder(seen, ids_keep if what == "body" else None)
+        where = masks.visible if what == "box" else torch.searchsorted(ids_keep, masks.visible)
         visible = tokens.gather(1, where.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
         positions = grid_positions(self.encoder.grid(self.image.shape[2:]), self.image.device)
         found: Tensor = self.decoder(visible, positions[masks.visible], positions[masks.masked])

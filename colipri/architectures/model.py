@@ -121,15 +121,15 @@ class ColipriModel(nn.Module):
         return self
 
     def encode_image(
-        self, image: Tensor, keep: Tensor | None = None, key_mask: Tensor | None = None
+        self, image: Tensor, ids_keep: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> ImageFeatures:
         """Encode images, or only their kept tokens (see PrimusEncoder.forward)."""
-        tokens = self.image_encoder(image, keep, key_mask)
-        return ImageFeatures(tokens, self.pool_image(tokens, key_mask))
+        tokens = self.image_encoder(image, ids_keep, attention_mask)
+        return ImageFeatures(tokens, self.pool_image(tokens, attention_mask))
 
-    def pool_image(self, tokens: Tensor, key_mask: Tensor | None = None) -> Tensor:
+    def pool_image(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """(B, K, D) tokens, from one or many windows, -> (B, E) normalised."""
-        pooled = self.image_pooler(self.image_projector(tokens), key_mask)
+        pooled = self.image_pooler(self.image_projector(tokens), attention_mask)
         return F.normalize(pooled.float(), dim=-1)
 
     def project_tokens(self, tokens: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from colipri.common.hashing import derive_seed
 from colipri.dataloading.dataset import ColipriDataset, LoadFailure
 from colipri.dataloading.mixing import MixedBatchSampler, image_only_batch_size
 from colipri.dataloading.sampler import EndlessSampler, SampleKey, StudyAwareBatchSampler
-from colipri.dataloading.sharing import RowsHere, Share, SharedBatchSampler
+from colipri.dataloading.sharing import RowsHere, Shard, SharedBatchSampler
 from colipri.objectives.base import Objective
 from colipri.objectives.batch import Batch, Sample, TextTools, make_batch
 from colipri.plans.training import MixingSettings
@@ -123,7 +123,7 @@ def make_loader(
     pin_memory: bool = False,
     mixing: MixingSettings | None = None,
     rows_here: RowsHere | None = None,
-    share: Share | None = None,
+    shard: Shard | None = None,
     collate: Collate | None = None,
 ) -> BatchLoader:
     """The loader that fits the data set: training or validation.
@@ -138,7 +138,7 @@ def make_loader(
             cases alike.
         rows_here: of a training batch that other processes share, the rows whose images are needed
             here; None for all.
-        share: of validation batches that several processes take in turn.
+        shard: of validation batches that several processes take in turn.
         collate: joins samples; default: without tokens.
     """
     if dataset.training:
@@ -149,7 +149,7 @@ def make_loader(
         return BatchLoader(dataset, sampler, num_workers, pin_memory, collate)
     keys = [SampleKey(case, number) for number, case in enumerate(cases)]
     batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
-    here = share or Share()
+    here = shard or Shard()
     shared = batches[here.rank :: here.size]
     return BatchLoader(dataset, shared, num_workers, pin_memory, collate)
 

@@ -18,32 +18,32 @@ RowsHere = Callable[[list[SampleKey]], Collection[int]]
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """The parts of this process.
 
     Attributes:
         rank: number of this process.
         size: how many there are.
-        fill: give every process equally many parts. Sharded weights are exchanged in every pass, so
+        pad: give every process equally many parts. Sharded weights are exchanged in every pass, so
             all must make the same passes; what a process computes beyond its own parts is thrown
             away, in time that it would have waited.
     """
 
     rank: int = 0
     size: int = 1
-    fill: bool = False
+    pad: bool = False
 
     def of(self, count: int) -> list[tuple[int, bool]]:
         """Numbers of this process' parts out of ``count``, and whether each one counts.
 
         Example:
-            >>> Share(1, 2).of(3)
+            >>> Shard(1, 2).of(3)
             [(1, True)]
-            >>> Share(1, 2, fill=True).of(3)
+            >>> Shard(1, 2, pad=True).of(3)
             [(1, True), (1, False)]
         """
         mine = [(number, True) for number in range(self.rank, count, self.size)]
-        if self.fill and count:
+        if self.pad and count:
             filler = mine[0][0] if mine else 0
             mine += [(filler, False)] * (-(-count // self.size) - len(mine))
         return mine
@@ -73,14 +73,14 @@ def shared_part_size(batch_size: int, limit: int, processes: int) -> int:
 
 
 def rows_to_load(
-    has_report: Sequence[bool], part_size: int, share: Share, pairs: bool, alone: bool
+    has_report: Sequence[bool], part_size: int, shard: Shard, pairs: bool, alone: bool
 ) -> set[int]:
     """Rows of a global batch whose images this process encodes.
 
     Args:
         has_report: of each row.
         part_size: rows of a part.
-        share: of this process.
+        shard: of this process.
         pairs: an objective encodes the rows with a report, by themselves.
         alone: an objective encodes all rows.
     """
@@ -89,7 +89,7 @@ def rows_to_load(
         cuts.append(cut([row for row, found in enumerate(has_report) if found], part_size))
     if alone:
         cuts.append(cut(range(len(has_report)), part_size))
-    return {row for parts in cuts for number, _ in share.of(len(parts)) for row in parts[number]}
+    return {row for parts in cuts for number, _ in shard.of(len(parts)) for row in parts[number]}
 
 
 class SharedBatchSampler(EndlessSampler):

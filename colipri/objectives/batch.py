@@ -228,14 +228,14 @@ class PairInput:
         part: which cases; seeds.
         heads: the objective's modules, by name.
         tokens: (b, K, D), output of the image encoder for the kept tokens.
-        ids_mask: (b, K) bool, False at fillers; None where there are none.
+        attention_mask: (b, K) bool, False at fillers; None where there are none.
         collated: what the objective prepared for the batch; index it with ``part.pairs``.
     """
 
     part: CasePart
     heads: dict[str, torch.nn.Module]
     tokens: Tensor
-    ids_mask: Tensor | None
+    attention_mask: Tensor | None
     collated: Any
 
 

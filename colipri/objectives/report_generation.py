@@ -115,7 +115,7 @@ class ReportGeneration(Objective):
         return self.losses(
             cast(ReportDecoder, inputs.heads[DECODER]),
             inputs.tokens,
-            inputs.ids_mask,
+            inputs.attention_mask,
             reports,
             inputs.part.row_seeds("report"),
         )
@@ -166,7 +166,7 @@ class ReportGeneration(Objective):
         written = generate(
             cast(ReportDecoder, inputs.heads[DECODER]),
             inputs.tokens,
-            inputs.ids_mask,
+            inputs.attention_mask,
             tokenizer.cls_token_id,
             tokenizer.sep_token_id,
             GenerationSettings(),

@@ -108,9 +108,9 @@ class BatchEncoder:
 
     def encode_images(self, part: CasePart) -> tuple[ImageFeatures, Tensor | None]:
         """Tokens and embeddings of the images, and the tokens' mask (False at fillers)."""
-        image, keep, key_mask = self.image_input(part)
+        image, ids_keep, attention_mask = self.image_input(part)
         with self.autocasting():
-            return self.model.encode_image(image, keep, key_mask), key_mask
+            return self.model.encode_image(image, ids_keep, attention_mask), attention_mask
 
     def encode_tokens(self, tokens: Tokens) -> Tensor:
         """(B, T) token ids and mask -> (B, E) float32, normalized."""
@@ -134,11 +134,11 @@ class BatchEncoder:
         """
         image, body, generator = self.image_and_body(part)
         keep_ratio = self.keep_ratio if self.model.training else 1.0
-        keep, key_mask = select_tokens(body, keep_ratio=keep_ratio, generator=generator)
+        ids_keep, attention_mask = select_tokens(body, keep_ratio=keep_ratio, generator=generator)
         if self.model.training:
-            self._samples_seen += keep.shape[0]
-            self._tokens_seen += keep.numel()
-        return image, keep, key_mask
+            self._samples_seen += ids_keep.shape[0]
+            self._tokens_seen += ids_keep.numel()
+        return image, ids_keep, attention_mask
 
     def image_and_body(self, part: CasePart) -> tuple[Tensor, Tensor, torch.Generator]:
         """Normalized (in training also augmented) images, their body tokens, and the generator."""

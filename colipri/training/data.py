@@ -14,7 +14,7 @@ from colipri.dataloading.data_digests import DataDigests, digest_data
 from colipri.dataloading.dataset import ColipriDataset, paired_cases
 from colipri.dataloading.loader import Collate, make_loader
 from colipri.dataloading.sampler import SampleKey
-from colipri.dataloading.sharing import Share, rows_to_load
+from colipri.dataloading.sharing import Shard, rows_to_load
 from colipri.dataloading.splits import load_split
 from colipri.objectives.base import Objective
 from colipri.objectives.batch import Batch, TextTools
@@ -64,7 +64,7 @@ class TrainingData:
         settings: the run's training numbers; batch_size, micro_batch_size and mixing count here.
         objectives: name -> objective; they decide which cases are used, and learn from the reports.
         pin_memory: for fast copies to a CUDA device.
-        share: of this process, if several share the batches.
+        shard: of this process, if several share the batches.
 
     Raises:
         ColipriError: not preprocessed, no such fold, or no report to train on.
@@ -79,7 +79,7 @@ class TrainingData:
         settings: dict[str, Any],
         objectives: Mapping[str, Objective],
         pin_memory: bool = False,
-        share: Share | None = None,
+        shard: Shard | None = None,
     ) -> None:
         self.plans = plans
         self.configuration = configuration
@@ -88,7 +88,7 @@ class TrainingData:
         self.objectives = objectives
         self.batch_size = settings["batch_size"]
         self.pin_memory = pin_memory
-        self.share = share or Share()
+        self.shard = shard or Shard()
         self.store = check_preprocessed(plans.dataset_name, plans, configuration.name)
         train, val = load_split(self.store, fold)
         self.needs_reports = any(objective.needs_reports for objective in objectives.values())
@@ -155,7 +155,7 @@ class TrainingData:
                 self.options.num_workers,
                 self.pin_memory,
                 mixing=self.mixing,
-                rows_here=self.rows_here if self.share.size > 1 else None,
+                rows_here=self.rows_here if self.shard.size > 1 else None,
                 collate=self.collate(),
             )
         )
@@ -165,7 +165,7 @@ class TrainingData:
         return rows_to_load(
             [self.store.record(key.case)["has_report"] for key in keys],
             self.settings["micro_batch_size"],
-            self.share,
+            self.shard,
             self.needs_reports,
             self.uses_images_alone,
         )
@@ -185,9 +185,9 @@ class TrainingData:
         size = min(self.batch_size, max(2, len(self.val_cases)))
         while size > 1 and len(self.val_cases) > 1 and len(self.val_cases) % size == 1:
             size += 1  # a last batch of one case would have a contrastive loss of 0
-        share = Share() if self.share.fill else self.share
+        shard = Shard() if self.shard.pad else self.shard
         loader = make_loader(
-            dataset, self.val_cases, size, num_workers=0, share=share, collate=self.collate()
+            dataset, self.val_cases, size, num_workers=0, shard=shard, collate=self.collate()
         )
         return iter(loader)
 

@@ -1,58 +1,103 @@
 """A contrastive batch of any size with the memory of one micro batch, and exact gradients.
 
-GradCache (Gao et al., RepL4NLP 2021, arXiv 2101.06983): (1) every micro batch is encoded without a
-graph; (2) the loss is computed once on all embeddings, which gives its gradient for each embedding
-and for the temperature; (3) every micro batch is encoded again, with the same random numbers, and
-its part of that gradient is sent through the encoders. The loss knows nothing of micro batches.
-Summing the losses of micro batches instead (gradient accumulation) would see fewer negatives and
-count the temperature's gradient once per micro batch.
+GradCache (Gao et al., RepL4NLP 2021, arXiv 2101.06983):
+
+1. ``forward_no_grad``: encode every micro batch without a graph;
+2. ``build_cache``: compute the loss once on all embeddings, which gives its gradient for each
+   embedding and for the temperature;
+3. ``forward_backward``: encode every micro batch again, with the same random numbers, and send its
+   part of that gradient through the encoders.
+
+The loss knows nothing of micro batches. Summing the losses of micro batches instead (gradient
+accumulation) would see fewer negatives and count the temperature's gradient once per micro batch.
 
 Micro batches need not be alike: some hold images and captions, others sentences, others images
 without a text. Losses that need no other case (report generation, masked image modelling) are added
 in step 3, where the micro batch is encoded with a graph anyway.
 
-Several processes share the parts of one batch: each encodes its own, all embeddings are exchanged,
-every process computes the same loss, and sends the gradient of its own rows through its own graphs.
-What the processes have then, loss and gradients, adds up to what one process has with all parts.
+Several processes share the micro batches of one batch: each encodes its own, all embeddings are
+exchanged, every process computes the same loss and sends the gradient of its own rows through its
+own graphs. The losses and gradients of all processes add up to those of one process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from colipri.training.random_state import RandomState
+from colipri.training.distributed.processes import Processes
 
 MicroBatch = TypeVar("MicroBatch")
-Encode = Callable[[MicroBatch], dict[str, Tensor]]
-EncodeWithLoss = Callable[[MicroBatch], tuple[dict[str, Tensor], Tensor | None]]
-Loss = Callable[[dict[str, Tensor]], Tensor]
+Embeddings = dict[str, Tensor]
+Encode = Callable[[MicroBatch], Embeddings]
+EncodeWithLoss = Callable[[MicroBatch], tuple[Embeddings, Tensor | None]]
+Loss = Callable[[Embeddings], Tensor]
+# Per micro batch of this process and name: its rows among all embeddings; None: it is padding.
 Places = list[dict[str, slice] | None]
 
 
+# ---------------------------------------------------------------------- random numbers, replayed
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The state of torch's generators (CPU, and the accelerator that the model runs on)."""
+
+    cpu: Tensor
+    accelerator: Tensor | None
+    device: torch.device
+
+    @classmethod
+    def capture(cls, device: torch.device) -> RandomState:
+        """Remember the current state."""
+        accelerator = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(torch.get_rng_state(), accelerator, device)
+
+    def restore(self) -> None:
+        """Make the remembered state the current one."""
+        torch.set_rng_state(self.cpu)
+        if self.accelerator is not None:
+            torch.cuda.set_rng_state(self.accelerator, self.device)
+
+    @contextmanager
+    def replay(self) -> Iterator[None]:
+        """Run a block from the remembered state, then go on as if it had not run."""
+        before = RandomState.capture(self.device)
+        self.restore()
+        try:
+            yield
+        finally:
+            before.restore()
+
+
+# ---------------------------------------------------------------------- embeddings, exchanged
+
+
 class Exchange(Protocol):
-    """How the embeddings of all parts come together (colipri.training.distributed.exchange)."""
+    """How the embeddings of all micro batches come together."""
 
     @property
-    def counts(self) -> bool:
-        """Whether this process adds the comparing loss itself, and the gradient of parameters that
-        it uses: once among all processes."""
+    def is_owner(self) -> bool:
+        """True in the one process that adds the batch's loss, and the gradients of the parameters
+        that the loss itself uses (temperature, bias), to the sum over processes."""
         ...
 
-    def joined(self, parts: Sequence[dict[str, Tensor]]) -> tuple[dict[str, Tensor], Places]:
-        """All embeddings by name, and where the rows of each part are; None: it does not count."""
+    def all_gather(self, parts: Sequence[Embeddings]) -> tuple[Embeddings, Places]:
+        """Return all embeddings by name, and which rows belong to each part."""
         ...
 
 
 class OneProcess:
-    """All parts are here."""
+    """All micro batches are in this process."""
 
-    counts = True
+    is_owner = True
 
-    def joined(self, parts: Sequence[dict[str, Tensor]]) -> tuple[dict[str, Tensor], Places]:
+    def all_gather(self, parts: Sequence[Embeddings]) -> tuple[Embeddings, Places]:
         """Concatenate by name; a part may lack some names."""
         names = dict.fromkeys(name for part in parts for name in part)
         starts = dict.fromkeys(names, 0)
@@ -65,6 +110,62 @@ class OneProcess:
             places.append(place)
         whole = {name: torch.cat([part[name] for part in parts if name in part]) for name in names}
         return whole, places
+
+
+@dataclass(frozen=True)
+class SharedEmbeddings:
+    """Embeddings of a batch that several processes encode.
+
+    All processes add up arrays of the size of the global batch in which the rows of the others are
+    zero. That gives every row exactly, however many rows each process has (even none), and
+    embeddings are small: 512 cases of 768 dimensions are 1.5 MB.
+
+    Attributes:
+        processes: of the training.
+        rows: name -> rows of the global batch.
+        places: per micro batch of this process and name its rows; None for padding.
+        width: E, dimensions of an embedding.
+        device, dtype: of the embeddings.
+    """
+
+    processes: Processes
+    rows: dict[str, int]
+    places: Places
+    width: int
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def is_owner(self) -> bool:
+        """True in process 0: the batch's loss is the same in all processes."""
+        return self.processes.rank == 0
+
+    def all_gather(self, parts: Sequence[Embeddings]) -> tuple[Embeddings, Places]:
+        """Return (rows, E) embeddings of the global batch by name, and this process's places."""
+        whole = {
+            name: torch.zeros(rows, self.width, device=self.device, dtype=self.dtype)
+            for name, rows in self.rows.items()
+        }
+        for part, place in zip(parts, self.places, strict=True):
+            for name, embedded in part.items():
+                if place is not None:
+                    whole[name][place[name]] = embedded
+        for embeddings in whole.values():
+            self.processes.sum(embeddings)
+        return whole, self.places
+
+
+# ---------------------------------------------------------------------- GradCache
+
+
+@dataclass
+class _Encoded(Generic[MicroBatch]):
+    """A micro batch after the first pass: its graph, or what is needed to encode it again."""
+
+    micro_batch: MicroBatch
+    embeddings: Embeddings
+    graph: tuple[Embeddings, Tensor | None] | None = None
+    state: RandomState | None = None
 
 
 def grad_cache_backward(
@@ -80,59 +181,117 @@ def grad_cache_backward(
 
     Args:
         micro_batches: whatever ``encode`` understands; of several processes, this one's.
-        encode: gives named embeddings, each (micro batch, ...); it may use random numbers. Micro
+        encode: returns named embeddings, each (micro batch, E); it may use random numbers. Micro
             batches may have different names, or none.
         loss_of: scalar loss of the embeddings of the whole batch, concatenated by name in order.
             Parameters that it uses itself (temperature, bias) get their gradient from this single
             call. It is not called if no micro batch has embeddings.
         device: where the model is; its random state is replayed.
-        encode_with_loss: as ``encode``, and the micro batch's own share of a loss that needs no
-            other micro batch (None where it has none). Default: ``encode`` and no such loss.
+        encode_with_loss: as ``encode``, and the micro batch's own part of a loss that needs no
+            other micro batch (None if it has none). Default: ``encode`` and no such loss.
         one_pass: keep the graphs of all micro batches instead of encoding twice; for a batch that
-            fits. A single micro batch is always done so.
+            fits in memory. A single micro batch is always encoded once.
         exchange: with other processes.
 
     Returns:
         The loss, detached; of several processes, what this one adds to the sum.
     """
     final = encode_with_loss or (lambda micro_batch: (encode(micro_batch), None))
-    keep = one_pass or len(micro_batches) == 1
-    kept, states, parts = [], [], []
-    for micro_batch in micro_batches:
-        if keep:
-            kept.append(final(micro_batch))
-            parts.append({name: rows.detach() for name, rows in kept[-1][0].items()})
-        else:
-            states.append(RandomState.capture(device))
-            with torch.no_grad():
-                parts.append(encode(micro_batch))
-
+    if one_pass or len(micro_batches) == 1:
+        encoded = [_forward(micro_batch, final) for micro_batch in micro_batches]
+    else:
+        encoded = [forward_no_grad(one, encode, device) for one in micro_batches]
     together = exchange or OneProcess()
-    joined, places = together.joined(parts)
-    embeddings = {name: rows.requires_grad_() for name, rows in joined.items()}
-    total = torch.zeros((), device=device)
-    if embeddings:
-        loss = loss_of(embeddings)
-        loss.backward(inputs=None if together.counts else list(embeddings.values()))
-        total = loss.detach() if together.counts else torch.zeros_like(loss)
-
-    for number, (micro_batch, place) in enumerate(zip(micro_batches, places, strict=True)):
-        if keep:
-            again, own = kept[number]
-        else:
-            with states[number].replay():
-                again, own = final(micro_batch)
-        outputs: list[Tensor] = []
-        gradients: list[Tensor | None] = []
-        for name, rows in again.items():
-            gradient = embeddings[name].grad
-            if gradient is not None and rows.requires_grad:  # not of a frozen tower
-                outputs.append(rows)
-                gradients.append(torch.zeros_like(rows) if place is None else gradient[place[name]])
+    embeddings, places = together.all_gather([one.embeddings for one in encoded])
+    total, cache = build_cache(embeddings, loss_of, together.is_owner, device)
+    for one, place in zip(encoded, places, strict=True):
+        own = forward_backward(one, final, cache, place)
         if own is not None:
-            outputs.append(own)
-            gradients.append(None if place is not None else torch.zeros_like(own))
-            total = total + own.detach() if place is not None else total
-        if outputs:
-            torch.autograd.backward(outputs, gradients)
+            total = total + own
     return total
+
+
+def forward_no_grad(
+    micro_batch: MicroBatch, encode: Encode[MicroBatch], device: torch.device
+) -> _Encoded[MicroBatch]:
+    """Encode a micro batch without a graph, and remember the random state before it.
+
+    Args:
+        micro_batch: to encode.
+        encode: as in :func:`grad_cache_backward`.
+        device: where the model is.
+    """
+    state = RandomState.capture(device)
+    with torch.no_grad():
+        return _Encoded(micro_batch, encode(micro_batch), state=state)
+
+
+def build_cache(
+    embeddings: Embeddings, loss_of: Loss, is_owner: bool, device: torch.device
+) -> tuple[Tensor, dict[str, Tensor | None]]:
+    """Compute the loss on all embeddings and its gradient for each of them.
+
+    Args:
+        embeddings: name -> (rows of the global batch, E).
+        loss_of: as in :func:`grad_cache_backward`; its own parameters get their gradient here.
+        is_owner: False if another process adds the loss and the gradients of those parameters.
+        device: of the returned loss.
+
+    Returns:
+        The loss, detached (0 unless ``is_owner``), and the cache: name -> gradient of the loss for
+        the embeddings of that name.
+    """
+    leaves = {name: rows.requires_grad_() for name, rows in embeddings.items()}
+    if not leaves:
+        return torch.zeros((), device=device), {}
+    loss = loss_of(leaves)
+    loss.backward(inputs=None if is_owner else list(leaves.values()))
+    total = loss.detach() if is_owner else torch.zeros_like(loss)
+    return total, {name: rows.grad for name, rows in leaves.items()}
+
+
+def forward_backward(
+    encoded: _Encoded[MicroBatch],
+    encode_with_loss: EncodeWithLoss[MicroBatch],
+    cache: dict[str, Tensor | None],
+    place: dict[str, slice] | None,
+) -> Tensor | None:
+    """Send a micro batch's part of the cached gradients, and of its own loss, through its graph.
+
+    Args:
+        encoded: the micro batch after the first pass.
+        encode_with_loss: encodes it again, unless its graph was kept.
+        cache: of :func:`build_cache`.
+        place: its rows by name; None for padding, whose gradients are zero.
+
+    Returns:
+        Its own loss, detached; None if it has none or is padding.
+    """
+    if encoded.graph is not None:
+        again, own = encoded.graph
+    else:
+        assert encoded.state is not None
+        with encoded.state.replay():
+            again, own = encode_with_loss(encoded.micro_batch)
+    outputs: list[Tensor] = []
+    gradients: list[Tensor | None] = []
+    for name, rows in again.items():
+        gradient = cache[name]
+        if gradient is not None and rows.requires_grad:  # not of a frozen tower
+            outputs.append(rows)
+            gradients.append(torch.zeros_like(rows) if place is None else gradient[place[name]])
+    if own is not None:
+        outputs.append(own)
+        gradients.append(None if place is not None else torch.zeros_like(own))
+    if outputs:
+        torch.autograd.backward(outputs, gradients)
+    return None if own is None or place is None else own.detach()
+
+
+def _forward(
+    micro_batch: MicroBatch, encode_with_loss: EncodeWithLoss[MicroBatch]
+) -> _Encoded[MicroBatch]:
+    """Encode a micro batch once and keep its graph."""
+    embeddings, own = encode_with_loss(micro_batch)
+    detached = {name: rows.detach() for name, rows in embeddings.items()}
+    return _Encoded(micro_batch, detached, graph=(embeddings, own))

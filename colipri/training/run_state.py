@@ -19,10 +19,10 @@ from colipri.dataloading.data_digests import DataDigests, data_changes, describe
 from colipri.objectives.registry import build_objectives
 from colipri.plans.plans import Configuration, Plans
 from colipri.plans.training import TrainingPlan
-from colipri.training.averaging import AveragedWeights
 from colipri.training.distributed.sharding import whole_optimizer_state, whole_state
+from colipri.training.grad_cache import RandomState
+from colipri.training.optim import AveragedWeights
 from colipri.training.options import RunOptions
-from colipri.training.random_state import RandomState
 from colipri.training.validation_plan import LOSS
 
 logger = logging.getLogger(__name__)

@@ -10,20 +10,20 @@ from typing import Any
 
 import torch
 
+from colipri.architectures.compilation import compile_blocks
 from colipri.architectures.model import TEMPERATURE_START, ColipriModel
 from colipri.checkpoints.warm_start import WarmStart, start_of_run, warm_start
 from colipri.common.hashing import derive_seed
-from colipri.dataloading.sharing import Share, shared_part_size
+from colipri.dataloading.sharing import Shard, shared_part_size
 from colipri.objectives.base import HeadSizes
 from colipri.objectives.registry import add_heads, build_objectives, complete_settings
 from colipri.plans.plans import Plans
 from colipri.text.tokenizer import tokenizer_from_string
-from colipri.training.averaging import AveragedWeights
 from colipri.training.batch_encoder import BatchEncoder
-from colipri.training.compilation import compile_blocks
 from colipri.training.data import TrainingData
 from colipri.training.distributed.processes import Processes
 from colipri.training.optim import (
+    AveragedWeights,
     build_optimizer,
     freeze_parts,
     freeze_unreached,
@@ -93,7 +93,7 @@ class TrainerSetup:
         self.configuration = replace(self.configuration, training=training)  # as trained
         self.plans = self.plans.with_configurations([self.configuration])
         pad = self.options.parallel == "fsdp" and self.processes.size > 1
-        self.share = Share(self.processes.rank, self.processes.size, pad)
+        self.shard = Shard(self.processes.rank, self.processes.size, pad)
         self.data = self.build_data()
         if self.stored_tokenizer is not None:  # embeddings belong to its token ids
             self.data.tokenizer = tokenizer_from_string(self.stored_tokenizer)
@@ -134,7 +134,7 @@ class TrainerSetup:
             self.settings,
             self.objectives,
             pin_memory=self.device.type == "cuda",
-            share=self.share,
+            shard=self.shard,
         )
 
     def build_model(self) -> ColipriModel:
@@ -177,7 +177,7 @@ class TrainerSetup:
     def build_step(self) -> TrainingStep:
         """How the objectives are applied to a batch."""
         size = self.settings["micro_batch_size"]
-        return TrainingStep(self.encoder, self.objectives, size, self.processes, self.share)
+        return TrainingStep(self.encoder, self.objectives, size, self.processes, self.shard)
 
     def use_bf16(self) -> bool:
         """bf16 autocast: by default where the accelerator computes in it natively."""

@@ -26,10 +26,9 @@ from colipri.training.distributed.sharding import clip_gradients, replicated, sh
 from colipri.training.initialization import TOWERS, center_on_batch
 from colipri.training.logging import RunLog, epoch_line, plot_progress
 from colipri.training.optim import set_learning_rate
-from colipri.training.run_folder import BEST, FINAL, LATEST, write_run_description
+from colipri.training.run_folder import BEST, FINAL, LATEST, StopRequest, write_run_description
 from colipri.training.run_state import SavedState, state_of_model
 from colipri.training.setup import TrainerSetup
-from colipri.training.signals import StopRequest
 from colipri.training.text_pretraining import pretrain_on_reports
 from colipri.training.validation import ValidationResult, validate, write_report_samples
 from colipri.transfer.verify_transfer import verify_transfer
@@ -233,7 +232,7 @@ class ColipriTrainer(TrainerSetup):
         if not self.data.val_cases or not due:
             return None
         every = self.settings.get("report_samples_every", REPORT_SAMPLES_EVERY)
-        takes_part = self.processes.is_main or self.share.fill  # shards: all compute it
+        takes_part = self.processes.is_main or self.shard.pad  # shards: all compute it
         if self.step.on_pairs and takes_part and (last or (epoch + 1) % every == 0):
             with self.averaged_weights():
                 batch = next(self.data.validation_batches())

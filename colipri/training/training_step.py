@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from colipri.common.hashing import derive_seed
-from colipri.dataloading.sharing import Share
+from colipri.dataloading.sharing import Shard
 from colipri.objectives.base import Objective
 from colipri.objectives.batch import (
     Batch,
@@ -38,9 +38,8 @@ from colipri.objectives.batch import (
 )
 from colipri.objectives.registry import heads_of
 from colipri.training.batch_encoder import BatchEncoder
-from colipri.training.distributed.exchange import SharedEmbeddings
 from colipri.training.distributed.processes import Processes
-from colipri.training.grad_cache import grad_cache_backward
+from colipri.training.grad_cache import SharedEmbeddings, grad_cache_backward
 
 Terms = dict[str, Tensor]
 Part = CasePart | TextPart
@@ -67,7 +66,7 @@ class TrainingStep:
         objectives: name -> objective.
         micro_batch_size: cases that fit in memory at once.
         processes: that share the batches.
-        share: this process's part of a batch, the one that the loader reads.
+        shard: which parts of a batch belong to this process; the loader reads the same ones.
     """
 
     def __init__(
@@ -76,13 +75,13 @@ class TrainingStep:
         objectives: Mapping[str, Objective],
         micro_batch_size: int,
         processes: Processes | None = None,
-        share: Share | None = None,
+        shard: Shard | None = None,
     ) -> None:
         self.encoder = encoder
         self.objectives = objectives
         self.micro_batch_size = micro_batch_size
         self.processes = processes or Processes()
-        self.share = share or Share()
+        self.shard = shard or Shard()
         self.comparing = {n: o for n, o in objectives.items() if o.compares}
         self.on_pairs = {n: o for n, o in objectives.items() if o.reads_pairs}
         self.on_images = {n: o for n, o in objectives.items() if o.reads_images}
@@ -120,12 +119,12 @@ class TrainingStep:
                 lambda assigned: self.embed_with_loss(
                     assigned.part, own if assigned.is_counted else {}
                 ),
-                one_pass=one_of_each and not self.share.fill,
+                one_pass=one_of_each and not self.shard.pad,
                 exchange=exchange,
             )
         for name in self.on_images:
             parts = self.image_parts(name, batch, seed)
-            for number, is_counted in self.share.of(len(parts)):
+            for number, is_counted in self.shard.of(len(parts)):
                 loss = self.image_loss(name, parts[number], own if is_counted else {})
                 (loss if is_counted else 0.0 * loss).backward()
                 total = total + loss.detach() if is_counted else total
@@ -187,7 +186,7 @@ class TrainingStep:
         for names, parts in kinds:
             ends = [0, *accumulate(part.count for part in parts)]
             rows |= dict.fromkeys(names, ends[-1]) if parts else {}
-            for number, is_counted in self.share.of(len(parts)):
+            for number, is_counted in self.shard.of(len(parts)):
                 place = slice(ends[number], ends[number + 1])
                 placed = dict.fromkeys(names, place) if is_counted else None
                 mine.append(AssignedPart(parts[number], placed))
@@ -243,14 +242,14 @@ class TrainingStep:
         if isinstance(part, TextPart) or not self.on_pairs:
             return self.embed(part), None
         self.seed_part(part)
-        features, ids_mask = self.encoder.encode_images(part)
+        features, attention_mask = self.encoder.encode_images(part)
         embeddings = {}
         if self.comparing:
             text = self.encoder.encode_tokens(part.captions)
             embeddings = {"image": features.embedding.float(), "text": text}
         total = torch.zeros((), device=self.encoder.device)
         for name, objective in self.on_pairs.items():
-            inputs = self.pair_input(name, part, features.tokens, ids_mask)
+            inputs = self.pair_input(name, part, features.tokens, attention_mask)
             with self.encoder.autocasting():
                 losses = objective.pair_losses(inputs)
             share = losses.sum() / len(part.batch.paired_rows)
@@ -258,11 +257,11 @@ class TrainingStep:
         return embeddings, total
 
     def pair_input(
-        self, name: str, part: CasePart, tokens: Tensor, ids_mask: Tensor | None
+        self, name: str, part: CasePart, tokens: Tensor, attention_mask: Tensor | None
     ) -> PairInput:
         """What an objective gets of some pairs: (b, K, D) tokens and their mask (b, K)."""
         heads = heads_of(self.encoder.model, self.objectives[name])
-        return PairInput(part, heads, tokens, ids_mask, part.batch.collated.get(name))
+        return PairInput(part, heads, tokens, attention_mask, part.batch.collated.get(name))
 
     def image_loss(self, name: str, part: CasePart, terms: Terms) -> Tensor:
         """This part's share of an objective that looks at images alone."""

@@ -63,7 +63,7 @@ def validate(
     sums: dict[str, float] = {}
     with torch.inference_mode():
         evaluated = [_evaluated(step, batch) for batch in batches]
-        if not step.share.fill:  # with sharded weights every process evaluates all batches
+        if not step.shard.pad:  # with sharded weights every process evaluates all batches
             evaluated = step.processes.gather(evaluated)
         collected = {
             name: [batch.embeddings[name] for batch in evaluated if name in batch.embeddings]
@@ -184,9 +184,9 @@ def write_report_samples(
     targets = []
     for part in parts:
         with torch.inference_mode(), step.encoder.autocasting():
-            features, ids_mask = step.encoder.encode_images(part)
+            features, attention_mask = step.encoder.encode_images(part)
             for name, objective in step.on_pairs.items():
-                inputs = step.pair_input(name, part, features.tokens, ids_mask)
+                inputs = step.pair_input(name, part, features.tokens, attention_mask)
                 texts = objective.write_reports(inputs, step.encoder.tokenizer)
                 if texts is None:
                     continue

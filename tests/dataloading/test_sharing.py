@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from colipri.dataloading.sharing import Share, cut, rows_to_load, shared_part_size
+from colipri.dataloading.sharing import Shard, cut, rows_to_load, shared_part_size
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 10])
 def test_every_part_counts_once(size: int, count: int) -> None:
-    for fill in (False, True):
-        shares = [Share(rank, size, fill).of(count) for rank in range(size)]
-        assert sorted(n for share in shares for n, counts in share if counts) == list(range(count))
-        assert all(0 <= number < count for share in shares for number, _ in share)
-        lengths = {len(share) for share in shares}
-        assert len(lengths) == 1 if fill else max(lengths) - min(lengths) <= 1
+    for pad in (False, True):
+        shards = [Shard(rank, size, pad).of(count) for rank in range(size)]
+        assert sorted(n for parts in shards for n, counts in parts if counts) == list(range(count))
+        assert all(0 <= number < count for parts in shards for number, _ in parts)
+        lengths = {len(parts) for parts in shards}
+        assert len(lengths) == 1 if pad else max(lengths) - min(lengths) <= 1
 
 
 @pytest.mark.parametrize("batch", [1, 4, 5, 16, 37])
@@ -37,6 +37,6 @@ def test_parts_fit_in_memory_and_no_process_does_much_more(
 def test_each_image_is_read_by_one_process() -> None:
     has_report = [True] * 5 + [False] * 4
     for pairs, alone, expected in ((True, True, 9), (True, False, 5), (False, True, 9)):
-        rows = [rows_to_load(has_report, 2, Share(rank, 3), pairs, alone) for rank in range(3)]
+        rows = [rows_to_load(has_report, 2, Shard(rank, 3), pairs, alone) for rank in range(3)]
         assert set().union(*rows) == set(range(expected))
         assert sum(map(len, rows)) == expected  # pairs and all rows are cut alike

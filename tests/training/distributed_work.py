@@ -16,14 +16,13 @@ import torch.nn.functional as F
 from torch import nn
 from training.test_family import trainer_of
 
-from colipri.dataloading.sharing import Share, cut
+from colipri.dataloading.sharing import Shard, cut
 from colipri.objectives.batch import ContrastiveBatch
 from colipri.objectives.contrastive import KINDS
 from colipri.objectives.opposite_sentence import OppositeSentences, opposite_sentence_loss
-from colipri.training.distributed.exchange import SharedEmbeddings
 from colipri.training.distributed.processes import Processes, join_processes, leave_processes
 from colipri.training.distributed.sharding import clip_gradients, shard_model, whole_tensor
-from colipri.training.grad_cache import grad_cache_backward
+from colipri.training.grad_cache import SharedEmbeddings, grad_cache_backward
 from colipri.training.trainer import TrainingStopped
 
 CPU = torch.device("cpu")
@@ -96,11 +95,11 @@ def tower_gradients(processes: Processes, kind: str, chunk: int) -> dict[str, An
     absent, shown = torch.randint(7, (23,)), torch.rand(23) < 0.5
     positives = torch.eye(PAIRS, dtype=torch.bool)
     positives[0, 3] = positives[3, 0] = True
-    share = Share(processes.rank, processes.size)
+    shard = Shard(processes.rank, processes.size)
     parts, places = [], []
     for name, names, count in (("p", ("image", "text"), PAIRS), ("s", ("sentences",), SENTENCES)):
         rows = cut(range(count), chunk)
-        for number, _ in share.of(len(rows)):
+        for number, _ in shard.of(len(rows)):
             parts.append((name, list(rows[number])))
             place = slice(rows[number][0], rows[number][-1] + 1)
             places.append(dict.fromkeys(names, place))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from colipri.common.errors import ColipriError
-from colipri.training.averaging import AveragedWeights
+from colipri.training.optim import AveragedWeights
 from colipri.training.options import RunOptions
 
 

@@ -85,7 +85,7 @@ def test_micro_batches_of_any_size_give_the_same_gradients(letters, tiny, tmp_pa
         for name, gradient in whole.items():
             if gradient is None:
                 assert parts[name] is None
-            else:  # float32: exact to rounding; double precision is in test_gradient_cache.py
+            else:  # float32: exact to rounding; double precision is in test_grad_cache.py
                 error = (parts[name] - gradient).norm() / gradient.norm().clamp_min(1e-4)
                 assert error < 1e-3, name
 

@@ -106,7 +106,7 @@ def test_step(tiny: Any, tmp_path: Any) -> None:
     class Mine(ColipriTrainer):
         def build_step(self) -> TrainingStep:
             size = self.settings["micro_batch_size"]
-            return Scaled(self.encoder, self.objectives, size, self.processes, self.share)
+            return Scaled(self.encoder, self.objectives, size, self.processes, self.shard)
 
     train = trained(Mine, tmp_path).progress.history[-1]["train"]
     assert train["mine"] == pytest.approx(2 * train["loss"])

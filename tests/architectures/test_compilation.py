@@ -5,8 +5,8 @@ import pytest
 import torch
 from tiny_dataset import PLANS
 
+from colipri.architectures.compilation import compile_blocks
 from colipri.architectures.model import ColipriModel
-from colipri.training.compilation import compile_blocks
 
 CONFIGURATION = json.loads(PLANS.read_text())["configurations"]["3d_lowres"]
 
