@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from encoder import in_turns
@@ -25,19 +24,22 @@ from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.text_encoder import TextEncoder
 from colipri.objectives.batch import ContrastiveBatch
 from colipri.objectives.contrastive import KINDS, Contrastive
+from colipri.plans.architecture import TextEncoderPlan
 from colipri.training.grad_cache import grad_cache_backward
 
 VOCABULARY, WIDTH = 1000, 128
-TEXT: dict[str, Any] = {
-    "source": "scratch",
-    "arch_kwargs": {
-        "hidden_size": WIDTH,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 512,
-        "max_position_embeddings": 64,
-    },
-}
+TEXT = TextEncoderPlan.from_dict(
+    {
+        "source": "scratch",
+        "arch_kwargs": {
+            "hidden_size": WIDTH,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 512,
+            "max_position_embeddings": 64,
+        },
+    }
+)
 
 
 class NoisePairs:

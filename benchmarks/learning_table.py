@@ -168,7 +168,9 @@ def train(out: Path, run: Run, seed: int, options: argparse.Namespace) -> tuple[
     letters = run.letters or "C"
     name = f"Dataset{DATASETS[run.data]}_SemiSyntheticChest"
     plan = load_plans(name, "colipriPlans").configuration("3d_lowres")
-    chosen = RunOptions(objectives=letters, objective_options=run.options).objective_settings({})
+    chosen = RunOptions(
+        {f"objectives.{name}": value for name, value in run.options.items()}, objectives=letters
+    ).objective_settings({})
     training = replace(plan.training, objectives=chosen, frozen=FROZEN)
     flops = sum(training_flops(replace(plan, training=training), None, list(chosen)).values())
     steps = 1 if not run.letters else options.teraflop * 1e12 / (flops * BATCH)

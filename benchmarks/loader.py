@@ -25,6 +25,7 @@ from colipri.common.atomic import atomic_write_bytes, atomic_write_json
 from colipri.dataloading.augmentation import augment_on_device
 from colipri.dataloading.dataset import ColipriDataset
 from colipri.dataloading.loader import make_loader
+from colipri.plans.augmentation import AugmentationSettings
 from colipri.plans.plans import load_plans
 from colipri.preprocessing.body_grid import body_grid_of_mask
 from colipri.preprocessing.files import compress, write_reports
@@ -122,7 +123,12 @@ def measure(patch: int, cases: int, repeats: int) -> None:
         def augment(number: int) -> None:
             generator = torch.Generator().manual_seed(number)
             augment_on_device(
-                image, body, generator, {}, [False] * len(image), tissue_threshold=0.6
+                image,
+                body,
+                generator,
+                AugmentationSettings(),
+                [False] * len(image),
+                tissue_threshold=0.6,
             )
 
         spent = milliseconds(augment, repeats) / batch_size

@@ -26,12 +26,14 @@ def write_checkpoint(target: Path, **changes: Any) -> Path:
 
     from colipri.architectures.model import ColipriModel
     from colipri.checkpoints.checkpoint_file import save_checkpoint
+    from colipri.plans.plans import Configuration
     from colipri.text.tokenizer import tokenizer_to_string, train_wordpiece
 
     plans = json.loads(PLANS.read_text())
     tokenizer = train_wordpiece(TEXTS * 3, 300)
     torch.manual_seed(0)
-    model = ColipriModel.from_plans(plans["configurations"]["3d_lowres"], len(tokenizer))
+    configuration = Configuration.from_dict(plans["configurations"]["3d_lowres"])
+    model = ColipriModel.from_plans(configuration, len(tokenizer))
     content = {
         "network_weights": model.state_dict(),
         "plans": plans,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from colipri.architectures.pooling import AttentionPool
 from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.text_encoder import TextEncoder
+from colipri.plans.plans import Configuration
 
 MAXIMUM_SCALE = 100.0  # CLIP's clamp: a temperature below 0.01 makes training unstable
 TEMPERATURE_START = (1 / 0.07, 0.0)  # CLIP's inverse temperature; no bias
@@ -82,7 +82,7 @@ class ColipriModel(nn.Module):
     @classmethod
     def from_plans(
         cls,
-        configuration: dict[str, Any],
+        configuration: Configuration,
         vocabulary_size: int,
         load_pretrained: bool = True,
         temperature_start: tuple[float, float] = TEMPERATURE_START,
@@ -90,7 +90,7 @@ class ColipriModel(nn.Module):
         """Build the two encoders of a plan's configuration.
 
         Args:
-            configuration: one entry of the plan's ``configurations``.
+            configuration: of a plan.
             vocabulary_size: of the tokenizer in use.
             load_pretrained: read a pretrained text encoder's weights (the only network access).
             temperature_start: inverse temperature and bias of a fresh model.
@@ -98,19 +98,19 @@ class ColipriModel(nn.Module):
         Raises:
             ColipriError: the plan's text encoder cannot be loaded.
         """
-        embed_dim = configuration["embed_dim"]
-        image_encoder = PrimusEncoder(**configuration["architecture"]["arch_kwargs"])
+        embed_dim = configuration.embed_dim
+        image_encoder = PrimusEncoder(**configuration.encoder.to_dict())
         text_encoder = TextEncoder(
-            configuration["text_encoder"], vocabulary_size, embed_dim, load_pretrained
+            configuration.text_encoder, vocabulary_size, embed_dim, load_pretrained
         )
         return cls(
             image_encoder,
             text_encoder,
             embed_dim,
-            configuration.get("pool_heads", 12),
-            configuration.get("pool_queries", 0),
+            configuration.pool_heads,
+            configuration.pool_queries,
             temperature_start,
-            configuration.get("pool_add_max", False),
+            configuration.pool_add_max,
         )
 
     def train(self, mode: bool = True) -> ColipriModel:

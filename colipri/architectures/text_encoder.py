@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from colipri.architectures.pooling import AttentionPool
 from colipri.architectures.pretrained_text import first_line
 from colipri.common.errors import ColipriError
+from colipri.plans.architecture import TextEncoderPlan
 
 
 class TextEncoder(nn.Module):
     """BERT without its pooler, then attention pooling over the tokens that are not padding.
 
     Args:
-        settings: the plan's ``text_encoder``: ``source`` ("scratch" or "pretrained"),
-            ``name_or_path``, ``arch_kwargs`` (numbers of a BertConfig).
+        plan: source ("scratch" or "pretrained"), name or path, and numbers of a BertConfig.
         vocabulary_size: of the tokenizer.
         embed_dim: E, width of the shared space; a projection is added only where BERT's differs
             (the released model has none).
@@ -25,13 +25,13 @@ class TextEncoder(nn.Module):
 
     def __init__(
         self,
-        settings: dict[str, Any],
+        plan: TextEncoderPlan,
         vocabulary_size: int,
         embed_dim: int,
         load_pretrained: bool = True,
     ) -> None:
         super().__init__()
-        self.encoder = _build_bert(settings, vocabulary_size, load_pretrained)
+        self.encoder = _build_bert(plan, vocabulary_size, load_pretrained)
         hidden = self.encoder.config.hidden_size
         heads = self.encoder.config.num_attention_heads
         self.pooler = AttentionPool(hidden, heads)
@@ -43,18 +43,18 @@ class TextEncoder(nn.Module):
         return self.projection(self.pooler(hidden, attention_mask.bool()))
 
 
-def _build_bert(settings: dict[str, Any], vocabulary_size: int, load_pretrained: bool) -> Any:
+def _build_bert(plan: TextEncoderPlan, vocabulary_size: int, load_pretrained: bool) -> Any:
     from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
-    if settings["source"] == "scratch":
-        config = BertConfig(vocab_size=vocabulary_size, **settings["arch_kwargs"])
+    if plan.source == "scratch":
+        config = BertConfig(vocab_size=vocabulary_size, **plan.bert.to_dict())
         return BertModel(config, add_pooling_layer=False)
-    name = settings["name_or_path"]
+    name = str(plan.name_or_path)  # a plan with a pretrained encoder names it
     try:
         if load_pretrained:
             return _without_pooler(AutoModel.from_pretrained(name, trust_remote_code=False))
-        stored = settings.get("arch_kwargs")
-        config = BertConfig(**stored) if stored else AutoConfig.from_pretrained(name)
+        stored = plan.arch_kwargs
+        config = BertConfig(**stored.to_dict()) if stored else AutoConfig.from_pretrained(name)
         return _without_pooler(AutoModel.from_config(config))
     except (OSError, ValueError, KeyError) as error:
         raise ColipriError(

@@ -8,8 +8,7 @@ a fixed order, so that the same generator gives the same geometry whatever else 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,7 @@ def augment_on_device(
     image: Tensor,
     body: Tensor,
     generator: torch.Generator,
-    settings: Mapping[str, Any],
+    settings: AugmentationSettings,
     sides_named: Sequence[bool],
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     padding: float = 0.0,
@@ -38,8 +37,8 @@ def augment_on_device(
         image: (B, C, X, Y, Z) float32, normalised; left as it is.
         body: (B, N) bool in token order: which token patches hold body.
         generator: on the image's device; seeded per step by the caller.
-        settings: the plan's ``augmentation`` (see AugmentationSettings).
-        sides_named: per sample, whether its text names a side; such a sample is never mirrored.
+        settings: the plan's ``augmentation``.
+        sides_named: per sample, True if its text names a side; such a sample is never mirrored.
         spacing: mm per voxel (rotations are rigid in mm).
         padding: intensity of what lies outside (colipri.dataloading.normalization.air_value).
         tissue_threshold: intensity below which a token holds only air; None where intensities
@@ -48,19 +47,18 @@ def augment_on_device(
     Returns:
         The augmented image and its body mask, at least one token of which is True per sample.
     """
-    numbers = AugmentationSettings.from_dict(settings, "augmentation")
     draws = torch.rand(len(image), _NUM_DRAWS, generator=generator, device=image.device).cpu()
     noise_seed = int(torch.randint(2**62, (1,), generator=generator, device=image.device))
     image, body = image.clone(), body.clone()
-    _affine(image, body, draws[:, 0:8], numbers, spacing, padding, tissue_threshold)
+    _affine(image, body, draws[:, 0:8], settings, spacing, padding, tissue_threshold)
     for sample in range(len(image)):
-        if draws[sample, 8] < numbers.flip_probability and not sides_named[sample]:
+        if draws[sample, 8] < settings.flip_probability and not sides_named[sample]:
             _mirror(image, body, sample)
     empty = ~body.any(dim=1)
     body[empty] = True
     noise = torch.Generator(image.device).manual_seed(noise_seed)
     for sample in range(len(image)):
-        _change_intensities(image[sample], draws[sample, 9:], numbers, noise)
+        _change_intensities(image[sample], draws[sample, 9:], settings, noise)
     return image, body
 
 

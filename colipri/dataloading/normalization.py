@@ -56,10 +56,10 @@ def _normalised(hounsfield: float, plans: Plans) -> float:
 
 
 def _window(plans: Plans, channel: int) -> tuple[float, float, float, float]:
-    numbers = plans.raw["foreground_intensity_properties_per_channel"][str(channel)]
+    numbers = plans.intensities(channel)
     return (
-        float(numbers["percentile_00_5"]),
-        float(numbers["percentile_99_5"]),
-        float(numbers["mean"]),
-        max(float(numbers["std"]), 1e-8),
+        numbers.percentile_00_5,
+        numbers.percentile_99_5,
+        numbers.mean,
+        max(numbers.std, 1e-8),
     )

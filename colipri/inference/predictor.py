@@ -123,7 +123,7 @@ class ColipriPredictor:
 
     def _build(self, weights: dict[str, Tensor]) -> Any:
         model = ColipriModel.from_plans(
-            self.configuration.raw, len(self.tokenizer), load_pretrained=False
+            self.configuration, len(self.tokenizer), load_pretrained=False
         )
         try:
             model.load_state_dict(core_weights(weights))

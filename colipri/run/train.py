@@ -84,6 +84,7 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
 def train_or_validate(options: argparse.Namespace, device: torch.device, writes: bool) -> int:
     """Find everything by name, then train or validate; one process of several ``writes``."""
     import logging
+    from dataclasses import replace
 
     from colipri.checkpoints.checkpoint_file import load_checkpoint
     from colipri.imageio.image import DEFAULT_ORIENTATION
@@ -120,10 +121,12 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
     if not (options.val or options.verify):
         refuse_to_overwrite(folder, options.c, options.restart)
     existing = checkpoint_to_continue(folder) if options.c or options.val else None
-    stored = load_checkpoint(existing)["init_args"]["options"] if existing else {}
+    run_options = RunOptions()
+    if existing:
+        run_options = RunOptions.from_stored(load_checkpoint(existing)["init_args"]["options"])
     given = given_options(options)
-    given["overrides"] = {**stored.get("overrides", {}), **given.get("overrides", {})}
-    run_options = RunOptions(**{**stored, **given})
+    overrides = run_options.overrides | given.pop("overrides", {})
+    run_options = replace(run_options, overrides=overrides, **given)
     trainer = trainer_class(plans, options.configuration, fold, folder, device, run_options)
     if options.val:
         checkpoint = folder / (BEST if options.val_best else FINAL)
@@ -138,7 +141,7 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
         trainer.initialize()
     if options.pretrained_weights and existing is None:
         trainer.load_pretrained_weights(Path(options.pretrained_weights))
-    steps = trainer.settings["num_epochs"] * trainer.settings["num_iterations_per_epoch"]
+    steps = trainer.training_plan.num_epochs * trainer.training_plan.num_iterations_per_epoch
     if options.verify or (steps >= LONG_TRAINING and existing is None):
         trainer.verify_transfer()
     if options.verify:

@@ -140,6 +140,7 @@ def given_options(options: argparse.Namespace) -> dict[str, Any]:
         "micro_batch_size": options.micro_batch_size,
         "training.learning_rate": options.learning_rate,
         "training.keep_ratio": options.keep_ratio,
+        "objectives.C.kind": options.contrastive,
         "mixing.schedule": options.mixing,
         "mixing.image_only_share": options.image_only_share,
         "mixing.dataset_weights": parse_assignments(options.dataset_weights, "--dataset_weights")
@@ -151,7 +152,6 @@ def given_options(options: argparse.Namespace) -> dict[str, Any]:
     overrides |= parse_assignments(options.set)
     values = {
         "overrides": overrides or None,
-        "contrastive_kind": options.contrastive,
         "seed": options.seed,
         "num_workers": options.num_workers,
         "precision": options.precision,

@@ -152,9 +152,9 @@ class BatchEncoder:
                 image,
                 body,
                 generator,
-                self.configuration.raw["augmentation"],
+                self.configuration.augmentation,
                 [part.batch.names_side[row] for row in part.rows],
-                self.configuration.raw["spacing"],
+                self.configuration.spacing,
                 self.air,
                 tissue_threshold(self.plans, self.configuration),
             )

@@ -19,7 +19,6 @@ from colipri.dataloading.splits import load_split
 from colipri.objectives.base import Objective
 from colipri.objectives.batch import Batch, TextTools
 from colipri.plans.plans import Configuration, Plans
-from colipri.plans.training import MixingSettings
 from colipri.preprocessing.manifest import check_preprocessed
 from colipri.preprocessing.store import CaseStore
 from colipri.text.finding_names import FindingNames
@@ -61,7 +60,7 @@ class TrainingData:
         plans, configuration: what was preprocessed.
         fold: 0 to 4 or "all".
         options: seed and number of workers.
-        settings: the run's training numbers; batch_size, micro_batch_size and mixing count here.
+        micro_batch_size: cases of a part of the batch.
         objectives: name -> objective; they decide which cases are used, and learn from the reports.
         pin_memory: for fast copies to a CUDA device.
         shard: of this process, if several share the batches.
@@ -76,7 +75,7 @@ class TrainingData:
         configuration: Configuration,
         fold: int | str,
         options: RunOptions,
-        settings: dict[str, Any],
+        micro_batch_size: int,
         objectives: Mapping[str, Objective],
         pin_memory: bool = False,
         shard: Shard | None = None,
@@ -84,9 +83,9 @@ class TrainingData:
         self.plans = plans
         self.configuration = configuration
         self.options = options
-        self.settings = settings
+        self.micro_batch_size = micro_batch_size
         self.objectives = objectives
-        self.batch_size = settings["batch_size"]
+        self.batch_size = configuration.batch_size
         self.pin_memory = pin_memory
         self.shard = shard or Shard()
         self.store = check_preprocessed(plans.dataset_name, plans, configuration.name)
@@ -99,11 +98,7 @@ class TrainingData:
             self._require_two_studies(paired, fold)
             self.train_cases = train if self.uses_images_alone else paired
             self.val_cases = [case for case in val if self.store.record(case)["has_report"]]
-        self.mixing = (
-            MixingSettings.from_dict(settings.get("mixing", {}), "mixing")
-            if self.needs_reports
-            else None
-        )
+        self.mixing = configuration.training.mixing if self.needs_reports else None
         self.reports = ReportsOfCases(self.store, self.train_cases)
         for objective in objectives.values():
             objective.prepare(self.reports)
@@ -119,12 +114,12 @@ class TrainingData:
         Only training reports count: a vocabulary learned on validation reports would know words
         that the model is supposed to meet for the first time.
         """
-        settings = self.configuration.raw["text_encoder"]
-        if settings["source"] == "pretrained":
-            return load_pretrained_tokenizer(settings["name_or_path"])
+        plan = self.configuration.text_encoder
+        if plan.name_or_path is not None and plan.source == "pretrained":
+            return load_pretrained_tokenizer(plan.name_or_path)
         texts = [report.text for report in self.reports]
         # images alone: the text encoder is not trained, and any vocabulary keeps its place
-        return train_wordpiece(texts or [_NO_REPORTS], settings["vocabulary_size"])
+        return train_wordpiece(texts or [_NO_REPORTS], plan.vocabulary_size)
 
     @cached_property
     def digests(self) -> DataDigests:
@@ -134,7 +129,7 @@ class TrainingData:
     def collate(self) -> Collate:
         """How samples become batches, in the worker processes."""
         longest = self.configuration.max_text_tokens
-        text = TextTools(self.tokenizer, longest, longest * self.settings["micro_batch_size"])
+        text = TextTools(self.tokenizer, longest, longest * self.micro_batch_size)
         return Collate(self.objectives, text)
 
     def start_training(self, position: int) -> None:
@@ -164,7 +159,7 @@ class TrainingData:
         """Rows of a global training batch whose images this process encodes."""
         return rows_to_load(
             [self.store.record(key.case)["has_report"] for key in keys],
-            self.settings["micro_batch_size"],
+            self.micro_batch_size,
             self.shard,
             self.needs_reports,
             self.uses_images_alone,

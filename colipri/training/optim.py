@@ -20,6 +20,7 @@ from colipri.architectures.model import ColipriModel, is_head
 from colipri.architectures.parameter_groups import group_parameters
 from colipri.common.errors import ColipriError
 from colipri.objectives.base import Objective
+from colipri.plans.training import TrainingPlan
 from colipri.training.distributed.sharding import local_parameters, whole_state
 
 # Towers with layers: where the number of a layer stands, and what lies before the first one.
@@ -55,7 +56,7 @@ def freeze_parts(model: ColipriModel, parts: Sequence[str]) -> None:
     model.frozen_parts = tuple(parts)
 
 
-def learning_rate_factors(model: nn.Module, settings: Mapping[str, Any]) -> Callable[[str], float]:
+def learning_rate_factors(model: nn.Module, plan: TrainingPlan) -> Callable[[str], float]:
     """Which share of the scheduled learning rate a parameter gets, by its name.
 
     Three entries of a plan's ``training`` multiply: ``text_learning_rate_factor`` (a number),
@@ -65,25 +66,17 @@ def learning_rate_factors(model: nn.Module, settings: Mapping[str, Any]) -> Call
     pretrained tower are the most general ones.
 
     Raises:
-        ColipriError: an unknown part or tower, or a number that is not positive.
+        ColipriError: the plan names an unknown part or tower.
     """
-    parts = {"text_encoder": settings.get("text_learning_rate_factor", 1.0)}
-    for part, factor in settings.get("learning_rate_factors", {}).items():
+    parts = {"text_encoder": plan.text_learning_rate_factor}
+    for part, factor in plan.learning_rate_factors.items():
         _require_part(model, part, "training.learning_rate_factors")
         parts[part] = factor * parts.get(part, 1.0)
-    decay = settings.get("layer_decay") or {}
+    decay = plan.layer_decay or {}
     decays = decay if isinstance(decay, Mapping) else {"image_encoder": decay}
-    for tower, number in decays.items():
+    for tower in decays:
         if tower not in _LAYERS:
             raise ColipriError(f"training.layer_decay: no tower {tower}; {', '.join(_LAYERS)}")
-        if not 0 < number <= 1:
-            raise ColipriError(f"training.layer_decay must be in (0, 1], not {number}")
-    for part, factor in parts.items():
-        if not factor > 0:
-            raise ColipriError(
-                f"the learning rate factor of {part} is {factor}; it must be positive (to freeze a "
-                "part, name it in training.frozen)"
-            )
     names = [name for name, _ in model.named_parameters()]
     depths = {tower: _depth(names, pattern) for tower, pattern in _LAYERS.items()}
 
@@ -137,20 +130,19 @@ def parameter_groups(
     ]
 
 
-def build_optimizer(model: nn.Module, settings: Mapping[str, Any]) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, plan: TrainingPlan) -> torch.optim.AdamW:
     """AdamW from the plan's ``training`` numbers (learning_rate, weight_decay, betas, ...).
 
     Raises:
-        ColipriError: everything is frozen, or a factor is wrong.
+        ColipriError: everything is frozen, or the plan names an unknown part.
     """
-    factor_of = learning_rate_factors(model, settings)
-    groups = parameter_groups(model, settings["weight_decay"], factor_of)
+    groups = parameter_groups(model, plan.weight_decay, learning_rate_factors(model, plan))
     if not groups:
         raise ColipriError("nothing is left to train: training.frozen names every part")
     return torch.optim.AdamW(
         groups,
-        lr=settings["learning_rate"],
-        betas=(settings["betas"][0], settings["betas"][1]),
+        lr=plan.learning_rate,
+        betas=(plan.betas[0], plan.betas[1]),
         fused=True,  # one kernel per group; also the fastest form on the CPU
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from colipri.common.errors import ColipriError
@@ -17,6 +17,22 @@ from colipri.plans.overrides import full_path, refuse_stored, set_in_configurati
 from colipri.plans.plans import Configuration
 
 PARALLEL = ("ddp", "fsdp")
+PRECISIONS = ("auto", "fp32", "bf16")
+# Options of version 0.2.0 that are paths in the plan now.
+_FORMER_OPTIONS = {
+    "epochs": "training.num_epochs",
+    "iterations_per_epoch": "training.num_iterations_per_epoch",
+    "learning_rate": "training.learning_rate",
+    "keep_ratio": "training.keep_ratio",
+    "batch_size": "batch_size",
+    "micro_batch_size": "micro_batch_size",
+    "contrastive_kind": "objectives.C.kind",
+}
+_FORMER_GROUPS = {
+    "training": "training",
+    "mixing": "training.mixing",
+    "objective_options": "objectives",
+}
 
 
 @dataclass(frozen=True)
@@ -34,9 +50,6 @@ class RunOptions:
         pretrained_weights: file that the weights started from; only for the record.
         validate_every: epochs between validations (the last epoch is always validated).
         parallel: with several processes, "ddp" (all weights in each) or "fsdp" (a shard in each).
-        epochs, iterations_per_epoch, batch_size, micro_batch_size, learning_rate, keep_ratio,
-            contrastive_kind, objective_options, mixing, training: short for overrides, as flags
-            and checkpoints of version 0.2.0 spell them.
     """
 
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -47,46 +60,39 @@ class RunOptions:
     pretrained_weights: str | None = None
     validate_every: int = 1
     parallel: str = "ddp"
-    epochs: int | None = None
-    iterations_per_epoch: int | None = None
-    batch_size: int | None = None
-    micro_batch_size: int | None = None
-    learning_rate: float | None = None
-    keep_ratio: float | None = None
-    contrastive_kind: str | None = None
-    objective_options: dict[str, Any] = field(default_factory=dict)
-    mixing: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "iterations_per_epoch", "batch_size", "micro_batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ColipriError(f"--{name} must be at least 1, not {value}")
         if self.parallel not in PARALLEL:
             raise ColipriError(f"--parallel must be {' or '.join(PARALLEL)}, not {self.parallel}")
-        if self.precision not in ("auto", "fp32", "bf16"):
+        if self.precision not in PRECISIONS:
             raise ColipriError(f"-precision must be auto, fp32 or bf16, not {self.precision}")
+        if self.validate_every < 1:
+            raise ColipriError(f"--validate_every must be at least 1, not {self.validate_every}")
 
-    def paths(self) -> dict[str, Any]:
-        """Path in the plan -> value, of all options that replace a number of the plan."""
-        short = {
-            "training.num_epochs": self.epochs,
-            "training.num_iterations_per_epoch": self.iterations_per_epoch,
-            "training.learning_rate": self.learning_rate,
-            "training.keep_ratio": self.keep_ratio,
-            "batch_size": self.batch_size,
-            "micro_batch_size": self.micro_batch_size,
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> RunOptions:
+        """Read the options of a checkpoint, also as version 0.2.0 spelled them.
+
+        Args:
+            stored: what :meth:`as_dict` returned, or some of it.
+        """
+        values = {
+            path: stored[name]
+            for name, path in _FORMER_OPTIONS.items()
+            if stored.get(name) is not None
         }
-        values = {path: value for path, value in short.items() if value is not None}
-        values |= {f"training.{name}": value for name, value in self.training.items()}
-        values |= {f"training.mixing.{name}": value for name, value in self.mixing.items()}
-        values |= {f"objectives.{name}": value for name, value in self.objective_options.items()}
-        return values | self.overrides
+        kind = values.pop("objectives.C.kind", None)
+        for name, beginning in _FORMER_GROUPS.items():
+            values |= {f"{beginning}.{key}": v for key, v in stored.get(name, {}).items()}
+        if kind is not None:
+            values = {"objectives.C.kind": kind} | values
+        known = {entry.name for entry in fields(cls)}
+        given = {name: value for name, value in stored.items() if name in known}
+        return cls(**{**given, "overrides": values | dict(stored.get("overrides", {}))})
 
     def asked_part_size(self) -> int | None:
         """The micro batch that was asked for; None for the plan's."""
-        return self.paths().get("micro_batch_size")
+        return self.overrides.get("micro_batch_size")
 
     def apply(self, configuration: Configuration) -> Configuration:
         """The configuration that is trained, all but its objectives.
@@ -99,7 +105,7 @@ class RunOptions:
         Raises:
             ColipriError: an unknown path, a wrong value, or one that the stored cases depend on.
         """
-        values = {p: v for p, v in self.paths().items() if not _of_objectives(p)}
+        values = {p: v for p, v in self.overrides.items() if not _of_objectives(p)}
         refuse_stored(values, _objective_name)
         changed = set_in_configuration(configuration, values, _objective_name)
         planned, training = configuration.training, changed.training
@@ -132,11 +138,9 @@ class RunOptions:
         keys = {name: name for name in chosen} | {find_objective(n).letter: n for n in chosen}
         given = {
             tuple(full_path(path, lambda key: key)[2:]): value
-            for path, value in self.paths().items()
+            for path, value in self.overrides.items()
             if _of_objectives(path)
         }
-        if self.contrastive_kind is not None and "C" in keys:
-            given = {("C", "kind"): self.contrastive_kind} | given
         for path, value in given.items():
             key, option = path if len(path) == 2 else (path[0] if path else "", "")
             if key not in keys or not option:

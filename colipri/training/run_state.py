@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor
 from colipri.architectures.model import ColipriModel
 from colipri.checkpoints.checkpoint_file import load_checkpoint
 from colipri.common.errors import ColipriError
-from colipri.common.settings import entries
+from colipri.common.settings import Settings, entries
 from colipri.dataloading.data_digests import DataDigests, data_changes, describe_changes
 from colipri.objectives.registry import build_objectives
 from colipri.plans.plans import Configuration, Plans
@@ -38,7 +37,7 @@ _SETTLED = (
 )
 # A run that continues must be the same run; more epochs are allowed (they stretch the schedule).
 _MAY_CHANGE = ("num_epochs", "warmup_iterations", "compile", "prompt_style", "report_samples_every")
-_MUST_AGREE = ("num_iterations_per_epoch", "batch_size", "learning_rate", "objectives", "mixing")
+_MUST_AGREE = ("num_iterations_per_epoch", "learning_rate", "objectives", "mixing")
 # Entries of the plan outside its configurations that images and labels depend on.
 _MUST_AGREE_IN_PLANS = (
     "channel_names",
@@ -152,15 +151,18 @@ class SavedState:
         """
         return cls(load_checkpoint(checkpoint), checkpoint)
 
-    def require_same_run(
-        self, plans: Plans, configuration: Configuration, settings: dict[str, Any]
-    ) -> None:
+    @property
+    def training_plan(self) -> TrainingPlan:
+        """The numbers that the run was trained with."""
+        known, settings = entries(TrainingPlan), self.content["settings"]
+        return TrainingPlan.from_dict({name: settings[name] for name in settings if name in known})
+
+    def require_same_run(self, plans: Plans, configuration: Configuration) -> None:
         """Check that a run goes on with the plan and the numbers it began with.
 
         Args:
             plans: in use.
             configuration: of this plan, as it is trained.
-            settings: of the run, as initialized.
 
         Raises:
             ColipriError: the checkpoint belongs to another plan or to other training numbers.
@@ -179,21 +181,27 @@ class SavedState:
                     f"{self.checkpoint} was made with another plan: its {key} differ from those of "
                     f"{plans.source}; put them back, or start from scratch with --restart"
                 )
-        for key in _MUST_AGREE:
-            before, now = content["settings"][key], settings[key]
-            is_same = before == now
+        before, now = self.training_plan, configuration.training
+        known: dict[str, tuple[Any, Any]] = {
+            key: (getattr(before, key), getattr(now, key)) for key in _MUST_AGREE
+        }
+        known["batch_size"] = (self.content["settings"]["batch_size"], configuration.batch_size)
+        for key, (was, is_now) in known.items():
+            is_same = was == is_now
             if key == "objectives":
-                is_same = build_objectives(before) == build_objectives(now)
+                is_same = build_objectives(was) == build_objectives(is_now)
             if not is_same:
                 raise ColipriError(
-                    f"{self.checkpoint} was trained with {key} = {before}, this command says "
-                    f"{now}; continue with the same, or --restart"
+                    f"{self.checkpoint} was trained with {key} = {_shown(was)}, this command says "
+                    f"{_shown(is_now)}; continue with the same, or --restart"
                 )
-        for entry, (before, now) in _differences(content["settings"], settings).items():
-            raise ColipriError(
-                f"{self.checkpoint} was made with another plan for {name}: training.{entry} is "
-                f"{before} there and {now} here; continue with the same, or --restart"
-            )
+        for key in entries(TrainingPlan):
+            was, is_now = getattr(before, key), getattr(now, key)
+            if key not in (*_MUST_AGREE, *_MAY_CHANGE) and was != is_now:
+                raise ColipriError(
+                    f"{self.checkpoint} was made with another plan for {name}: training.{key} is "
+                    f"{was} there and {is_now} here; continue with the same, or --restart"
+                )
 
     def require_same_data(self, now: DataDigests, allow_changes: bool) -> None:
         """Check that a run goes on with the cases, reports and labels it began with.
@@ -256,19 +264,24 @@ class SavedState:
         state = self.content["random_state"]
         return RandomState(state["cpu"], state["accelerator"], device)
 
-    def part_size(self, settings: dict[str, Any], options: RunOptions, processes: int) -> int:
+    def part_size(self, chosen: int, batch_size: int, options: RunOptions, processes: int) -> int:
         """Cases of a part: the checkpoint's, also with another number of processes.
 
         Parts are the unit of randomness (augmentation, drop path). They are cut differently where
         the command asks for another size, or where some process would have no part at all; the
         order of the data stays the same in any case.
+
+        Args:
+            chosen: what a new run would take.
+            batch_size: cases of the global batch.
+            options: of this command.
+            processes: how many share the batch.
         """
         size = int(self.content["settings"]["micro_batch_size"])
-        asked = RunOptions(**self.content["init_args"]["options"]).asked_part_size()
-        enough = -(-settings["batch_size"] // size) >= processes
+        asked = RunOptions.from_stored(self.content["init_args"]["options"]).asked_part_size()
+        enough = -(-batch_size // size) >= processes
         if asked == options.asked_part_size() and enough:
             return size
-        chosen = int(settings["micro_batch_size"])
         if size != chosen:
             logger.info(
                 "Micro batches of %d instead of %d: from here on, other random numbers are drawn "
@@ -289,15 +302,22 @@ def _fixed(configuration: Configuration) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in _SETTLED}
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Entries of the training that differ and may not."""
-    old, new = (
-        TrainingPlan.from_dict({name: value for name, value in one.items() if name in known})
-        for known in (entries(TrainingPlan),)
-        for one in (before, now)
-    )
+def _shown(value: Any) -> Any:
+    """A value for a message: settings as plain data."""
+    return value.to_dict() if isinstance(value, Settings) else value
+
+
+def stored_settings(configuration: Configuration, micro_batch_size: int) -> dict[str, Any]:
+    """The numbers of a run as plain data, for checkpoints and debug.json.
+
+    Args:
+        configuration: as it is trained.
+        micro_batch_size: cases of a part.
+    """
+    training = configuration.training
     return {
-        name: (getattr(old, name), getattr(new, name))
-        for name in entries(TrainingPlan)
-        if name not in (*_MUST_AGREE, *_MAY_CHANGE) and getattr(old, name) != getattr(new, name)
+        **training.to_dict(),
+        "mixing": training.mixing.to_dict(),
+        "batch_size": configuration.batch_size,
+        "micro_batch_size": micro_batch_size,
     }

@@ -18,6 +18,7 @@ from colipri.dataloading.sharing import Shard, shared_part_size
 from colipri.objectives.base import HeadSizes
 from colipri.objectives.registry import add_heads, build_objectives, complete_settings
 from colipri.plans.plans import Plans
+from colipri.plans.training import TrainingPlan
 from colipri.text.tokenizer import tokenizer_from_string
 from colipri.training.batch_encoder import BatchEncoder
 from colipri.training.data import TrainingData
@@ -47,6 +48,10 @@ class TrainerSetup:
         folder: the run's folder; it exists.
         device: cuda, cpu or mps.
         options: what the command line overrides.
+
+    Attributes:
+        configuration: as it is trained, with the options applied.
+        micro_batch_size: cases of a part, the unit of memory and of random numbers.
     """
 
     def __init__(
@@ -66,30 +71,31 @@ class TrainerSetup:
         self.fold = fold
         self.folder = folder
         self.device = device
-        self.settings = {
-            **self.configuration.training.to_dict(),
-            "mixing": self.configuration.training.mixing.to_dict(),
-            "batch_size": self.configuration.batch_size,
-            "micro_batch_size": self.configuration.micro_batch_size,
-        }
         self.progress = Progress()
         self.started_from: WarmStart | None = None
         self.processes = Processes.present()
-        self.settings["micro_batch_size"] = shared_part_size(
-            self.settings["batch_size"], self.settings["micro_batch_size"], self.processes.size
+        self.micro_batch_size = shared_part_size(
+            self.configuration.batch_size,
+            self.configuration.micro_batch_size,
+            self.processes.size,
         )
         self.is_synchronized = False  # see synchronize_model
         self.stored_tokenizer: str | None = None  # of the checkpoint that is continued
+
+    @property
+    def training_plan(self) -> TrainingPlan:
+        """The numbers of the training; after :meth:`initialize` with all options of objectives."""
+        return self.configuration.training
 
     def initialize(self) -> None:
         """Build data, model and optimizer; a second call does nothing."""
         if hasattr(self, "model"):
             return
         torch.manual_seed(derive_seed(self.options.seed, "initialisation"))
-        self.settings["objectives"] = self.options.objective_settings(self.objective_settings())
-        self.objectives = build_objectives(self.settings["objectives"])
-        require_comparable_batch(self.objectives, self.settings["batch_size"])
-        training = replace(self.configuration.training, objectives=self.settings["objectives"])
+        settings = self.options.objective_settings(self.objective_settings())
+        self.objectives = build_objectives(settings)
+        require_comparable_batch(self.objectives, self.configuration.batch_size)
+        training = replace(self.training_plan, objectives=settings)
         self.configuration = replace(self.configuration, training=training)  # as trained
         self.plans = self.plans.with_configurations([self.configuration])
         pad = self.options.parallel == "fsdp" and self.processes.size > 1
@@ -103,26 +109,26 @@ class TrainerSetup:
             self.data.val_cases,
             self.objectives,
             self.plans.findings,
-            self.settings.get("prompt_style", "short"),
+            self.training_plan.prompt_style,
         )
         self.model = self.build_model().to(self.device)
         freeze_unreached(self.model, self.objectives)
-        freeze_parts(self.model, self.settings.get("frozen", ()))
+        freeze_parts(self.model, self.training_plan.frozen)
         self.model.train()
         self.optimizer = self.build_optimizer()
-        decay = self.settings.get("ema_decay")
-        self.average = None if decay is None else AveragedWeights(self.model, float(decay))
-        compile_blocks(self.model, self.settings.get("compile", False), self.use_bf16())
+        decay = self.training_plan.ema_decay
+        self.average = None if decay is None else AveragedWeights(self.model, decay)
+        compile_blocks(self.model, self.training_plan.compile, self.use_bf16())
         self.encoder = self.build_batch_encoder()
         self.step = self.build_step()
-        self.model_flops = ModelFlops(self.model, self.configuration.raw, self.objectives)
+        self.model_flops = ModelFlops(self.model, self.configuration, self.objectives)
         self.peak_flops = measured_peak_flops(
             self.device, torch.bfloat16 if self.use_bf16() else torch.float32
         )
 
     def objective_settings(self) -> Mapping[str, Mapping[str, Any]]:
         """Name -> options of what is trained; the default is the plan."""
-        return complete_settings(self.settings["objectives"])
+        return complete_settings(self.training_plan.objectives)
 
     def build_data(self) -> TrainingData:
         """Cases, their order, tokenizer and loaders."""
@@ -131,7 +137,7 @@ class TrainerSetup:
             self.configuration,
             self.fold,
             self.options,
-            self.settings,
+            self.micro_batch_size,
             self.objectives,
             pin_memory=self.device.type == "cuda",
             shard=self.shard,
@@ -141,7 +147,7 @@ class TrainerSetup:
         """The model of the plan, with the vocabulary of the tokenizer and the objectives' heads."""
         starts = (objective.temperature_start() for objective in self.objectives.values())
         model = ColipriModel.from_plans(
-            self.configuration.raw,
+            self.configuration,
             len(self.tokenizer),
             temperature_start=next((start for start in starts if start), TEMPERATURE_START),
         )
@@ -151,16 +157,13 @@ class TrainerSetup:
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """AdamW; the groups carry ``lr_factor``, their share of the scheduled rate."""
-        return build_optimizer(self.model, self.settings)
+        return build_optimizer(self.model, self.training_plan)
 
     def learning_rate(self, iteration: int) -> float:
         """The schedule: linear warm-up, then a half cosine."""
-        return learning_rate(
-            iteration,
-            self.settings["learning_rate"],
-            self.settings["warmup_iterations"],
-            self.settings["num_epochs"] * self.settings["num_iterations_per_epoch"],
-        )
+        plan = self.training_plan
+        total = plan.num_epochs * plan.num_iterations_per_epoch
+        return learning_rate(iteration, plan.learning_rate, plan.warmup_iterations, total)
 
     def build_batch_encoder(self) -> BatchEncoder:
         """What happens to a batch on the device before and in the encoders."""
@@ -171,13 +174,14 @@ class TrainerSetup:
             self.tokenizer,
             self.device,
             self.use_bf16(),
-            self.settings.get("keep_ratio", 1.0),
+            self.training_plan.keep_ratio,
         )
 
     def build_step(self) -> TrainingStep:
         """How the objectives are applied to a batch."""
-        size = self.settings["micro_batch_size"]
-        return TrainingStep(self.encoder, self.objectives, size, self.processes, self.shard)
+        return TrainingStep(
+            self.encoder, self.objectives, self.micro_batch_size, self.processes, self.shard
+        )
 
     def use_bf16(self) -> bool:
         """bf16 autocast: by default where the accelerator computes in it natively."""

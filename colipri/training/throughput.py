@@ -19,7 +19,7 @@ from colipri.cost.flops import (
 )
 from colipri.objectives.base import Objective
 from colipri.objectives.registry import heads_of
-from colipri.plans.architecture import BertSettings, OtherEncoderSettings
+from colipri.plans.plans import Configuration
 
 
 class ModelFlops:
@@ -38,12 +38,11 @@ class ModelFlops:
     def __init__(
         self,
         model: ColipriModel,
-        configuration: dict[str, Any],
+        configuration: Configuration,
         objectives: Mapping[str, Objective] | None = None,
     ) -> None:
-        self._model = model
-        self._arch = OtherEncoderSettings.from_dict(configuration["architecture"]["arch_kwargs"])
-        self._patch_size = configuration["patch_size"]
+        self._model, self._encoder = model, configuration.encoder
+        self._patch_size = configuration.patch_size
         self._counting = False
         self._total, self._steps = 0.0, 0
         self._watch(model.image_encoder, self._image)
@@ -76,10 +75,10 @@ class ModelFlops:
         part.register_forward_hook(hook)
 
     def _image(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
-        return image_flops(self._arch, self._patch_size, output.shape[1], trained)
+        return image_flops(self._encoder, self._patch_size, output.shape[1], trained)
 
     def _pool(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
-        forward = pool_flops(inputs[0].shape[1], output.shape[1], self._arch.embed_dim)
+        forward = pool_flops(inputs[0].shape[1], output.shape[1], self._encoder.embed_dim)
         return _times(trained) * forward
 
     def _text(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:

@@ -27,15 +27,13 @@ from colipri.training.initialization import TOWERS, center_on_batch
 from colipri.training.logging import RunLog, epoch_line, plot_progress
 from colipri.training.optim import set_learning_rate
 from colipri.training.run_folder import BEST, FINAL, LATEST, StopRequest, write_run_description
-from colipri.training.run_state import SavedState, state_of_model
+from colipri.training.run_state import SavedState, state_of_model, stored_settings
 from colipri.training.setup import TrainerSetup
 from colipri.training.text_pretraining import pretrain_on_reports
 from colipri.training.validation import ValidationResult, validate, write_report_samples
 from colipri.transfer.verify_transfer import verify_transfer
 
 logger = logging.getLogger(__name__)
-
-REPORT_SAMPLES_EVERY = 10  # epochs; often enough to see templates appear, seldom enough to read
 
 
 class TrainingStopped(Exception):
@@ -67,7 +65,7 @@ class ColipriTrainer(TrainerSetup):
         self.on_train_start()
         try:
             with StopRequest() as stop, lost_peers(self.processes):
-                while self.progress.epoch < self.settings["num_epochs"]:
+                while self.progress.epoch < self.training_plan.num_epochs:
                     self.run_epoch(stop)
                 self.save(FINAL)
             if self.processes.is_main:
@@ -89,7 +87,7 @@ class ColipriTrainer(TrainerSetup):
             "configuration": self.configuration_name,
             "fold": self.fold,
             "device": str(self.device),
-            "settings": self.settings,
+            "settings": stored_settings(self.configuration, self.micro_batch_size),
             "options": self.options.as_dict(),
             "train_cases": self.data.train_cases,
             "val_cases": self.data.val_cases,
@@ -121,10 +119,10 @@ class ColipriTrainer(TrainerSetup):
             total / 1e6,
             "bf16" if self.use_bf16() else "fp32",
             self.progress.epoch,
-            self.settings["num_epochs"] - 1,
-            self.settings["num_iterations_per_epoch"],
-            self.settings["batch_size"],
-            self.settings["micro_batch_size"],
+            self.training_plan.num_epochs - 1,
+            self.training_plan.num_iterations_per_epoch,
+            self.configuration.batch_size,
+            self.micro_batch_size,
             ", ".join(f"{name} x {o.weight:g}" for name, o in self.objectives.items()),
         )
         for note in self.validation_plan.notes:
@@ -134,7 +132,7 @@ class ColipriTrainer(TrainerSetup):
         """One epoch from where it stands (0, or where a signal interrupted it), then validation."""
         progress = self.progress
         started = time.perf_counter() - progress.seconds_in_epoch
-        while progress.iteration_in_epoch < self.settings["num_iterations_per_epoch"]:
+        while progress.iteration_in_epoch < self.training_plan.num_iterations_per_epoch:
             progress.add_step(self.train_step(self.data.next_batch()))
             progress.seconds_in_epoch = time.perf_counter() - started
             number = self.processes.all_reduce_max(stop.requested or 0)
@@ -164,7 +162,7 @@ class ColipriTrainer(TrainerSetup):
         terms: dict[str, Tensor] = {}
         loss = self.backward(batch, step_seed, terms)
         self.require_finite(loss, "loss", batch)
-        norm = clip_gradients(self.model, self.settings["gradient_clip"], self.processes)
+        norm = clip_gradients(self.model, self.training_plan.gradient_clip, self.processes)
         self.require_finite(norm, "gradient norm", batch)
         self.optimizer.step()
         self.model.clamp_temperature()
@@ -184,18 +182,19 @@ class ColipriTrainer(TrainerSetup):
         A text encoder from scratch learns what reports affirm and negate (text_pretraining), and
         the embeddings of the first batch are centred (initialization).
         """
-        scratch = self.configuration.raw["text_encoder"]["source"] == "scratch"
+        scratch = self.configuration.text_encoder.source == "scratch"
+        steps = self.training_plan.text_start_iterations
         was_trained = pretrain_on_reports(
             self.model,
             self.data.reports,
             self.tokenizer,
             self.configuration.max_text_tokens,
-            self.settings.get("text_start_iterations", None if scratch else 0),
+            0 if steps is None and not scratch else steps,
             derive_seed(self.options.seed, "text start"),
         )
-        if self.settings.get("center_embeddings", True):
+        if self.training_plan.center_embeddings:
             towers = ("image",) if was_trained else TOWERS
-            center_on_batch(self.encoder, batch, self.settings["micro_batch_size"], towers)
+            center_on_batch(self.encoder, batch, self.micro_batch_size, towers)
         if self.average is not None:
             self.average.restart(self.model)
 
@@ -227,11 +226,11 @@ class ColipriTrainer(TrainerSetup):
     def validation_of_epoch(self) -> ValidationResult | None:
         """Validation, unless ``validate_every`` says that this epoch has none."""
         epoch = self.progress.epoch
-        last = epoch + 1 == self.settings["num_epochs"]
+        last = epoch + 1 == self.training_plan.num_epochs
         due = last or (epoch + 1) % self.options.validate_every == 0
         if not self.data.val_cases or not due:
             return None
-        every = self.settings.get("report_samples_every", REPORT_SAMPLES_EVERY)
+        every = self.training_plan.report_samples_every
         takes_part = self.processes.is_main or self.shard.pad  # shards: all compute it
         if self.step.on_pairs and takes_part and (last or (epoch + 1) % every == 0):
             with self.averaged_weights():
@@ -259,8 +258,8 @@ class ColipriTrainer(TrainerSetup):
     def on_epoch_end(self, validation: ValidationResult | None) -> None:
         """Log, plot, save; then the next epoch begins."""
         progress = self.progress
-        steps = self.settings["num_iterations_per_epoch"]
-        speed = steps * self.settings["batch_size"] / progress.seconds_in_epoch
+        steps = self.training_plan.num_iterations_per_epoch
+        speed = steps * self.configuration.batch_size / progress.seconds_in_epoch
         self.processes.require_equal(list(replicated(self.model)))
         values: dict[str, Any] = {
             "epoch": progress.epoch,
@@ -275,7 +274,7 @@ class ColipriTrainer(TrainerSetup):
             / (self.peak_flops * self.processes.size),
         }
         self.log.epoch(values)
-        logger.info(epoch_line(values, self.settings["num_epochs"] - progress.epoch - 1))
+        logger.info(epoch_line(values, self.training_plan.num_epochs - progress.epoch - 1))
         progress.next_epoch()
         if validation and progress.is_best(validation.score, validation.score_name):
             self.save(BEST)
@@ -292,7 +291,7 @@ class ColipriTrainer(TrainerSetup):
         counted = self.model_flops.per_step()
         if counted is None:
             return sum(training_flops(self.configuration, None, self.objectives).values())
-        return counted * self.processes.size / self.settings["batch_size"]
+        return counted * self.processes.size / self.configuration.batch_size
 
     def run_final_validation(self, name: str = "validation") -> Path:
         """``--val``: validate and write all details to NAME/summary.json."""
@@ -311,7 +310,7 @@ class ColipriTrainer(TrainerSetup):
 
     def global_iteration(self) -> int:
         """Optimizer steps made so far."""
-        steps = self.settings["num_iterations_per_epoch"]
+        steps = self.training_plan.num_iterations_per_epoch
         return self.progress.epoch * steps + self.progress.iteration_in_epoch
 
     def state(self) -> dict[str, Any]:
@@ -320,7 +319,7 @@ class ColipriTrainer(TrainerSetup):
             **state_of_model(self.model, self.optimizer, self.average, self.device),
             **self.progress.to_dict(),
             "sampler_position": self.global_iteration(),
-            "settings": self.settings,
+            "settings": stored_settings(self.configuration, self.micro_batch_size),
             "init_args": {
                 "configuration": self.configuration_name,
                 "fold": self.fold,
@@ -362,14 +361,16 @@ class ColipriTrainer(TrainerSetup):
         saved = SavedState.read(checkpoint)
         self.use_tokenizer(saved.tokenizer)
         self.initialize()
-        saved.require_same_run(self.plans, self.configuration, self.settings)
+        saved.require_same_run(self.plans, self.configuration)
         saved.require_same_data(self.data.digests, allow_changed_data)
         self.model.load_state_dict(saved.training_weights)
         if self.average is not None:
             self.average.load(saved.network_weights)
         self.optimizer.load_state_dict(saved.optimizer_state)
         self.progress = saved.progress
-        size = saved.part_size(self.settings, self.options, self.processes.size)
-        self.settings["micro_batch_size"] = self.step.micro_batch_size = size
+        size = saved.part_size(
+            self.micro_batch_size, self.configuration.batch_size, self.options, self.processes.size
+        )
+        self.micro_batch_size = self.step.micro_batch_size = self.data.micro_batch_size = size
         saved.random_state(self.device).restore()
         logger.info("Continuing %s at epoch %d", checkpoint, self.progress.epoch)

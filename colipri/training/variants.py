@@ -26,7 +26,7 @@ class FamilyTrainer(ColipriTrainer):
 
     def objective_settings(self) -> Mapping[str, Mapping[str, Any]]:
         """The plan's options for these objectives, and the defaults for what it does not name."""
-        return settings_of(parse_objectives(self.letters), self.settings["objectives"])
+        return settings_of(parse_objectives(self.letters), self.training_plan.objectives)
 
 
 def find_trainer(name: str) -> type[ColipriTrainer]:

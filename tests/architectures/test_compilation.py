@@ -7,6 +7,7 @@ from tiny_dataset import PLANS
 
 from colipri.architectures.compilation import compile_blocks
 from colipri.architectures.model import ColipriModel
+from colipri.plans.plans import Configuration
 
 CONFIGURATION = json.loads(PLANS.read_text())["configurations"]["3d_lowres"]
 
@@ -14,7 +15,7 @@ CONFIGURATION = json.loads(PLANS.read_text())["configurations"]["3d_lowres"]
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    yield ColipriModel.from_plans(CONFIGURATION, 300).eval()
+    yield ColipriModel.from_plans(Configuration.from_dict(CONFIGURATION), 300).eval()
     torch.compiler.reset()
 
 

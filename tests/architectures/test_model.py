@@ -12,6 +12,7 @@ from colipri.architectures.tokens import select_tokens
 from colipri.checkpoints.checkpoint_file import load_state_dict_reported
 from colipri.common.errors import ColipriError
 from colipri.objectives.contrastive import Contrastive
+from colipri.plans.plans import Configuration
 
 PLANS = Path(__file__).parents[1] / "experiment_planning" / "example_plans.json"
 CONFIGURATION = json.loads(PLANS.read_text())["configurations"]["3d_lowres"]
@@ -19,7 +20,7 @@ CONFIGURATION = json.loads(PLANS.read_text())["configurations"]["3d_lowres"]
 
 @pytest.fixture
 def model() -> ColipriModel:
-    model = ColipriModel.from_plans(CONFIGURATION, vocabulary_size=300)
+    model = ColipriModel.from_plans(Configuration.from_dict(CONFIGURATION), vocabulary_size=300)
     randomise(model)
     return model.eval()
 
@@ -56,7 +57,9 @@ def test_every_parameter_gets_a_gradient(model: ColipriModel):
 @pytest.mark.parametrize(("kind", "scale", "bias"), [("infonce", 1 / 0.07, 0), ("siglip", 10, -10)])
 def test_temperature_and_bias_start_where_their_papers_do(kind: str, scale: float, bias: float):
     start = Contrastive(kind=kind).temperature_start()
-    model = ColipriModel.from_plans(CONFIGURATION, 300, temperature_start=start)
+    model = ColipriModel.from_plans(
+        Configuration.from_dict(CONFIGURATION), 300, temperature_start=start
+    )
     assert model.temperature_scale().item() == pytest.approx(scale)
     assert model.logit_bias.item() == bias
 

@@ -1,7 +1,6 @@
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,18 +9,21 @@ from architectures.tiny_encoder import randomise
 from colipri.architectures.pretrained_text import pretrained_available, pretrained_config
 from colipri.architectures.text_encoder import TextEncoder
 from colipri.common.errors import ColipriError
+from colipri.plans.architecture import TextEncoderPlan
 
-SCRATCH: dict[str, Any] = {
-    "source": "scratch",
-    "name_or_path": None,
-    "arch_kwargs": {
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 48,
-        "max_position_embeddings": 32,
-    },
-}
+SCRATCH = TextEncoderPlan.from_dict(
+    {
+        "source": "scratch",
+        "name_or_path": None,
+        "arch_kwargs": {
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "max_position_embeddings": 32,
+        },
+    }
+)
 
 
 def _scratch(embed_dim: int = 24) -> TextEncoder:
@@ -73,7 +75,7 @@ def test_a_pretrained_encoder_gives_the_embeddings_of_transformers(minilm: str):
         padding=True,
         return_tensors="pt",
     )
-    settings = {"source": "pretrained", "name_or_path": minilm}
+    settings = TextEncoderPlan(source="pretrained", name_or_path=minilm)
     encoder = TextEncoder(settings, len(tokenizer), embed_dim=384).eval()
     reference = AutoModel.from_pretrained(minilm).eval()
     with torch.no_grad():
@@ -96,9 +98,11 @@ def test_a_checkpoint_rebuilds_a_pretrained_encoder_without_its_files(minilm: st
     stored = pretrained_config(minilm)
     json.dumps(stored)  # plans are JSON
     encoder = TextEncoder(
-        {"source": "pretrained", "name_or_path": minilm}, stored["vocab_size"], 384
+        TextEncoderPlan(source="pretrained", name_or_path=minilm), stored["vocab_size"], 384
     )
-    gone = {"source": "pretrained", "name_or_path": "/no/such/folder", "arch_kwargs": stored}
+    gone = TextEncoderPlan.from_dict(
+        {"source": "pretrained", "name_or_path": "/no/such/folder", "arch_kwargs": stored}
+    )
     rebuilt = TextEncoder(gone, stored["vocab_size"], 384, load_pretrained=False)
     rebuilt.load_state_dict(encoder.state_dict())
     ids = torch.arange(100, 120).view(2, 10)
@@ -118,7 +122,7 @@ def test_what_can_be_had_is_found_without_asking_a_hub(
 
 
 def test_an_encoder_that_cannot_be_loaded_is_one_line(tmp_path: Path):
-    settings = {"source": "pretrained", "name_or_path": str(tmp_path)}
+    settings = TextEncoderPlan(source="pretrained", name_or_path=str(tmp_path))
     with pytest.raises(ColipriError, match="cannot be loaded") as caught:
         TextEncoder(settings, 90, 24)
     assert "\n" not in str(caught.value)

@@ -34,12 +34,18 @@ def _batch(size: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
     return image, body
 
 
+def _settings(content: dict[str, Any]) -> AugmentationSettings:
+    return AugmentationSettings.from_dict(content)
+
+
 def _augment(
     settings: dict[str, Any], seed: int = 0, sides: bool = False, **more: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     image, body = _batch()
     generator = torch.Generator().manual_seed(seed)
-    return augment_on_device(image, body, generator, settings, [sides] * len(image), **more)
+    return augment_on_device(
+        image, body, generator, _settings(settings), [sides] * len(image), **more
+    )
 
 
 def test_same_generator_same_result_and_inputs_stay() -> None:
@@ -47,12 +53,16 @@ def test_same_generator_same_result_and_inputs_stay() -> None:
     before = image.clone(), body.clone()
     for _ in range(2):
         results = [
-            augment_on_device(image, body, torch.Generator().manual_seed(5), {}, [False] * 6)
+            augment_on_device(
+                image, body, torch.Generator().manual_seed(5), AugmentationSettings(), [False] * 6
+            )
             for _ in range(2)
         ]
         assert torch.equal(results[0][0], results[1][0])
         assert torch.equal(results[0][1], results[1][1])
-    other = augment_on_device(image, body, torch.Generator().manual_seed(6), {}, [False] * 6)
+    other = augment_on_device(
+        image, body, torch.Generator().manual_seed(6), AugmentationSettings(), [False] * 6
+    )
     assert not torch.equal(other[0], results[0][0])
     assert torch.equal(image, before[0]) and torch.equal(body, before[1])
 
@@ -126,7 +136,7 @@ def test_noise_is_as_strong_as_said() -> None:
     settings = {**OFF, "noise_probability": 1.0, "noise_std": 0.1}
     body = torch.ones(200, 1, dtype=torch.bool)
     result, _ = augment_on_device(
-        flat, body, torch.Generator().manual_seed(0), settings, [False] * 200
+        flat, body, torch.Generator().manual_seed(0), _settings(settings), [False] * 200
     )
     spread = result[:, :, 1:7].reshape(200, -1).std(dim=1)
     assert spread.max() < 0.11 and 0.04 < spread.mean() < 0.06
@@ -138,7 +148,7 @@ def test_a_sample_without_body_keeps_all_tokens() -> None:
         image * 0,
         body & False,
         torch.Generator().manual_seed(0),
-        {},
+        AugmentationSettings(),
         [False],
         tissue_threshold=TISSUE,
     )
@@ -167,6 +177,6 @@ def test_tokens_that_do_not_tile_the_patch() -> None:
             torch.zeros(1, 1, 16, 16, 16),
             torch.ones(1, 9, dtype=torch.bool),
             torch.Generator(),
-            {"affine_probability": 1.0},
+            AugmentationSettings(affine_probability=1.0),
             [False],
         )

@@ -38,7 +38,9 @@ def test_the_example_is_trained(
     (extensions / "my_trainers.py").write_text(CODE, encoding="utf-8")
     monkeypatch.setenv("colipri_ext", str(extensions))
 
-    options = RunOptions(epochs=1, iterations_per_epoch=2, num_workers=0)
+    options = RunOptions(
+        {"training.num_epochs": 1, "training.num_iterations_per_epoch": 2}, num_workers=0
+    )
     cls = find_trainer(name)
     assert issubclass(cls, ColipriTrainer) and cls.__name__ == name
     trainer = cls(load_plans("Dataset950_Tiny"), "3d_lowres", 0, run, torch.device("cpu"), options)

@@ -26,7 +26,9 @@ def test_the_example_is_trained(tiny: Any, tmp_path: Path, monkeypatch: pytest.M
     (extensions / "body_fraction.py").write_text(example[1], encoding="utf-8")
     monkeypatch.setenv("colipri_ext", str(extensions))
 
-    options = RunOptions(epochs=1, iterations_per_epoch=2, num_workers=0)
+    options = RunOptions(
+        {"training.num_epochs": 1, "training.num_iterations_per_epoch": 2}, num_workers=0
+    )
     cls = find_trainer("ColipriTrainer_CB")
     plans = load_plans("Dataset950_Tiny")
     trainer = cls(plans, "3d_lowres", 0, run, torch.device("cpu"), options)

@@ -177,7 +177,7 @@ def _count_per_pair(configuration: Configuration, precision: str, with_image: bo
 def _model(configuration: Configuration) -> ColipriModel:
     """What colipri_train trains by default."""
     torch.manual_seed(0)
-    model = ColipriModel.from_plans(configuration.raw, 300)
+    model = ColipriModel.from_plans(configuration, 300)
     sizes = HeadSizes.of_model(model, configuration, 300)
     add_heads(model, planned_objectives(configuration), sizes)
     return model.train()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,8 +147,10 @@ def test_a_real_pretrained_text_encoder(planned_folder: Path) -> None:
     assert configuration.embed_dim == 384
     assert "asked for" in configuration.rationale["text_encoder"]
     assert configuration.training.text_learning_rate_factor < 1.0
-    small = copy.deepcopy(configuration.raw)
-    small["architecture"]["arch_kwargs"] |= {"depth": 1}
+    encoder = replace(configuration.encoder, depth=1)
+    small = replace(
+        configuration, architecture=replace(configuration.architecture, arch_kwargs=encoder)
+    )
     model = ColipriModel.from_plans(small, 30_522)
     words = model.text_encoder.encoder.embeddings.word_embeddings.weight
     assert words.shape == (30_522, 384) and float(words.std()) == pytest.approx(0.058, abs=0.02)

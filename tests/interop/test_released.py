@@ -19,6 +19,7 @@ from colipri.architectures.text_encoder import TextEncoder
 from colipri.checkpoints.checkpoint_file import load_state_dict_reported
 from colipri.checkpoints.warm_start import warm_start
 from colipri.checkpoints.weight_conversion import model_from_released
+from colipri.plans.architecture import BertSettings, TextEncoderPlan
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +68,11 @@ def folder(released_python: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def _model() -> ColipriModel:
-    text = TextEncoder({"source": "scratch", "arch_kwargs": BERT}, VOCABULARY, embed_dim=768)
+    text = TextEncoder(
+        TextEncoderPlan(source="scratch", arch_kwargs=BertSettings.from_dict(BERT)),
+        VOCABULARY,
+        embed_dim=768,
+    )
     image = PrimusEncoder(input_channels=1, **PRESETS["M"])
     return ColipriModel(image, text, embed_dim=768, pool_heads=12).eval()
 

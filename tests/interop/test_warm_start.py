@@ -22,6 +22,7 @@ from colipri.architectures.primus import PrimusEncoder
 from colipri.checkpoints.warm_start import WarmStart, warm_start
 from colipri.checkpoints.weight_reader import read_weight_file
 from colipri.common.errors import ColipriError
+from colipri.plans.plans import Configuration
 
 CUBE = (24, 24, 24)
 WIDE = {"embed_dim": 396, "depth": 2, "num_heads": 6}  # Primus-S, but two blocks deep
@@ -36,7 +37,7 @@ def _configuration(**arch: Any) -> dict[str, Any]:
 
 
 def _model(seed: int = 3, **arch: Any) -> ColipriModel:
-    model = ColipriModel.from_plans(_configuration(**arch), 300)
+    model = ColipriModel.from_plans(Configuration.from_dict(_configuration(**arch)), 300)
     randomise(model, seed)
     return model.eval()
 
@@ -170,13 +171,13 @@ def test_our_checkpoint_comes_whole_where_the_vocabulary_is_the_same(tmp_path: P
     stored = torch.load(path, weights_only=True)
     configuration = json.loads(PLANS.read_text())["configurations"]["3d_lowres"]
     words = stored["network_weights"]["text_encoder.encoder.embeddings.word_embeddings.weight"]
-    model = ColipriModel.from_plans(configuration, len(words))
+    model = ColipriModel.from_plans(Configuration.from_dict(configuration), len(words))
     report = warm_start(model, path, (-1000.0, 500.0), (8.0, 8.0, 8.0), stored["tokenizer"])
     assert report.left == {}
     assert report.notes == []
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, stored["network_weights"][name]), name
-    other = ColipriModel.from_plans(configuration, len(words))
+    other = ColipriModel.from_plans(Configuration.from_dict(configuration), len(words))
     before = {name: t.clone() for name, t in other.state_dict().items()}
     report = warm_start(other, path, (-1000.0, 500.0), (8.0, 8.0, 8.0), "other words")
     assert set(report.left) == {"text encoder", "temperature"}

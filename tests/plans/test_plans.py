@@ -41,7 +41,7 @@ def test_an_edited_plan_loads_and_is_used(tmp_path: Path) -> None:
     path.write_text(json.dumps(_edited(edit)))
     configuration = load_plans(path).configuration("3d_lowres")
     assert configuration.patch_size == [32, 24, 40] and configuration.micro_batch_size == 2
-    model = ColipriModel.from_plans(configuration.raw, 100)
+    model = ColipriModel.from_plans(configuration, 100)
     assert model.image_encoder.embed_dim == 48 and len(model.image_encoder.eva.blocks) == 1
 
 

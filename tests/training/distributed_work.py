@@ -185,9 +185,8 @@ def train(
         iterations_per_epoch=2,
         micro_batch_size=1,
         parallel=parallel,
-        training={"ema_decay": 0.5, "text_start_iterations": 2},
+        training={"ema_decay": 0.5, "text_start_iterations": 2, "report_samples_every": 1},
     )
-    trainer.settings["report_samples_every"] = 1
     trainer.initialize()
     if (folder / "checkpoint_latest.pth").is_file():
         trainer.resume(folder / "checkpoint_latest.pth")

@@ -60,8 +60,8 @@ def trainer_of(folder, **options):
     from colipri.training.variants import find_trainer
 
     cls = find_trainer("ColipriTrainer_CRM")
-    run = RunOptions(
-        **{
+    run = RunOptions.from_stored(
+        {
             "epochs": 2,
             "iterations_per_epoch": 3,
             "num_workers": 0,

@@ -31,7 +31,9 @@ DOCUMENTED = documented_trainers()
 def trainer_of(name, folder, **options):
     from colipri.plans.plans import load_plans
 
-    run = RunOptions(**{"epochs": 1, "iterations_per_epoch": 2, "num_workers": 0, **options})
+    run = RunOptions.from_stored(
+        {"epochs": 1, "iterations_per_epoch": 2, "num_workers": 0, **options}
+    )
     return find_trainer(name)(
         load_plans("Dataset950_Tiny"), "3d_lowres", 0, folder, torch.device("cpu"), run
     )

@@ -16,7 +16,9 @@ from colipri.training.training_step import TrainingStep
 
 
 def trained(cls: type[ColipriTrainer], folder: Any) -> ColipriTrainer:
-    options = RunOptions(epochs=1, iterations_per_epoch=2, num_workers=0)
+    options = RunOptions(
+        {"training.num_epochs": 1, "training.num_iterations_per_epoch": 2}, num_workers=0
+    )
     plans = load_plans("Dataset950_Tiny")
     trainer = cls(plans, "3d_lowres", 0, folder, torch.device("cpu"), options)
     trainer.run_training()
@@ -105,7 +107,7 @@ def test_step(tiny: Any, tmp_path: Any) -> None:
 
     class Mine(ColipriTrainer):
         def build_step(self) -> TrainingStep:
-            size = self.settings["micro_batch_size"]
+            size = self.micro_batch_size
             return Scaled(self.encoder, self.objectives, size, self.processes, self.shard)
 
     train = trained(Mine, tmp_path).progress.history[-1]["train"]

@@ -1,5 +1,6 @@
 """The first batch centres the embeddings of a fresh model, and of no other."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +23,12 @@ def trainer(workspace, tmp_path):
     plans = load_plans(NAME, "colipriPlans")
     preprocess_dataset(NAME, plans, ["3d_lowres"], 1, 1, 0, False)
     made = find_trainer("ColipriTrainer_CO")(
-        plans, "3d_lowres", 0, tmp_path, torch.device("cpu"), RunOptions(num_workers=0)
+        plans,
+        "3d_lowres",
+        0,
+        tmp_path,
+        torch.device("cpu"),
+        RunOptions({"training.text_start_iterations": 0}, num_workers=0),
     )
     made.initialize()
     made.data.start_training(0)
@@ -79,12 +85,12 @@ def test_pretrained_weights_are_no_fresh_model(trainer, monkeypatch):
 @pytest.mark.parametrize("reason", ["switched off", "frozen"])
 def test_other_weights_are_left_alone(trainer, reason):
     if reason == "switched off":
-        trainer.settings |= {"center_embeddings": False}
+        training = replace(trainer.training_plan, center_embeddings=False)
+        trainer.configuration = replace(trainer.configuration, training=training)
     else:
         for parameter in trainer.model.parameters():
             parameter.requires_grad_(False)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    trainer.settings["text_start_iterations"] = 0
     trainer.initialize_fresh_model(trainer.data.next_batch())
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, before[name]), name

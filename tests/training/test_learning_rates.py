@@ -1,6 +1,6 @@
 """Frozen and slower parts, and the decay of the rate from the top of a tower to its stem."""
 
-import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,9 +8,15 @@ from tiny_dataset import PLANS
 
 from colipri.architectures.model import ColipriModel
 from colipri.common.errors import ColipriError
+from colipri.plans.plans import load_plans
 from colipri.training.optim import build_optimizer, freeze_parts, learning_rate_factors
 
-CONFIGURATION = json.loads(PLANS.read_text())["configurations"]["3d_lowres"]
+CONFIGURATION = load_plans(PLANS).configuration("3d_lowres")
+
+
+def plan(**changes):
+    """The example plan's training with other numbers."""
+    return replace(CONFIGURATION.training, **changes)
 
 
 @pytest.fixture
@@ -21,11 +27,11 @@ def model():
 def test_factors_of_parts_multiply_with_the_decay_of_layers(model):
     factor_of = learning_rate_factors(
         model,
-        {
-            "text_learning_rate_factor": 0.5,
-            "learning_rate_factors": {"image_encoder": 0.1, "text_encoder.pooler": 2.0},
-            "layer_decay": {"image_encoder": 0.7, "text_encoder": 0.9},
-        },
+        plan(
+            text_learning_rate_factor=0.5,
+            learning_rate_factors={"image_encoder": 0.1, "text_encoder.pooler": 2.0},
+            layer_decay={"image_encoder": 0.7, "text_encoder": 0.9},
+        ),
     )
     assert factor_of("image_projector.weight") == 1.0
     assert factor_of("logit_scale") == 1.0
@@ -45,7 +51,7 @@ def test_factors_of_parts_multiply_with_the_decay_of_layers(model):
 
 def test_every_parameter_of_the_towers_has_its_layer(model):
     """A name that no rule knows would silently train at the full rate."""
-    factor_of = learning_rate_factors(model, {"layer_decay": 0.5})
+    factor_of = learning_rate_factors(model, plan(layer_decay=0.5, text_learning_rate_factor=1.0))
     full = [n for n, _ in model.named_parameters() if factor_of(n) == 1.0]
     assert not any(name.startswith("image_encoder.eva.blocks") for name in full)
     assert [name for name in full if name.startswith("image_encoder.")] == [
@@ -55,8 +61,7 @@ def test_every_parameter_of_the_towers_has_its_layer(model):
 
 
 def test_the_optimiser_carries_the_factors(model):
-    settings = {"learning_rate": 1.0, "weight_decay": 0.1, "betas": [0.9, 0.98]}
-    optimizer = build_optimizer(model, {**settings, "layer_decay": 0.5})
+    optimizer = build_optimizer(model, plan(layer_decay=0.5, text_learning_rate_factor=1.0))
     factors = sorted({group["lr_factor"] for group in optimizer.param_groups})
     assert factors == pytest.approx([0.125, 0.25, 0.5, 1.0])
     inside = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
@@ -73,8 +78,7 @@ def test_a_frozen_part_does_not_train_and_has_no_dropout(model):
     first, second = (model.encode_text(ids, torch.ones_like(ids)) for _ in range(2))
     assert torch.equal(first, second)
     assert not first.requires_grad
-    settings = {"learning_rate": 1.0, "weight_decay": 0.1, "betas": [0.9, 0.98]}
-    groups = build_optimizer(model, settings).param_groups
+    groups = build_optimizer(model, plan()).param_groups
     trained = {id(p) for group in groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         frozen = name.startswith(("text_encoder.", "image_encoder.down_projection."))
@@ -84,15 +88,15 @@ def test_a_frozen_part_does_not_train_and_has_no_dropout(model):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"layer_decay": 1.5}, r"layer_decay must be in \(0, 1\], not 1.5"),
+        ({"layer_decay": 1.5}, "layer_decay must be a number above 0 and at most 1"),
         ({"layer_decay": {"decoder": 0.5}}, "no tower decoder; image_encoder, text_encoder"),
         ({"learning_rate_factors": {"vision": 0.1}}, "the model has no part 'vision'; it has im"),
-        ({"learning_rate_factors": {"image_encoder": 0}}, "must be positive .to freeze a part"),
+        ({"learning_rate_factors": {"image_encoder": 0}}, "image_encoder must be a number above 0"),
     ],
 )
 def test_wrong_numbers_are_named(model, settings, message):
     with pytest.raises(ColipriError, match=message):
-        learning_rate_factors(model, settings)
+        learning_rate_factors(model, plan(**settings))
 
 
 def test_wrong_parts_are_named(model):
@@ -101,6 +105,5 @@ def test_wrong_parts_are_named(model):
     freeze_parts(model, [name for name, _ in model.named_children()])
     for parameter in (model.logit_scale, model.logit_bias):
         parameter.requires_grad_(False)
-    settings = {"learning_rate": 1.0, "weight_decay": 0.1, "betas": [0.9, 0.98]}
     with pytest.raises(ColipriError, match="nothing is left to train"):
-        build_optimizer(model, settings)
+        build_optimizer(model, plan())

@@ -42,7 +42,9 @@ def _prepare(preprocessed: Any, name: str = NAME) -> None:
 
 def _trainer(trainer: str, folder: Any, name: str = NAME, fold: int | str = 0) -> Any:
     cls = find_trainer(trainer)
-    run = RunOptions(epochs=1, iterations_per_epoch=3, num_workers=0)
+    run = RunOptions(
+        {"training.num_epochs": 1, "training.num_iterations_per_epoch": 3}, num_workers=0
+    )
     return cls(load_plans(name), "3d_lowres", fold, folder, torch.device("cpu"), run)
 
 

@@ -40,11 +40,14 @@ class Model(nn.Module):
         self.frozen = nn.Parameter(torch.zeros(3, 3), requires_grad=False)
 
 
+def example_training():
+    return load_plans(EXAMPLE_PLANS).configuration("3d_lowres").training
+
+
 def test_only_matrices_are_decayed_and_every_trainable_parameter_is_in_one_group():
     model = Model()
-    groups = parameter_groups(
-        model, 0.1, learning_rate_factors(model, {"text_learning_rate_factor": 0.25})
-    )
+    plan = replace(example_training(), text_learning_rate_factor=0.25)
+    groups = parameter_groups(model, 0.1, learning_rate_factors(model, plan))
     sizes = {
         (group["lr_factor"], group["weight_decay"]): sum(p.numel() for p in group["params"])
         for group in groups
@@ -54,13 +57,8 @@ def test_only_matrices_are_decayed_and_every_trainable_parameter_is_in_one_group
 
 
 def test_each_tower_gets_its_share_of_the_rate():
-    settings = {
-        "learning_rate": 1.0,
-        "weight_decay": 0.1,
-        "betas": [0.9, 0.98],
-        "text_learning_rate_factor": 0.5,
-    }
-    optimizer = build_optimizer(Model(), settings)
+    plan = replace(example_training(), text_learning_rate_factor=0.5)
+    optimizer = build_optimizer(Model(), plan)
     set_learning_rate(optimizer, 0.2)
     assert sorted({group["lr"] for group in optimizer.param_groups}) == [0.1, 0.2]
 
@@ -75,7 +73,9 @@ def test_a_short_run_shortens_the_warm_up_with_it():
         objectives={"contrastive": {"weight": 1.0, "kind": "infonce"}},
     )
     plan = replace(plan, training=training)
-    short = RunOptions(epochs=1, iterations_per_epoch=25, contrastive_kind="siglip")
+    short = RunOptions.from_stored(  # as a checkpoint of version 0.2.0 has it
+        {"epochs": 1, "iterations_per_epoch": 25, "contrastive_kind": "siglip"}
+    )
     settings = short.apply(plan).training
     assert settings.warmup_iterations == 1
     objectives = short.objective_settings(settings.objectives)

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from colipri.architectures.model import ColipriModel
+from colipri.architectures.primus import PrimusEncoder
+from colipri.architectures.text_encoder import TextEncoder
 from colipri.common.errors import ColipriError
+from colipri.plans.architecture import BertSettings, TextEncoderPlan
 from colipri.plans.plans import load_plans
 from colipri.text.reports.report import report_from_text
 from colipri.text.structured_report import structure_report
@@ -44,18 +47,15 @@ def tokenizer():
 @pytest.fixture
 def model(tokenizer):
     torch.manual_seed(0)
-    arch = {"input_channels": 1, "embed_dim": 24, "depth": 1, "num_heads": 4}
-    text = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    configuration = {
-        "embed_dim": 48,
-        "architecture": {"arch_kwargs": arch},
-        "text_encoder": {
-            "source": "scratch",
-            "arch_kwargs": {**text, "intermediate_size": 96, "max_position_embeddings": 64},
-        },
-        "training": {"objectives": {}},
-    }
-    return ColipriModel.from_plans(configuration, len(tokenizer))
+    text = BertSettings(
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=96,
+        max_position_embeddings=64,
+    )
+    encoder = TextEncoder(TextEncoderPlan(source="scratch", arch_kwargs=text), len(tokenizer), 48)
+    return ColipriModel(PrimusEncoder(1, 24, 1, 4), encoder, embed_dim=48, pool_heads=12)
 
 
 SENTENCES = {
@@ -142,4 +142,4 @@ def test_reports_without_names_give_nothing_to_learn():
 def test_a_number_of_steps_that_is_none_is_named(steps):
     plan = load_plans(EXAMPLE_PLANS).configuration("3d_lowres")
     with pytest.raises(ColipriError, match="text_start_iterations must be a whole number at least"):
-        RunOptions(training={"text_start_iterations": steps}).apply(plan)
+        RunOptions({"training.text_start_iterations": steps}).apply(plan)

@@ -65,7 +65,7 @@ def test_what_is_not_a_training_step_does_not_count(tiny: Any, tmp_path: Path) -
     assert trainer.flops_per_sample() == once
     for parameter in trainer.model.text_encoder.parameters():
         parameter.requires_grad_(False)
-    trainer.model_flops = ModelFlops(trainer.model, trainer.configuration.raw, trainer.objectives)
+    trainer.model_flops = ModelFlops(trainer.model, trainer.configuration, trainer.objectives)
     trainer.backward(batch, 1, {})
     assert trainer.flops_per_sample() < once
 

@@ -14,6 +14,7 @@ from transfer.nnunet_data import features, fingerprint_of, write_nnunet_dataset
 from colipri.architectures.model import ColipriModel
 from colipri.architectures.primus import PRESETS
 from colipri.checkpoints.pretrained_encoder import load_pretrained_encoder
+from colipri.plans.plans import Configuration
 from colipri.run.export import main
 
 PATCH = [16, 24, 16]
@@ -26,7 +27,9 @@ def small_checkpoint(tmp_path_factory):
     arch = plans["configurations"]["3d_lowres"]["architecture"]["arch_kwargs"]
     arch.update(PRESETS["S"], stem="linear", stem_kwargs={})
     torch.manual_seed(0)
-    model = ColipriModel.from_plans(plans["configurations"]["3d_lowres"], 300)
+    model = ColipriModel.from_plans(
+        Configuration.from_dict(plans["configurations"]["3d_lowres"]), 300
+    )
     target = tmp_path_factory.mktemp("export") / "best.pth"
     return write_checkpoint(target, plans=plans, network_weights=model.state_dict())
 

@@ -12,6 +12,7 @@ from tiny_dataset import PLANS
 from tiny_model import write_checkpoint
 from transfer.nnunet_data import fingerprint_of, write_nnunet_dataset
 
+from colipri.plans.plans import Configuration
 from colipri.run.transfer_to_nnunet import main
 
 NAME = "Dataset411_Boxes"
@@ -120,7 +121,7 @@ def checkpoint_of(target, channels=1, **arch_changes):
     configuration["normalization_schemes"] = ["CTNormalization"] * channels
     arch = configuration["architecture"]["arch_kwargs"]
     arch.update(input_channels=channels, **arch_changes)
-    weights = ColipriModel.from_plans(configuration, 300).state_dict()
+    weights = ColipriModel.from_plans(Configuration.from_dict(configuration), 300).state_dict()
     return write_checkpoint(target, plans=plans, network_weights=weights)
 
 

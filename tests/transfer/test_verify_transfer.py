@@ -17,7 +17,7 @@ from colipri.checkpoints.adaptation_plan import (
 )
 from colipri.common.errors import ColipriError
 from colipri.plans.architecture import PRIMUS, EncoderSettings
-from colipri.plans.plans import Plans
+from colipri.plans.plans import Configuration, Plans
 from colipri.transfer.verify_transfer import verify_transfer
 
 
@@ -35,13 +35,17 @@ def encoder(**arguments):
 def test_an_encoder_of_every_stem_can_go_into_nnunet(stem):
     content = plans(stem=stem, stem_kwargs=STEMS[stem])
     torch.manual_seed(0)
-    model = ColipriModel.from_plans(content["configurations"]["3d_lowres"], 300)
+    model = ColipriModel.from_plans(
+        Configuration.from_dict(content["configurations"]["3d_lowres"]), 300
+    )
     count = len(model.image_encoder.state_dict())
     assert verify_transfer(model.state_dict(), Plans.from_dict(content), "3d_lowres") == count
 
 
 def test_a_plan_that_does_not_describe_the_model_is_found():
-    model = ColipriModel.from_plans(plans()["configurations"]["3d_lowres"], 300)
+    model = ColipriModel.from_plans(
+        Configuration.from_dict(plans()["configurations"]["3d_lowres"]), 300
+    )
     with pytest.raises(ColipriError, match=r"nnU-Net would refuse the encoder: Key eva\.blocks\.2"):
         verify_transfer(model.state_dict(), Plans.from_dict(plans(depth=3)), "3d_lowres")
 
@@ -70,7 +74,9 @@ def test_the_adaptation_plan_has_what_its_readers_take():
 
 def test_readers_find_encoder_and_stem_by_the_plans_prefixes():
     content = plans()
-    model = ColipriModel.from_plans(content["configurations"]["3d_lowres"], 300)
+    model = ColipriModel.from_plans(
+        Configuration.from_dict(content["configurations"]["3d_lowres"]), 300
+    )
     plan = nnssl_adaptation_plan(Plans.from_dict(content), "3d_lowres")
     state = model.state_dict()
     for key, module in (("key_to_encoder", "eva"), ("key_to_stem", "down_projection")):
