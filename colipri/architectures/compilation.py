@@ -25,10 +25,10 @@ def compile_blocks(model: ColipriModel, setting: bool | str, autocast: bool = Fa
     Args:
         model: on its device.
         setting: False for not at all, True for torch's default backend, or a backend's name.
-        autocast: whether training runs under bf16 autocast.
+        autocast: True if training runs under bf16 autocast.
 
     Returns:
-        Whether they are compiled now. A failure is logged as a warning, with its first line.
+        True if they are compiled now. A failure is logged as a warning, with its first line.
     """
     if not setting:
         return False

@@ -123,7 +123,13 @@ class ColipriModel(nn.Module):
     def encode_image(
         self, image: Tensor, ids_keep: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> ImageFeatures:
-        """Encode images, or only their kept tokens (see PrimusEncoder.forward)."""
+        """Encode images, or only some of their tokens (see PrimusEncoder.forward).
+
+        Args:
+            image: (B, C, A0, A1, A2), normalized.
+            ids_keep: (B, K) indices of the tokens to encode; None for all.
+            attention_mask: (B, K) bool, False at padding; None if there is none.
+        """
         tokens = self.image_encoder(image, ids_keep, attention_mask)
         return ImageFeatures(tokens, self.pool_image(tokens, attention_mask))
 

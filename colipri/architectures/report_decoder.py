@@ -71,10 +71,15 @@ class CrossBlock(nn.Module):
         image_mask: Tensor | None,
         past: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """(B, T, d) -> (B, T, d), and the text's keys and values with those of the past.
+        """Apply the block: (B, T, d) -> (B, T, d), and the keys and values of past and new text.
 
         Args:
+            x: (B, T, d), embedded text tokens.
+            image: keys and values of the image tokens, each (B, heads, K, d / heads).
             mask: (B, 1, T, past + T) bool, True where a query may look; None for everywhere.
+            image_mask: (B, 1, 1, K) bool, False at padding among the image tokens; None if
+                there is none.
+            past: keys and values of earlier text tokens; None at the beginning.
         """
         query, key, value = (self._heads(part) for part in self.qkv(self.norm1(x)).chunk(3, dim=-1))
         if past is not None:

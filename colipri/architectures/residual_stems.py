@@ -20,7 +20,16 @@ SKIP_START = 1e-5  # V3's shortcuts to the token grid start as nearly nothing
 
 
 class ConvNorm(nn.Module):
-    """Convolution and instance norm, followed by an activation where one is given."""
+    """Convolution and instance norm, followed by an activation if one is given.
+
+    Args:
+        channels_in: of the input.
+        channels_out: of the output.
+        kernel: edge of the kernel, voxels.
+        stride: voxels per axis.
+        bias: of the convolution.
+        activation: after the norm; None for none.
+    """
 
     def __init__(
         self,
@@ -42,7 +51,15 @@ class ConvNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 x 3 convolutions; the shortcut pools, and projects where the channels change."""
+    """Two 3 x 3 x 3 convolutions; the shortcut pools, and projects if the channels change.
+
+    Args:
+        channels_in: of the input.
+        channels_out: of the output.
+        stride: voxels per axis, of the first convolution.
+        bias: of the convolutions.
+        activation: after the first convolution and after the sum.
+    """
 
     def __init__(
         self,
@@ -71,7 +88,16 @@ class ResidualBlock(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks in a row; the first one strides and changes the channels."""
+    """Residual blocks in a row; the first one strides and changes the channels.
+
+    Args:
+        channels_in: of the input.
+        channels_out: of every block's output.
+        depth: number of blocks.
+        stride: voxels per axis, of the first block.
+        bias: of the convolutions.
+        activation: of every block.
+    """
 
     def __init__(
         self,

@@ -48,7 +48,13 @@ def grid_positions(grid: Grid, device: torch.device | None = None) -> Tensor:
 
 @lru_cache(maxsize=_CACHED_GRIDS)
 def grid_rotation(grid: Grid, head_dim: int, device: torch.device | None = None) -> Tensor:
-    """:func:`rotation` of every token of a grid, (N, head_dim / 2) complex. Do not modify it."""
+    """:func:`rotation` of every token of a grid, (N, head_dim / 2) complex. Do not modify it.
+
+    Args:
+        grid: tokens per axis; N is their product.
+        head_dim: width of an attention head.
+        device: of the result.
+    """
     with torch.inference_mode(False):
         return rotation(grid_positions(grid, device), head_dim)
 

@@ -23,7 +23,13 @@ STEMS = ("linear", "light", "v2", "v3")
 
 
 class LinearStem(nn.Module):
-    """One convolution with stride = kernel = token patch; its weight is ``proj``, as in Primus."""
+    """One convolution with stride = kernel = token patch; its weight is ``proj``, as in Primus.
+
+    Args:
+        input_channels: of the image.
+        embed_dim: D, width of a token.
+        patch: voxels of a token per axis.
+    """
 
     def __init__(self, input_channels: int, embed_dim: int, patch: Triple) -> None:
         super().__init__()

@@ -60,7 +60,13 @@ def patchify(image: Tensor, patch: Sequence[int]) -> Tensor:
 
 
 def unpatchify(patches: Tensor, grid: Sequence[int], patch: Sequence[int]) -> Tensor:
-    """(B, N, C * p0 * p1 * p2) -> (B, C, A0, A1, A2); the inverse of :func:`patchify`."""
+    """Join token patches to images (B, C, A0, A1, A2); the inverse of :func:`patchify`.
+
+    Args:
+        patches: (B, N, C * p0 * p1 * p2).
+        grid: tokens per axis; N is their product.
+        patch: voxels of a token per axis, (p0, p1, p2).
+    """
     batch = len(patches)
     channels = patches.shape[-1] // (patch[0] * patch[1] * patch[2])
     blocks = patches.reshape(batch, *grid, channels, *patch).permute(0, 4, 1, 5, 2, 6, 3, 7)
@@ -69,11 +75,13 @@ def unpatchify(patches: Tensor, grid: Sequence[int], patch: Sequence[int]) -> Te
 
 
 def fill_patches(image: Tensor, hidden: Tensor, patch: Sequence[int], value: float) -> Tensor:
-    """A copy of the image in which whole token patches have one value.
+    """Copy images and give whole token patches one value.
 
     Args:
         image: (B, C, A0, A1, A2).
         hidden: (B, N) bool, True at the patches to fill.
+        patch: voxels of a token per axis.
+        value: intensity to fill with.
     """
     blocks = _blocks(image, patch)
     grid = (blocks.shape[2], blocks.shape[4], blocks.shape[6])

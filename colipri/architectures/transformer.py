@@ -42,8 +42,9 @@ class Attention(nn.Module):
         """Attend from every token to every token.
 
         Args:
-            x: (B, prefix + K, D); the first ``prefix`` tokens have no position.
+            x: (B, prefix + K, D).
             rope: (K, 1, head_dim / 2) or (B, K, 1, head_dim / 2) complex (rope.rotation).
+            prefix: number of first tokens that have no position.
             mask: (B, 1, 1, prefix + K) bool, False at keys nobody attends to.
 
         Returns:
@@ -91,7 +92,16 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP, each scaled (LayerScale, arXiv 2103.17239) and added."""
+    """Pre-norm attention and MLP, each scaled (LayerScale, arXiv 2103.17239) and added.
+
+    Args:
+        dim: D, width of a token.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of the MLP over D.
+        drop_path: probability to drop a branch of a sample in training.
+        init_values: start of LayerScale; None for no LayerScale.
+        inner_norm: normalize inside attention.
+    """
 
     def __init__(
         self,
@@ -122,11 +132,19 @@ class Block(nn.Module):
         mask: Tensor | None = None,
         recompute_mlp: bool = False,
     ) -> Tensor:
-        """(B, K, D) -> (B, K, D), arguments as in :class:`Attention`.
+        """Apply attention and MLP.
 
-        With ``recompute_mlp`` the MLP half keeps only its input for the backward pass: more than
-        half of a block's activations for 6 % more arithmetic at 13,824 tokens, because attention,
-        three quarters of the work there, is not computed twice.
+        Args:
+            x: (B, prefix + K, D).
+            rope: as in :class:`Attention`.
+            prefix: number of first tokens that have no position.
+            mask: (B, 1, 1, prefix + K) bool, False at keys nobody attends to.
+            recompute_mlp: keep only the input of the MLP half for the backward pass, which saves
+                more than half of a block's activations for 6 % more arithmetic at 13,824 tokens,
+                because attention, three quarters of the work there, is not computed twice.
+
+        Returns:
+            (B, prefix + K, D).
         """
         x = x + self.drop_path1(_scaled(self.attn(self.norm1(x), rope, prefix, mask), self.gamma_1))
         if recompute_mlp and torch.is_grad_enabled():
@@ -170,9 +188,19 @@ class Transformer(nn.Module):
     """Blocks and final norm; named ``eva`` in the encoder, as in Primus' state dict.
 
     ``pos_embed``, a learned absolute position embedding, is added by encoders that have one.
-    ``final_norm`` is "layer" (Primus) or "affine" (:class:`ChannelAffine`, with parameters of the
-    same names): behind a convolutional stem and few blocks a LayerNorm makes tokens in which
-    nothing was found as large as the others, and a maximum over tokens then picks their noise.
+
+    Args:
+        embed_dim: D, width of a token.
+        depth: number of blocks.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of the MLP over D.
+        drop_path_rate: stochastic depth of the last block, rising linearly from 0.
+        init_values: start of LayerScale; None for no LayerScale.
+        scale_attn_inner: normalize inside attention.
+        final_norm: "layer" (Primus) or "affine" (:class:`ChannelAffine`, with parameters of the
+            same names). After a convolutional stem and few blocks a LayerNorm makes tokens in which
+            nothing was found as large as the others, and a maximum over tokens then picks their
+            noise.
     """
 
     def __init__(

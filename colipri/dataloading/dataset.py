@@ -123,7 +123,13 @@ class ColipriDataset:
         return self.captions.full(report)
 
     def draw(self, objective: Objective, report: StructuredReport | None, number: int) -> Any:
-        """What an objective draws, from a generator of its own: captions stay the same."""
+        """Draw what an objective needs, from a separate generator, so that captions stay the same.
+
+        Args:
+            objective: that draws.
+            report: of the case; None for an image-only case.
+            number: of the sample; the random numbers follow from it.
+        """
         purpose = objective.seed_name or objective.name
         return objective.draw(
             report, np.random.default_rng(derive_seed(self.seed, purpose, number))
@@ -139,7 +145,12 @@ def text_hash(report: StructuredReport | None) -> str:
 
 
 def paired_cases(store: CaseStore, cases: Sequence[str], include_image_only: bool) -> list[str]:
-    """The cases that a trainer can use: those with a report, or all.
+    """Return the cases that a trainer can use: those with a report, or all.
+
+    Args:
+        store: the preprocessed cases.
+        cases: to choose from.
+        include_image_only: True to return all of them.
 
     Raises:
         ColipriError: text is needed and no case has any.

@@ -126,16 +126,20 @@ def make_loader(
     shard: Shard | None = None,
     collate: Collate | None = None,
 ) -> BatchLoader:
-    """The loader that fits the data set: training or validation.
+    """Return the loader that fits the data set: training or validation.
 
     A training data set gives endless study-aware batches, beginning with number ``position``
     (batches trained on so far). A validation data set gives every case once, in the given order;
     its last batch may be smaller.
 
     Args:
+        dataset: of training or of validation.
+        cases: identifiers.
         batch_size: of the global batch.
-        mixing: keep cases with and without a report apart and mix them so; None: draw from all
-            cases alike.
+        position: number of the first training batch.
+        num_workers: loader processes; 0 loads in this process; None: :func:`default_num_workers`.
+        pin_memory: for fast copies to a CUDA device.
+        mixing: how cases with and without a report are mixed; None: draw from all cases alike.
         rows_here: of a training batch that other processes share, the rows whose images are needed
             here; None for all.
         shard: of validation batches that several processes take in turn.
@@ -161,7 +165,18 @@ def training_sampler(
     seed: int,
     mixing: MixingSettings | None = None,
 ) -> EndlessSampler:
-    """Study-aware batches of all cases, or of paired and image-only cases as ``mixing`` says."""
+    """Return study-aware batches of all cases, or of paired and image-only cases as mixed.
+
+    Args:
+        store: the preprocessed cases.
+        cases: to draw from.
+        batch_size: of the global batch.
+        seed: of the run.
+        mixing: how cases with and without a report are mixed; None: draw from all cases alike.
+
+    Raises:
+        ColipriError: ``mixing`` names an unknown data set.
+    """
     settings = mixing or MixingSettings()
     settings.check_datasets({store.record(case)["dataset"] for case in cases})
 

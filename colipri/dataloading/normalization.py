@@ -18,13 +18,16 @@ TISSUE_ABOVE_HU = -700.0  # a token patch whose brightest voxel is below this ho
 def normalize_on_device(
     image: Tensor, plans: Plans, configuration: Configuration, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """nnU-Net's CTNormalization of stored HU; what is stored normalised is only converted.
+    """Apply nnU-Net's CTNormalization to stored HU; only convert what is stored normalized.
 
     Clip to [percentile_00_5, percentile_99_5], subtract the mean, divide by the standard deviation,
     with the plan's numbers per channel (for CT a fixed window in which air is 0).
 
     Args:
-        image: (B, C, X, Y, Z), int16 HU or normalised float16, on any device.
+        image: (B, C, X, Y, Z), int16 HU or normalized float16, on any device.
+        plans: with the numbers per channel.
+        configuration: of the plan.
+        dtype: of the result.
 
     Returns:
         (B, C, X, Y, Z) of ``dtype``, a new tensor on the same device.

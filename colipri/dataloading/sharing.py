@@ -34,7 +34,7 @@ class Shard:
     pad: bool = False
 
     def of(self, count: int) -> list[tuple[int, bool]]:
-        """Numbers of this process' parts out of ``count``, and whether each one counts.
+        """Return the numbers of this process's parts out of ``count``; False marks padding.
 
         Example:
             >>> Shard(1, 2).of(3)

@@ -63,12 +63,14 @@ def warp(
 def warp_tokens(
     body: Tensor, matrices: Tensor, shifts: Tensor, extent: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """The token mask after :func:`warp`.
+    """Return the token mask after :func:`warp`.
 
     Each token is sampled at its eight half-token centres.
 
     Args:
         body: (B, G0, G1, G2) bool.
+        matrices: (B, 3, 3), as in :func:`warp`.
+        shifts: (B, 3), fraction of the patch per axis.
         extent: mm of a token per axis.
 
     Returns:

@@ -1,10 +1,10 @@
 """Who is trained on and who is validated on: nnU-Net's splits_final.json, by subject.
 
 $colipri_preprocessed/DatasetXXX/splits_final.json is a list with one {"train": [...], "val": [...]}
-per fold. It is made at first use and never changed afterwards, so it may be edited by hand or put
-there beforehand; whatever it says is checked. A subject is never on two sides. Cases whose split
-column says test are in no fold. Where the split column names validation cases, fold 0 is that split
-and folds 1 to 4 divide the subjects of train and val anew.
+per fold. It is made at first use and never changed afterwards, so you may edit it, or provide it
+before the first training; its content is checked. A subject is never on two sides. Cases whose
+split column says test are in no fold. If the split column names validation cases, fold 0 is that
+split and folds 1 to 4 divide the subjects of train and val again.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def _checked(
     if absent:
         logger.warning(
             "%s leaves out %d cases (e.g. %s); if they were added later, delete the file and it "
-            "is made anew",
+            "is made again",
             where,
             len(absent),
             absent[0],

@@ -206,22 +206,22 @@ class Objective:
 
     @property
     def compares(self) -> bool:
-        """It compares the cases of a batch."""
+        """True if it compares the cases of a batch."""
         return type(self).batch_loss is not Objective.batch_loss
 
     @property
     def reads_pairs(self) -> bool:
-        """It looks at each case with a report by itself."""
+        """True if it looks at each case with a report separately."""
         return type(self).pair_losses is not Objective.pair_losses
 
     @property
     def reads_images(self) -> bool:
-        """It looks at each image by itself, with a report or without."""
+        """True if it looks at each image separately, with a report or without."""
         return type(self).image_losses is not Objective.image_losses
 
     @property
     def needs_reports(self) -> bool:
-        """It cannot be trained on images alone."""
+        """True if it cannot be trained on images alone."""
         return self.compares or self.reads_pairs
 
     def reaches(self) -> tuple[str, ...]:
@@ -289,9 +289,15 @@ class Objective:
     def head_flops(
         self, name: str, head: nn.Module, inputs: Sequence[Any], output: Tensor
     ) -> float:
-        """Forward FLOPs of one sample in a call of a head, for the log's utilization.
+        """Count forward FLOPs of one sample in a call of a head, for the utilization in the log.
 
         The default takes the head for linear layers that are applied to every row of the output.
+
+        Args:
+            name: attribute of the model that holds the head.
+            head: the module.
+            inputs: its positional arguments.
+            output: what it returned.
         """
         weights = sum(p.numel() for p in head.parameters() if p.ndim > 1)
         rows = output.numel() / max(1, output.shape[-1]) / max(1, len(output))

@@ -119,7 +119,14 @@ class MaskedImageModelling(Objective):
     def draw_masks(
         self, encoder: PrimusEncoder, image: Tensor, body: Tensor, seeds: list[int]
     ) -> MaskedTokens:
-        """Which tokens are visible and which are predicted."""
+        """Draw which tokens are visible and which are predicted.
+
+        Args:
+            encoder: gives the grid of tokens.
+            image: (B, C, A0, A1, A2), normalized.
+            body: (B, N) bool, True at tokens that hold body.
+            seeds: B, one per case.
+        """
         grid = encoder.grid(image.shape[2:])
         return draw_masks(body, grid, self.mask_ratio, self.mask, self.block_size, seeds)
 
@@ -131,7 +138,15 @@ class MaskedImageModelling(Objective):
         masks: MaskedTokens,
         air: float,
     ) -> Tensor:
-        """(B, M, V): what the decoder makes of the visible tokens."""
+        """Predict the M hidden tokens from the visible ones: (B, M, V), V voxels of a token.
+
+        Args:
+            encoder: of the images.
+            decoder: the head.
+            image: (B, C, A0, A1, A2), normalized.
+            masks: which tokens are visible and which are predicted.
+            air: normalized intensity of air, in the place of hidden voxels.
+        """
         seen = fill_patches(image, masks.hidden, encoder.patch_embed_size, air)
         tokens = encoder(seen, masks.visible, masks.visible_mask)
         positions = grid_positions(encoder.grid(image.shape[2:]), image.device)
@@ -147,14 +162,27 @@ class MaskedImageModelling(Objective):
     def error(
         self, predicted: Tensor, image: Tensor, masks: MaskedTokens, patch: tuple[int, ...]
     ) -> Tensor:
-        """(B,): mean squared error over the hidden voxels of each case, in float32."""
+        """Return the mean squared error over the hidden voxels of each case, (B,) float32.
+
+        Args:
+            predicted: (B, M, V), V voxels of M hidden tokens.
+            image: (B, C, A0, A1, A2), normalized.
+            masks: which tokens are predicted.
+            patch: voxels of a token per axis.
+        """
         target = self.targets(image, masks, patch)
         by_patch = (predicted.float() - target).square().mean(dim=2)
         weight = masks.masked_mask.float()
         return (by_patch * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
     def targets(self, image: Tensor, masks: MaskedTokens, patch: tuple[int, ...]) -> Tensor:
-        """(B, M, V) float32: the hidden patches, as they are to be predicted."""
+        """Return the hidden patches as they are to be predicted, (B, M, V) float32.
+
+        Args:
+            image: (B, C, A0, A1, A2), normalized.
+            masks: which tokens are predicted.
+            patch: voxels of a token per axis.
+        """
         patches = patchify(image, patch)
         index = masks.masked.unsqueeze(-1).expand(-1, -1, patches.shape[-1])
         chosen = patches.gather(1, index).float()
@@ -183,7 +211,14 @@ class MaskedImageModelling(Objective):
     def head_flops(
         self, name: str, head: nn.Module, inputs: Sequence[Any], output: Tensor
     ) -> float:
-        """Of the decoder, for the tokens that go in and come out."""
+        """Count forward FLOPs of the decoder for the tokens that go in and come out.
+
+        Args:
+            name: attribute of the model that holds the head.
+            head: the module.
+            inputs: its positional arguments.
+            output: what it returned.
+        """
         decoder, tokens = cast(MaskedDecoder, head), inputs[0]
         return masked_decoder_flops(
             tokens.shape[1],

@@ -37,9 +37,9 @@ def draw_masks(
 ) -> MaskedTokens:
     """Hide a share of each sample's body tokens.
 
-    ``random``: every token by itself. ``block``: cubes of ``block`` tokens on a lattice with random
-    origin, one after the other, until the share is reached; neighbours of a hidden token are then
-    mostly hidden too, and cannot simply be continued.
+    ``random``: every token separately. ``block``: cubes of ``block`` tokens on a lattice with
+    random origin, one after the other, until the share is reached; neighbours of a hidden token are
+    then mostly hidden too, and cannot simply be continued.
 
     Args:
         body: (B, N) bool in token order; every sample has at least one.

@@ -212,6 +212,11 @@ def settings_of(names: Iterable[str], planned: Settings) -> dict[str, dict[str, 
 def add_heads(model: nn.Module, objectives: Mapping[str, Objective], sizes: HeadSizes) -> None:
     """Add the modules of all objectives to a model, under the names in their ``head_names``.
 
+    Args:
+        model: changed in place.
+        objectives: name -> objective.
+        sizes: that the modules depend on.
+
     Raises:
         ColipriError: two objectives use one name, or one that the model has already.
     """

@@ -55,7 +55,13 @@ class ReportTokens:
 
     @classmethod
     def from_encoded(cls, ids: Tensor, mask: Tensor, mask_token_id: int) -> ReportTokens:
-        """From (b, T + 1) token ids with special tokens, and the tokenizer's attention mask."""
+        """Make inputs and targets from encoded captions.
+
+        Args:
+            ids: (b, T + 1) token ids with special tokens.
+            mask: (b, T + 1), the tokenizer's attention mask.
+            mask_token_id: of [MASK].
+        """
         return cls(ids[:, :-1], ids[:, 1:], mask[:, 1:].bool(), mask_token_id)
 
     def rows(self, index: Sequence[int], device: torch.device) -> ReportTokens:
@@ -189,7 +195,14 @@ class ReportGeneration(Objective):
     def head_flops(
         self, name: str, head: nn.Module, inputs: Sequence[Any], output: Tensor
     ) -> float:
-        """As :meth:`flops`, for the lengths that go in and come out."""
+        """Count forward FLOPs as :meth:`flops`, for the lengths that go in and come out.
+
+        Args:
+            name: attribute of the model that holds the head.
+            head: the module.
+            inputs: its positional arguments.
+            output: what it returned.
+        """
         decoder, image = cast(ReportDecoder, head), inputs[1]
         vocabulary, dim = decoder.token_embeddings.weight.shape
         return report_decoder_flops(

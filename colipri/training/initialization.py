@@ -98,7 +98,7 @@ def center_on_batch(
 
     Args:
         encoder: with the fresh model.
-        batch: with FEWEST_CASES cases with a report, or nothing happens.
+        batch: with fewer than FEWEST_CASES cases with a report nothing is changed.
         part_size: cases that fit in memory at once.
         towers: whose last layers are set.
     """

@@ -118,6 +118,11 @@ def parameter_groups(
 
     Each group carries ``lr_factor``, with which the trainer multiplies the scheduled rate. The
     order is fixed by the names, so that a saved optimiser state always fits.
+
+    Args:
+        model: its trainable parameters are split.
+        weight_decay: of matrices; norms, biases and embeddings have none.
+        factor_of: name of a parameter -> its share of the scheduled rate.
     """
     groups = group_parameters(model, lambda name: -factor_of(name))  # the full rate comes first
     return [

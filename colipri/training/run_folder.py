@@ -19,12 +19,20 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 def run_folder(dataset: str, trainer: str, plans: str, configuration: str, fold: int | str) -> Path:
-    """$colipri_results/Dataset101_X/Trainer__plans__configuration/fold_0, as nnU-Net names it."""
+    """Return $colipri_results/Dataset101_X/Trainer__plans__configuration/fold_0 (nnU-Net's names).
+
+    Args:
+        dataset: Dataset101_ChestCT.
+        trainer: as typed after -tr.
+        plans: name of the plan.
+        configuration: of the plan.
+        fold: 0 to 4, or "all".
+    """
     return results_folder() / dataset / f"{trainer}__{plans}__{configuration}" / f"fold_{fold}"
 
 
 def checkpoint_to_continue(folder: Path) -> Path | None:
-    """The checkpoint that ``--c`` takes up: the latest, or the final one of a finished run."""
+    """Return the checkpoint that ``--c`` continues from: the final one, or else the latest."""
     for name in (FINAL, LATEST):
         if (folder / name).is_file():
             return folder / name
@@ -32,7 +40,12 @@ def checkpoint_to_continue(folder: Path) -> Path | None:
 
 
 def refuse_to_overwrite(folder: Path, resume: bool, restart: bool) -> None:
-    """A forgotten ``--c`` must not cost days of training.
+    """Stop a command that would overwrite a training: a forgotten ``--c`` must not cost days.
+
+    Args:
+        folder: of the run.
+        resume: --c was given.
+        restart: --restart was given.
 
     Raises:
         ColipriError: a training is there already and neither flag was given.
@@ -40,7 +53,7 @@ def refuse_to_overwrite(folder: Path, resume: bool, restart: bool) -> None:
     existing = checkpoint_to_continue(folder)
     if existing is not None and not resume and not restart:
         raise ColipriError(
-            f"{folder} already holds a training ({existing.name}): go on with --c, or begin anew "
+            f"{folder} already holds a training ({existing.name}): go on with --c, or start again "
             "with --restart, which moves the old one aside"
         )
 
@@ -63,7 +76,15 @@ def write_run_description(
     fingerprint: dict[str, Any] | None,
     debug: dict[str, Any],
 ) -> None:
-    """plans.json, dataset.json, dataset_fingerprint.json and debug.json beside the checkpoints."""
+    """Write plans.json, dataset.json, dataset_fingerprint.json and debug.json into the folder.
+
+    Args:
+        folder: of the run.
+        plans: as trained, plain data.
+        dataset_json: of the raw data set.
+        fingerprint: of the data set; None if there is no file.
+        debug: trainer, options, cases and versions of packages.
+    """
     atomic_write_json(folder / "plans.json", plans)
     atomic_write_json(folder / "dataset.json", dataset_json)
     if fingerprint is not None:

@@ -1,4 +1,4 @@
-"""Where a run stands: what a checkpoint holds of it, and how it is taken up again."""
+"""Where a run stands: what a checkpoint holds of it, and how a run continues from it."""
 
 from __future__ import annotations
 

@@ -131,10 +131,11 @@ def pretrain_text_encoder(
     """Train ``model.text_encoder`` for ``iterations`` batches of text; nothing else changes.
 
     Args:
-        model: on its device; its text encoder is trained in place, also where it is frozen for what
-            follows.
+        model: on its device; its text encoder is trained in place, also if it is frozen afterwards.
         start: what to learn; at least two names.
+        tokenizer: of the text encoder.
         max_tokens: longer texts are cut.
+        iterations: batches of text.
         seed: everything random follows from it.
 
     Returns:

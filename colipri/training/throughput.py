@@ -100,9 +100,14 @@ def _times(trained: bool) -> int:
 
 
 def measured_peak_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """FLOP/s of square matrix products on this device: the yardstick of utilisation.
+    """Measure FLOP/s of square matrix products on a device: the yardstick of utilisation.
 
     Measured, because data-sheet peaks exist for few devices and are reached by none.
+
+    Args:
+        device: to measure.
+        dtype: of the matrices.
+        seconds: how long to measure.
     """
     size = 4096 if device.type == "cuda" else 1024
     left = torch.randn(size, size, device=device, dtype=dtype)

@@ -172,7 +172,13 @@ class ColipriTrainer(TrainerSetup):
         return values | {name: float(value) for name, value in terms.items()}
 
     def backward(self, batch: Batch, seed: int, terms: dict[str, Tensor]) -> Tensor:
-        """Gradients of all objectives on one batch; fills ``terms``."""
+        """Add the gradients of all objectives on one batch; return the weighted loss, detached.
+
+        Args:
+            batch: of all processes together.
+            seed: of the step.
+            terms: filled with "objective/term" -> scalar.
+        """
         with self.model_flops.counting():
             return self.step.backward(batch, seed, terms)
 
@@ -212,7 +218,16 @@ class ColipriTrainer(TrainerSetup):
             shard_model(self.model, self.optimizer, average, self.processes)
 
     def require_finite(self, value: Tensor, what: str, batch: Batch) -> None:
-        """Stop before a broken case spoils the weights, and say which cases it can have been."""
+        """Stop before a broken case spoils the weights, and name the cases it can be.
+
+        Args:
+            value: a scalar.
+            what: it is, for the message.
+            batch: whose cases the message names.
+
+        Raises:
+            ColipriError: the value is infinite or NaN.
+        """
         if not torch.isfinite(value):
             raise ColipriError(
                 f"the {what} is {float(value)} in epoch {self.progress.epoch}, step "

@@ -168,7 +168,13 @@ class TrainingStep:
         ]
 
     def image_parts(self, name: str, batch: Batch, seed: int) -> list[CasePart]:
-        """Parts of all cases, for an objective that looks at images alone."""
+        """Cut all cases into parts, for an objective that looks at images alone.
+
+        Args:
+            name: of the objective.
+            batch: from the loader.
+            seed: of the step.
+        """
         purpose = self.objectives[name].seed_name or name
         return self.encoder.image_parts(batch, self.micro_batch_size, seed, purpose)
 
@@ -259,12 +265,25 @@ class TrainingStep:
     def pair_input(
         self, name: str, part: CasePart, tokens: Tensor, attention_mask: Tensor | None
     ) -> PairInput:
-        """What an objective gets of some pairs: (b, K, D) tokens and their mask (b, K)."""
+        """Return what an objective gets of some pairs.
+
+        Args:
+            name: of the objective.
+            part: cases with a report.
+            tokens: (b, K, D), encoded image tokens.
+            attention_mask: (b, K) bool, False at padding; None if there is none.
+        """
         heads = heads_of(self.encoder.model, self.objectives[name])
         return PairInput(part, heads, tokens, attention_mask, part.batch.collated.get(name))
 
     def image_loss(self, name: str, part: CasePart, terms: Terms) -> Tensor:
-        """This part's share of an objective that looks at images alone."""
+        """Return the weighted loss of a part for an objective that looks at images alone, a scalar.
+
+        Args:
+            name: of the objective.
+            part: cases, with a report or without.
+            terms: the objective's term is added to.
+        """
         self.seed_part(part)
         objective = self.objectives[name]
         inputs = self.image_input(name, part)

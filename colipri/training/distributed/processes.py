@@ -57,7 +57,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes logs, checkpoints and pictures."""
+        """True in the process that writes logs, checkpoints and pictures."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ def lost_peers(processes: Processes) -> Iterator[None]:
 
 
 def claim_error_report(if_unknown: bool) -> bool:
-    """Whether no other process has reported a problem yet: one line is enough.
+    """Return True if no other process has reported a problem yet: one line is enough.
 
     Args:
         if_unknown: the answer where the process that keeps the count has ended already.

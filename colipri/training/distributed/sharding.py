@@ -137,6 +137,11 @@ def whole_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) ->
 def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> Tensor:
     """Scale the gradients so that their norm, over all shards, is at most ``limit``.
 
+    Args:
+        model: whole, or sharded over the processes.
+        limit: largest norm.
+        processes: of the training.
+
     Returns:
         The norm before.
     """
