@@ -81,8 +81,8 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         return EXIT_UNEXPECTED
 
 
-def train_or_validate(options: argparse.Namespace, device: torch.device, writes: bool) -> int:
-    """Find everything by name, then train or validate; one process of several ``writes``."""
+def train_or_validate(options: argparse.Namespace, device: torch.device, is_main: bool) -> int:
+    """Find everything by name, then train or validate; the main process writes."""
     import logging
     from dataclasses import replace
 
@@ -146,7 +146,7 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, writes:
         trainer.verify_transfer()
     if options.verify:
         return 0
-    if writes:
+    if is_main:
         prepare_run_folder(folder, options.restart)
     trainer.describe_run()
     if options.c and existing is None:

@@ -28,14 +28,14 @@ class RunLog:
     Args:
         folder: of the run.
         history: of earlier epochs.
-        writes: False in all processes of a run but one: the history goes on, nothing is written.
+        is_main: False in all processes of a run but one, which keep the history and write nothing.
     """
 
-    def __init__(self, folder: Path, history: list[dict[str, Any]], writes: bool = True) -> None:
+    def __init__(self, folder: Path, history: list[dict[str, Any]], is_main: bool = True) -> None:
         self.folder = folder
         self.history = history
-        self.writes = writes
-        if writes:
+        self.is_main = is_main
+        if is_main:
             self._open()
 
     def _open(self) -> None:
@@ -52,7 +52,7 @@ class RunLog:
     def epoch(self, values: dict[str, Any]) -> None:
         """Record one finished epoch (numbers, or nested dicts of numbers; NaN becomes null)."""
         self.history.append(_plain(values))
-        if not self.writes:
+        if not self.is_main:
             return
         self._write_metrics()
         for name, value in _flat(self.history[-1]):
@@ -61,7 +61,7 @@ class RunLog:
 
     def close(self) -> None:
         """Release the files."""
-        if not self.writes:
+        if not self.is_main:
             return
         self._board.close()
         logging.getLogger("colipri").removeHandler(self._handler)

@@ -160,7 +160,7 @@ def _number(value: int | None) -> float:
 
 
 def write_report_samples(
-    step: TrainingStep, batch: Batch, folder: Path, epoch: int, writes: bool = True
+    step: TrainingStep, batch: Batch, folder: Path, epoch: int, is_main: bool = True
 ) -> list[Path]:
     """Write what the model says of the first cases of a validation batch, for reading.
 
@@ -172,7 +172,7 @@ def write_report_samples(
         batch: from the validation loader.
         folder: of the run.
         epoch: for the file's name.
-        writes: False where another process writes the same; with sharded weights all compute it.
+        is_main: False if another process writes the same; with sharded weights all compute it.
 
     Returns:
         One file (one {"case", "report"} a line) per objective that writes reports.
@@ -194,7 +194,7 @@ def write_report_samples(
                 written = zip(cases, texts, strict=True)
                 lines = [json.dumps({"case": c, "report": t}) + "\n" for c, t in written]
                 targets.append(folder / SAMPLES_FOLDER / f"epoch_{epoch:04d}.jsonl")
-                if writes:
+                if is_main:
                     atomic_write_text(targets[-1], "".join(lines))
     model.train(was_training)
     return targets
