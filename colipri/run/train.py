@@ -150,7 +150,7 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, is_main
         prepare_run_folder(folder, options.restart)
     trainer.describe_run()
     if options.c and existing is None:
-        logger.info("There is no checkpoint in %s yet: training begins anew", folder)
+        logger.info("There is no checkpoint in %s yet: training starts from the beginning", folder)
     try:
         trainer.run_training()
     except TrainingStopped as stopped:

@@ -19,6 +19,7 @@ from colipri.cost.flops import (
 )
 from colipri.objectives.base import Objective
 from colipri.objectives.registry import heads_of
+from colipri.plans.architecture import BertSettings
 from colipri.plans.plans import Configuration
 
 
@@ -41,7 +42,8 @@ class ModelFlops:
         configuration: Configuration,
         objectives: Mapping[str, Objective] | None = None,
     ) -> None:
-        self._model, self._encoder = model, configuration.encoder
+        self._encoder = configuration.encoder
+        self._bert = BertSettings.from_dict(model.text_encoder.encoder.config.to_dict())
         self._patch_size = configuration.patch_size
         self._counting = False
         self._total, self._steps = 0.0, 0
@@ -82,9 +84,8 @@ class ModelFlops:
         return _times(trained) * forward
 
     def _text(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
-        bert = BertSettings.from_dict(self._model.text_encoder.encoder.config.to_dict())
         length = inputs[0].shape[1]
-        forward = text_flops(bert, length) + pool_flops(length, bert.hidden_size)
+        forward = text_flops(self._bert, length) + pool_flops(length, self._bert.hidden_size)
         return _times(trained) * forward
 
     @staticmethod
