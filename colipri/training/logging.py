@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from colipri.common.atomic import atomic_path, atomic_write_text
 from colipri.training.throughput import format_duration
 
 logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LINES = 30.0  # within an epoch; a log file of a day has at most 2,880 of them
 
 
 class RunLog:
@@ -72,6 +76,47 @@ class RunLog:
         atomic_write_text(self.folder / "metrics.jsonl", lines)
 
 
+class StepLog:
+    """Log lines within an epoch, for runs without a terminal, where no progress bar is shown.
+
+    Args:
+        epoch: number of the epoch, from 0.
+        steps: of an epoch.
+        done: steps made before, of an epoch that was interrupted.
+        seconds: between two lines.
+    """
+
+    def __init__(
+        self, epoch: int, steps: int, done: int = 0, seconds: float = SECONDS_BETWEEN_LINES
+    ) -> None:
+        self.epoch = epoch
+        self.steps = steps
+        self.done = done
+        self.seconds = seconds
+        self._started = self._said = time.perf_counter()
+
+    def after_step(self, number: int, loss: float) -> None:
+        """Log a line if the last one is old enough.
+
+        Args:
+            number: steps of this epoch made so far.
+            loss: mean of the epoch so far.
+        """
+        now = time.perf_counter()
+        if sys.stderr.isatty() or now - self._said < self.seconds or number >= self.steps:
+            return
+        self._said = now
+        left = (now - self._started) / (number - self.done) * (self.steps - number)
+        logger.info(
+            "epoch %d, step %d of %d: loss %.4f, about %s left in this epoch",
+            self.epoch,
+            number,
+            self.steps,
+            loss,
+            format_duration(left),
+        )
+
+
 def epoch_line(values: dict[str, Any], epochs_left: int) -> str:
     """One epoch for people.
 
@@ -115,51 +160,62 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
 
 
 def plot_progress(history: list[dict[str, Any]], target: Path) -> None:
-    """progress.png: losses, validation quality, learning rate and epoch time of a run.
+    """Plot losses, validation quality, temperature, learning rate and throughput of a run.
 
     Args:
         history: as in :class:`RunLog`.
-        target: the file.
+        target: the file, progress.png.
     """
-    figure = Figure(figsize=(11, 13), layout="constrained")
+    figure = Figure(figsize=(11, 17), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, quality, rate, duration = figure.subplots(4, 1, sharex=True)
+    panels = figure.subplots(6, 1, sharex=True)
+    losses, objectives, quality, temperature, rate, speed = panels
     _curve(losses, history, ("train", "loss"), "training loss", "tab:blue")
     _curve(losses, history, ("val", "loss"), "validation loss", "tab:red")
-    _curve(quality, history, ("val", "zero_shot_macro_auroc"), "zero-shot macro AUROC", "tab:green")
-    _curve(
-        quality,
-        history,
-        ("val", "recall_at_5_image_to_text"),
-        "recall@5 image to report",
-        "tab:orange",
-    )
-    _curve(
-        quality,
-        history,
-        ("val", "recall_at_5_text_to_image"),
-        "recall@5 report to image",
-        "tab:brown",
-    )
+    for number, name in enumerate(_objectives_in(history)):
+        color, label = f"C{number}", name.replace("_", " ")
+        _curve(objectives, history, ("train", f"{name}/loss"), f"{label}, training", color)
+        _curve(objectives, history, ("val", f"{name}/loss"), f"{label}, validation", color, "--")
+    for key, (label, color) in _QUALITY.items():
+        _curve(quality, history, ("val", key), label, color)
     quality.set_ylim(0, 1)
+    _curve(temperature, history, ("temperature",), "temperature", "tab:cyan")
     _curve(rate, history, ("learning_rate",), "learning rate", "tab:purple")
-    _curve(duration, history, ("seconds",), "seconds per epoch", "tab:gray")
-    for axes in (losses, quality, rate, duration):
+    _curve(speed, history, ("samples_per_second",), "volumes per second", "tab:gray")
+    for axes in panels:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(loc="best", frameon=False)
-    duration.set_xlabel("epoch")
+    speed.set_xlabel("epoch")
     with atomic_path(target) as temporary:
         figure.savefig(temporary, dpi=110)
 
 
+_QUALITY = {
+    "zero_shot_macro_auroc": ("zero-shot macro AUROC", "tab:green"),
+    "recall_at_5_image_to_text": ("recall@5 image to report", "tab:orange"),
+    "recall_at_5_text_to_image": ("recall@5 report to image", "tab:brown"),
+}
+
+
+def _objectives_in(history: list[dict[str, Any]]) -> list[str]:
+    """Names of the objectives whose losses the epochs hold."""
+    terms = dict.fromkeys(term for entry in history for term in entry.get("train", {}))
+    return [term.removesuffix("/loss") for term in terms if term.endswith("/loss")]
+
+
 def _curve(
-    axes: Any, history: list[dict[str, Any]], path: tuple[str, ...], label: str, color: str
+    axes: Any,
+    history: list[dict[str, Any]],
+    path: tuple[str, ...],
+    label: str,
+    color: str,
+    line: str = "-",
 ) -> None:
     points = [(entry["epoch"], _lookup(entry, path)) for entry in history]
     known = [(epoch, value) for epoch, value in points if value is not None]
     if known:
-        axes.plot(*zip(*known, strict=True), label=label, color=color, marker=".")
+        axes.plot(*zip(*known, strict=True), label=label, color=color, marker=".", linestyle=line)
 
 
 def _lookup(entry: dict[str, Any], path: tuple[str, ...]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,12 @@ class Progress:
         for name, value in terms.items():
             self.epoch_sums[name] = self.epoch_sums.get(name, 0.0) + value
         self.iteration_in_epoch += 1
+
+    def mean_loss(self) -> float:
+        """Mean loss of this epoch so far; NaN before its first step."""
+        if not self.iteration_in_epoch:
+            return math.nan
+        return self.epoch_sums["loss"] / self.iteration_in_epoch
 
     def next_epoch(self) -> None:
         """The present epoch is finished."""

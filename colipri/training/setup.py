@@ -198,3 +198,56 @@ class TrainerSetup:
             logger.info("%s", line)
         if self.average is not None:
             self.average.restart(self.model)
+
+    # ---------------------------------------------------------------- what is about to happen
+
+    def log_start(self) -> None:
+        """Log data, model, schedule and objectives, and what the validation cannot measure."""
+        total = sum(p.numel() for p in self.model.parameters())
+        planned = self.configuration.micro_batch_size
+        logger.info(
+            "%s on %s%s: %s, %.1f M parameters, %s, epochs %d to %d of %d steps, batch %d in micro "
+            "batches of %d",
+            type(self).__name__,
+            f"{self.processes.size} x " if self.processes.size > 1 else "",
+            self.device.type if self.processes.size > 1 else self.device,
+            self.data.describe(),
+            total / 1e6,
+            "bf16" if self.use_bf16() else "fp32",
+            self.progress.epoch,
+            self.training_plan.num_epochs - 1,
+            self.training_plan.num_iterations_per_epoch,
+            self.configuration.batch_size,
+            self.micro_batch_size,
+        )
+        self.log_objectives()
+        if self.micro_batch_size < min(planned, self.configuration.batch_size):
+            logger.info(
+                "Micro batches of %d instead of %d, so that all %d processes have work. "
+                "Augmentation and drop path draw random numbers per micro batch: one process "
+                "computes the same with --micro_batch_size %d",
+                self.micro_batch_size,
+                planned,
+                self.processes.size,
+                self.micro_batch_size,
+            )
+        for note in self.validation_plan.notes:
+            logger.info("%s", note)
+
+    def log_objectives(self) -> None:
+        """Say which objectives are trained, and who chose them."""
+        chosen = ", ".join(
+            f"{objective.letter} ({name}, weight {objective.weight:g})"
+            for name, objective in self.objectives.items()
+        )
+        hook = type(self).objective_settings
+        if self.options.objectives is not None:
+            source = "chosen by --objectives"
+        elif hook is TrainerSetup.objective_settings:
+            source = (
+                "those of the plan (training.objectives); --objectives, a trainer such as "
+                "ColipriTrainer_CRM or the hook objective_settings choose others"
+            )
+        else:
+            source = f"chosen by {type(self).__name__}"
+        logger.info("Objectives: %s; %s", chosen, source)

@@ -15,6 +15,7 @@ from torch import Tensor
 from colipri.checkpoints.adaptation_plan import checkpoint_entry
 from colipri.checkpoints.checkpoint_file import package_versions, save_checkpoint
 from colipri.common.atomic import atomic_write_json
+from colipri.common.display import progress as progress_bar
 from colipri.common.errors import ColipriError
 from colipri.common.hashing import derive_seed
 from colipri.experiment_planning.training_cost import training_flops
@@ -24,7 +25,7 @@ from colipri.text.tokenizer import tokenizer_to_string
 from colipri.training.distributed.processes import PeerLost, lost_peers
 from colipri.training.distributed.sharding import clip_gradients, replicated, shard_model
 from colipri.training.initialization import TOWERS, center_on_batch
-from colipri.training.logging import RunLog, epoch_line, plot_progress
+from colipri.training.logging import RunLog, StepLog, epoch_line, plot_progress
 from colipri.training.optim import set_learning_rate
 from colipri.training.run_folder import BEST, FINAL, LATEST, StopRequest, write_run_description
 from colipri.training.run_state import SavedState, state_of_model, stored_settings
@@ -108,33 +109,22 @@ class ColipriTrainer(TrainerSetup):
         """Open the log and say what is about to happen."""
         self.log = RunLog(self.folder, self.progress.history, self.processes.is_main)
         self.data.start_training(self.global_iteration())
-        total = sum(p.numel() for p in self.model.parameters())
-        logger.info(
-            "%s on %s%s: %s, %.1f M parameters, %s, epochs %d to %d of %d steps, batch %d in micro "
-            "batches of %d; objectives: %s",
-            type(self).__name__,
-            f"{self.processes.size} x " if self.processes.size > 1 else "",
-            self.device.type if self.processes.size > 1 else self.device,
-            self.data.describe(),
-            total / 1e6,
-            "bf16" if self.use_bf16() else "fp32",
-            self.progress.epoch,
-            self.training_plan.num_epochs - 1,
-            self.training_plan.num_iterations_per_epoch,
-            self.configuration.batch_size,
-            self.micro_batch_size,
-            ", ".join(f"{name} x {o.weight:g}" for name, o in self.objectives.items()),
-        )
-        for note in self.validation_plan.notes:
-            logger.info("%s", note)
+        self.log_start()
 
     def run_epoch(self, stop: StopRequest) -> None:
         """One epoch from where it stands (0, or where a signal interrupted it), then validation."""
-        progress = self.progress
+        progress, steps = self.progress, self.training_plan.num_iterations_per_epoch
         started = time.perf_counter() - progress.seconds_in_epoch
-        while progress.iteration_in_epoch < self.training_plan.num_iterations_per_epoch:
+        lines = StepLog(progress.epoch, steps, progress.iteration_in_epoch)
+        for _ in progress_bar(
+            range(progress.iteration_in_epoch, steps),
+            f"epoch {progress.epoch}",
+            unit="step",
+            status=lambda: f"loss {progress.mean_loss():.4f}",
+        ):
             progress.add_step(self.train_step(self.data.next_batch()))
             progress.seconds_in_epoch = time.perf_counter() - started
+            lines.after_step(progress.iteration_in_epoch, progress.mean_loss())
             number = self.processes.all_reduce_max(stop.requested or 0)
             if number:
                 self.save(LATEST)
