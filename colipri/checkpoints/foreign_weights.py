@@ -50,7 +50,12 @@ def from_released(weights: Mapping[str, Tensor]) -> WeightFile:
 
 
 def from_nnssl(content: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path) -> WeightFile:
-    """An nnssl checkpoint with its adaptation plan.
+    """Read an nnssl checkpoint with its adaptation plan.
+
+    Args:
+        content: of the file.
+        weights: name -> tensor.
+        path: of the file, named in messages.
 
     Raises:
         ColipriError: no Primus, an incomplete plan, or a token order that cannot be corrected.

@@ -137,7 +137,7 @@ def _mm(spacing: tuple[float, ...]) -> str:
 
 
 def start_of_run(plans: Plans, configuration: Configuration, tokenizer: Any) -> dict[str, Any]:
-    """What :func:`warm_start` needs to know of a run, from its plan and tokenizer.
+    """Return what :func:`warm_start` needs to know of a run, from its plan and tokenizer.
 
     Args:
         plans: Of the run.

@@ -79,7 +79,13 @@ def text_flops(bert: BertSettings, num_tokens: float) -> float:
 
 
 def pool_flops(num_tokens: float, dim: int, input_dim: int | None = None) -> float:
-    """Forward FLOPs of attention pooling, and of the projection before it from ``input_dim``."""
+    """Count forward FLOPs of attention pooling and of the projection before it.
+
+    Args:
+        num_tokens: tokens that are pooled.
+        dim: width of the pool.
+        input_dim: width of the tokens before the projection; None for no projection.
+    """
     projection = 0.0 if input_dim is None else 2 * num_tokens * input_dim * dim
     return projection + 4 * num_tokens * dim**2 + 4 * dim**2 + 4 * num_tokens * dim
 
@@ -110,7 +116,16 @@ def report_decoder_flops(
 def masked_decoder_flops(
     visible: float, masked: float, encoder_dim: int, patch_voxels: int, dim: int, depth: int
 ) -> float:
-    """Forward FLOPs of the decoder that predicts ``masked`` patches (objective M)."""
+    """Count forward FLOPs of the decoder that predicts masked patches (objective M).
+
+    Args:
+        visible: tokens that the encoder saw.
+        masked: tokens that are predicted.
+        encoder_dim: width of the encoder's tokens.
+        patch_voxels: voxels of a token times channels.
+        dim: width of the decoder.
+        depth: its blocks.
+    """
     ends = 2 * visible * encoder_dim * dim + 2 * masked * dim * patch_voxels
     return transformer_flops(visible + masked, dim, depth) + ends
 

@@ -103,7 +103,13 @@ class MemoryEstimate:
 
 
 def transformer_parameters(dim: int, depth: int, mlp_ratio: float = 8 / 3) -> int:
-    """Parameters of the image transformer's blocks and final norm."""
+    """Count parameters of the image transformer's blocks and final norm.
+
+    Args:
+        dim: width of a token.
+        depth: blocks.
+        mlp_ratio: hidden width of the MLP over ``dim``.
+    """
     hidden = int(dim * mlp_ratio)
     attention = 4 * dim * dim + 3 * dim + 2 * dim
     mlp = 3 * dim * hidden + 2 * hidden + dim + 2 * hidden
@@ -113,12 +119,27 @@ def transformer_parameters(dim: int, depth: int, mlp_ratio: float = 8 / 3) -> in
 def block_activation_bytes(
     num_tokens: float, dim: int, depth: int, precision: str, checkpointing: str
 ) -> float:
-    """Bytes that the blocks keep for the backward pass, per image."""
+    """Return the bytes that the blocks keep for the backward pass, per image.
+
+    Args:
+        num_tokens: of an image.
+        dim: width of a token.
+        depth: blocks.
+        precision: "bf16" or "fp32".
+        checkpointing: "none", "mlp" or "full".
+    """
     return BLOCK_BYTES[precision][checkpointing] * num_tokens * dim * depth
 
 
 def live_block_bytes(num_tokens: float, dim: int, precision: str, checkpointing: str) -> float:
-    """Bytes of the one block (or MLP half) that is recomputed at a time, per image."""
+    """Return the bytes of the one block (or MLP half) that is recomputed at a time, per image.
+
+    Args:
+        num_tokens: of an image.
+        dim: width of a token.
+        precision: "bf16" or "fp32".
+        checkpointing: "none", "mlp" or "full".
+    """
     table = BLOCK_BYTES[precision]
     return (table["none"] - table[checkpointing]) * num_tokens * dim
 
@@ -132,7 +153,17 @@ def stem_activation_bytes(
     embed_dim: int = 864,
     patch: Sequence[int] = (8, 8, 8),
 ) -> float:
-    """Bytes that the stem keeps, per image."""
+    """Return the bytes that the stem keeps for the backward pass, per image.
+
+    Args:
+        stem: name of the stem.
+        stem_kwargs: its options.
+        num_voxels: of the patch.
+        precision: "bf16" or "fp32".
+        input_channels: of the image.
+        embed_dim: width of a token.
+        patch: voxels of a token per axis.
+    """
     values = stem_values_per_voxel(stem, stem_kwargs, input_channels, embed_dim, patch)
     pooled = pooled_values_per_voxel(stem, stem_kwargs, patch)
     per_voxel = values * STEM_VALUE_BYTES[precision] + pooled * POOLED_VALUE_BYTES[precision]
@@ -140,7 +171,13 @@ def stem_activation_bytes(
 
 
 def text_activation_bytes(bert: BertSettings, num_tokens: int, precision: str) -> float:
-    """Bytes that a BERT and its pool keep, per text."""
+    """Return the bytes that a BERT and its pool keep for the backward pass, per text.
+
+    Args:
+        bert: sizes of the text encoder.
+        num_tokens: of a text.
+        precision: "bf16" or "fp32".
+    """
     dim, depth, heads = bert.hidden_size, bert.num_hidden_layers, bert.num_attention_heads
     linear = (TEXT_BLOCK_BYTES[precision] * depth + TEXT_ONCE_BYTES[precision]) * num_tokens * dim
     return linear + TEXT_PAIR_BYTES[precision] * num_tokens**2 * heads * depth

@@ -46,7 +46,13 @@ def stem_values_per_voxel(
 
 
 def pooled_values_per_voxel(stem: str, stem_kwargs: dict[str, Any], patch: Sequence[int]) -> float:
-    """Numbers per voxel that enter the residual stems' average pools."""
+    """Count the numbers per voxel that enter the residual stems' average pools.
+
+    Args:
+        stem: name of the stem.
+        stem_kwargs: its options.
+        patch: voxels of a token per axis.
+    """
     if stem not in ("v2", "v3"):
         return 0.0
     total, share_before = 0.0, 1.0

@@ -114,7 +114,13 @@ def paired_difference(
     resampled_first: np.ndarray,
     resampled_second: np.ndarray,
 ) -> dict[str, Any]:
-    """Second minus first, both evaluated on the same resamples.
+    """Return second minus first, both evaluated on the same resamples.
+
+    Args:
+        first: value of the first model; None if it is unknown.
+        second: value of the second model.
+        resampled_first: (R,) values of the first model on R resamples.
+        resampled_second: (R,) values of the second model on the same resamples.
 
     Returns:
         ``{"value", "low", "high", "p_value"}``. The p-value is two-sided: twice the smaller share
@@ -154,7 +160,13 @@ def resampled_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray)
 
 
 def resampled_auprc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average precision: precision at every threshold, weighted by the recall gained there."""
+    """Compute average precision: precision at every threshold, weighted by the recall gained there.
+
+    Args:
+        labels: (n,) of 0 and 1.
+        scores: (n,).
+        weights: (R, n), how often each case is in each of R resamples.
+    """
     positives, negatives = _weights_by_score(labels, scores, weights)
     true_positives = np.cumsum(positives[:, ::-1], axis=1)
     false_positives = np.cumsum(negatives[:, ::-1], axis=1)

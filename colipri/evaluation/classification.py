@@ -109,9 +109,14 @@ def compare_models(
     """Second model minus first on the same cases, paired: each resample judges both.
 
     Args:
-        first: (n, F) scores of the first model; second: of the second.
-        labels: (n, F); patients: n.
+        first: (n, F) scores of the first model.
+        second: (n, F) scores of the second model.
+        labels: (n, F) of 0, 1 and NaN (unknown).
+        finding_names: F names.
+        patients: Patient of each case, length n; resamples draw patients.
         thresholds: Of the first and of the second model.
+        num_resamples: Of the bootstrap.
+        seed: Of the resamples.
 
     Returns:
         ``macro_<metric>`` and ``per_finding[name][metric]``: {value, low, high, p_value}.

@@ -211,7 +211,13 @@ def _median_rank(expected: np.ndarray, draws: np.ndarray | None, patients: int) 
 
 
 def random_hit(k: int, right: int, candidates: int) -> float:
-    """Probability that k random candidates of ``candidates`` hold one of ``right`` right ones."""
+    """Return the probability that k random candidates hold a right one.
+
+    Args:
+        k: candidates that are drawn.
+        right: right candidates among all.
+        candidates: all candidates.
+    """
     if k >= candidates:
         return 1.0
     return 1 - comb(candidates - right, k) / comb(candidates, k)

@@ -106,6 +106,7 @@ def evaluate_zero_shot(
         patients: Patient of each image, length n, for the confidence intervals.
         thresholds: Of the logits, chosen on another split; see ``classification_metrics``.
         num_resamples: 0 for no intervals (training), 2,000 for a result.
+        seed: Of the resamples.
 
     Returns:
         The result of :func:`colipri.evaluation.classification.classification_metrics`: plain data.

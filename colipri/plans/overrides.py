@@ -129,7 +129,17 @@ def set_in_configuration(
     objective_name: ObjectiveName,
     flag: str = "--set",
 ) -> Configuration:
-    """As :func:`set_in_plans`, for one configuration; every change is noted in its reasons."""
+    """Set values in one configuration, as :func:`set_in_plans`; its reasons note every change.
+
+    Args:
+        configuration: of a plan.
+        values: path -> value.
+        objective_name: letter or name of an objective -> its name.
+        flag: of the command line, for messages.
+
+    Raises:
+        ColipriError: an unknown path or a wrong value.
+    """
     if not values:
         return configuration
     content = configuration.to_dict()
@@ -169,7 +179,12 @@ def _with_own_cases(changed: Sequence[Configuration], plans_name: str) -> list[C
 
 
 def full_path(path: str, objective_name: ObjectiveName, flag: str = "--set") -> list[str]:
-    """The keys of a path, short forms spelled out.
+    """Return the keys of a path, with short forms spelled out.
+
+    Args:
+        path: as typed.
+        objective_name: letter or name of an objective -> its name.
+        flag: of the command line, for messages.
 
     Raises:
         ColipriError: its beginning is not an entry of a configuration.

@@ -119,7 +119,13 @@ def line_chart(
 
 
 def forest_plot(rows: Sequence[ForestRow], x_label: str, *, chance: float = 0.5) -> Markup:
-    """Estimates with their intervals, one row each; the control below the model in its row."""
+    """Draw estimates with their intervals, one row each; the control is below the model in its row.
+
+    Args:
+        rows: from top to bottom.
+        x_label: below the axis.
+        chance: value of a vertical line.
+    """
 
     def draw(axes: Axes) -> None:
         for place, row in enumerate(rows):

@@ -164,7 +164,12 @@ def unseen_scans_section(
 def heat_map_card(
     context: PictureContext, case: LabelledCase, pair: PromptPair
 ) -> tuple[Card, tuple[bool, float] | None]:
-    """Heat of the texts that affirm minus that of those that deny, beside the scan.
+    """Show the heat of the affirming texts minus that of the negating ones beside the scan.
+
+    Args:
+        context: predictor and cases of the page.
+        case: to show.
+        pair: texts that affirm and negate a finding.
 
     Returns:
         The card, and for a finding with a label map: True if the token with the strongest response
@@ -220,7 +225,13 @@ def heat_map_card(
 def training_scans_section(
     context: PictureContext, *, num_cases: int = 6, order: int = 61
 ) -> Section:
-    """The middle coronal slice of a few training scans, with their known findings."""
+    """Show the middle coronal slice of a few training scans, with their known findings.
+
+    Args:
+        context: predictor and cases of the page.
+        num_cases: scans to show.
+        order: place on the page.
+    """
     train = cases_of_split(context.collection, "train", context.predictor)
     cards = []
     for case in spread(train, num_cases):

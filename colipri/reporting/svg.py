@@ -69,7 +69,13 @@ def _style(salt: str) -> Iterator[None]:
 
 
 def draw_svg(draw: Callable[[Axes], None], inches: tuple[float, float], description: str) -> Markup:
-    """Draw on axes of this size and return the SVG element for the page."""
+    """Draw on axes of this size and return the SVG element for the page.
+
+    Args:
+        draw: draws on the axes.
+        inches: width and height.
+        description: for people who do not see it.
+    """
     with _style(description):
         figure = Figure(figsize=inches, layout="constrained")
         draw(figure.add_subplot())

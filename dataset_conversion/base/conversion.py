@@ -176,7 +176,15 @@ class ConversionReport:
         atomic_write_json(self.folder / "conversion_report.json", self.summary(kind is None))
 
     def add(self, status: str, row: str, identifier: str, case: str = "", reason: str = "") -> None:
-        """Record what became of a row."""
+        """Record what became of a row.
+
+        Args:
+            status: converted, skipped or problem.
+            row: of the source.
+            identifier: of the source.
+            case: name of the converted case.
+            reason: why it was skipped, or the problem.
+        """
         self.counts[status] += 1
         self._writer.writerow([_line(cell) for cell in (row, identifier, case, status, reason)])
         if status == CONVERTED:

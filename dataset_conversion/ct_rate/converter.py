@@ -148,12 +148,17 @@ class CtRate(Converter):
 def evaluation_subset(
     volumes: Iterable[Volume], metadata: Mapping[str, Mapping[str, Any]], excluded: Set[str]
 ) -> dict[str, str]:
-    """The volumes that are not in the subset, with the reason.
+    """Return the volumes that are not in the subset, with the reason.
 
     Of each report (study) the volume with the smallest in-plane spacing stays (ties: the first
     name), then of the studies whose Findings_EN are word for word the same the first by name. So
     the paper's set is described by a re-implementation (RadFinder); volumes of ``excluded`` are
     taken away before, which the description does not say.
+
+    Args:
+        volumes: of the data set.
+        metadata: volume name -> its row.
+        excluded: names of volumes that are taken away first.
 
     Returns:
         Volume name -> reason to skip it. An unknown spacing ranks last.

@@ -183,7 +183,13 @@ class CtRateFolder:
         return {stem(line.strip().split("/")[-1]) for line in lines if line.strip()}
 
     def reason_to_skip(self, volume: str, study: str, excluded: set[str]) -> str:
-        """The reason to skip a volume; "" to keep it."""
+        """Return the reason to skip a volume; "" to keep it.
+
+        Args:
+            volume: its name.
+            study: its study.
+            excluded: names of volumes to leave out.
+        """
         if volume in excluded or study in excluded:
             return "no chest CT (metadata/no_chest list)"
         return "known to be broken" if _BROKEN.fullmatch(volume) else ""

@@ -45,6 +45,12 @@ def find_reports(
     accession number, or the patient's identifier (of a patient with one study); or if it is called
     "report...", or like the folder, and is in or next to a folder that holds only one study.
     Structured reports go before text files.
+
+    Args:
+        images: of all studies.
+        reports: structured reports (DICOM SR).
+        texts: text files in the folder.
+        root: the folder.
     """
     result = StudyReports()
     studies = {instance.study for instance in images}

@@ -40,7 +40,13 @@ def draw_acquisition(rng: np.random.Generator) -> Acquisition:
 
 
 def acquire(chest: Chest, acquisition: Acquisition, rng: np.random.Generator) -> NDArray[np.int16]:
-    """The chest as stored: (Z, Y, X) int16 HU."""
+    """Return the chest as stored: (Z, Y, X) int16 HU.
+
+    Args:
+        chest: to scan.
+        acquisition: sharpness, noise, errors of calibration and cut circle.
+        rng: of the noise.
+    """
     hu = chest.hu
     smooth = ndimage.gaussian_filter(hu, 0.7)
     if acquisition.sharpness < 0:

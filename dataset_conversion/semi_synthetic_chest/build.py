@@ -34,6 +34,7 @@ def build_dataset(
         name: for dataset.json.
         num_studies: training studies; validation and test studies of other people are added.
         seed: the same seed gives the same files.
+        num_processes: that make studies.
 
     Returns:
         cases per split.

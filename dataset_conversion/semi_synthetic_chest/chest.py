@@ -124,17 +124,28 @@ class Chest:
         return upsample(coarse[None], shape)[0] * np.float32(1.7)  # interpolation loses variance
 
     def fill(self, part: Array, value: float | Array, box: Box | None = None) -> None:
-        """Replace lung by ``value`` HU where ``part`` (0..1, fraction of the lung) says so.
+        """Replace lung by ``value`` HU, as far as ``part`` says.
 
         At the border of the lung only the lung's share of a voxel is replaced, as in a real scan:
         otherwise a dark rim would separate the finding from the chest wall.
+
+        Args:
+            part: 0..1, fraction of the lung in each voxel of ``box``.
+            value: HU, one or per voxel.
+            box: window of the volume; None for all of it.
         """
         box = box or EVERYTHING
         share = (self.lung["right"][box] + self.lung["left"][box]) * part
         self.replace(share, value, box)
 
     def replace(self, share: Array, value: float | Array, box: Box | None = None) -> None:
-        """Replace ``share`` of each voxel, wherever it is, by ``value`` HU."""
+        """Replace a share of each voxel, of lung or not, by ``value`` HU.
+
+        Args:
+            share: 0..1, fraction of each voxel of ``box``.
+            value: HU, one or per voxel.
+            box: window of the volume; None for all of it.
+        """
         box = box or EVERYTHING
         hu = self.hu[box]
         lung = self.lung["right"][box] + self.lung["left"][box]
@@ -146,16 +157,27 @@ class Chest:
         self.occupied[box] = np.maximum(self.occupied[box], share)
 
     def mark(self, mask: NDArray[np.bool_], label: int, box: Box | None = None) -> None:
-        """Write ``label`` where ``mask`` is true."""
+        """Write a label where ``mask`` is true.
+
+        Args:
+            mask: bool, per voxel of ``box``.
+            label: number in the label map.
+            box: window of the volume; None for all of it.
+        """
         self.labels[box or EVERYTHING][mask] = label
 
     def aerated_point(
         self, side: str, depth_mm: float, where: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float64]:
-        """A random point (mm) of free lung at least ``depth_mm`` from its border.
+        """Draw a random point (z, y, x mm) of free lung at least ``depth_mm`` from its border.
 
         The demand for depth is relaxed until a point exists; ``where`` narrows the choice if it can
         be met at all.
+
+        Args:
+            side: "left" or "right".
+            depth_mm: smallest distance from the lung's border, mm.
+            where: bool, per voxel; narrows the choice.
         """
         free = (self.lung[side] > 0.9) & (self.occupied < 0.2)
         if where is not None and (free & where).any():
@@ -172,7 +194,13 @@ class Chest:
 
 
 def lobe_at(chest: Chest, side: str, position: NDArray[np.float64]) -> str:
-    """The lobe that holds ``position`` (z, y, x mm), by the usual course of the fissures."""
+    """Return the lobe that holds a position, by the usual course of the fissures.
+
+    Args:
+        chest: with its lungs.
+        side: "left" or "right".
+        position: z, y, x in mm.
+    """
     low, high = chest.boxes[side]
     height, back = (position[:2] - low[:2]) / (high[:2] - low[:2])
     if height < _oblique_fissure(back):
@@ -199,7 +227,14 @@ def _oblique_fissure(backness: Array | float) -> Array | float:
 
 
 def make_chest(source: Source, shape: Shape, view: View, rng: np.random.Generator) -> Chest:
-    """Sample a source scan and its anatomy on the grid of a new study."""
+    """Sample a source scan and its anatomy on the grid of a new study.
+
+    Args:
+        source: scan and anatomy.
+        shape: of the new chest.
+        view: spacing and field of view of the new study.
+        rng: of what is drawn.
+    """
     coarse, size = source_coordinates(source, shape, view)
     extent = (np.array(source.hu.shape) - 1) * source.spacing
     relative = (coarse - source.origin.reshape(3, 1, 1, 1)) / extent.reshape(3, 1, 1, 1) * 2 - 1

@@ -26,7 +26,12 @@ Point = NDArray[np.float64]
 def source_coordinates(
     source: Source, shape: Shape, view: View
 ) -> tuple[NDArray[np.float64], tuple[int, int, int]]:
-    """Source position (mm) of the coarse grid's points, and the shape of the fine grid.
+    """Return the source position (mm) of the coarse grid's points, and the shape of the fine grid.
+
+    Args:
+        source: scan and anatomy.
+        shape: of the new chest.
+        view: spacing and field of view of the new study.
 
     Returns:
         (3, n0, n1, n2) float64 whose corners are the centres of the corner voxels of the fine grid.
@@ -80,7 +85,13 @@ def _field_of_view(
 
 
 def elastic(points: Point, shape: Shape, half: Point) -> Point:
-    """Cubic interpolation of the control points, which span 1.5 times the lungs' box."""
+    """Interpolate (cubic) movements in mm from control points that span 1.5 times the lungs' box.
+
+    Args:
+        points: (3, n0, n1, n2) positions relative to the centre of the lungs, mm.
+        shape: with the control points.
+        half: half extent of the lungs' box, mm.
+    """
     position = points / (1.5 * half.reshape(3, 1, 1, 1)) * 2 + 2
     moved = [map_coordinates(e, position, order=3, mode="nearest") for e in shape.elastic]
     return np.stack(moved)
@@ -99,7 +110,13 @@ def rotation(angles: tuple[float, float, float]) -> Point:
 
 
 def thin_wall(points: Point, half: Point, wall: float) -> Point:
-    """Stretch what lies outside an ellipse around the lungs (in plane) by ``wall``."""
+    """Stretch what lies outside an ellipse around the lungs (in plane) by ``wall``.
+
+    Args:
+        points: (3, n0, n1, n2) positions relative to the centre of the lungs, mm.
+        half: half extent of the lungs' box, mm.
+        wall: thickness of the chest wall relative to the source's.
+    """
     radius = np.hypot(points[1] / half[1], points[2] / half[2])
     factor = np.where(radius > 1, (1 + (radius - 1) / wall) / np.maximum(radius, 1), 1)
     out = points.copy()
@@ -108,7 +125,14 @@ def thin_wall(points: Point, half: Point, wall: float) -> Point:
 
 
 def inner_movements(points: Point, source: Source, shape: Shape, half: Point) -> Point:
-    """Movement of heart, diaphragm and mediastinum; the chest wall and the spine stay."""
+    """Return movements (mm) of heart, diaphragm and mediastinum; chest wall and spine stay.
+
+    Args:
+        points: (3, n0, n1, n2) positions in the source, mm.
+        source: scan and anatomy.
+        shape: of the new chest.
+        half: half extent of the lungs' box, mm.
+    """
     index = (points - source.origin.reshape(3, 1, 1, 1)) / source.spacing.reshape(3, 1, 1, 1)
     wall = map_coordinates(source.wall_mm, index, order=1, mode="nearest")
     inside = np.clip(wall / 22.0, 0, 1)

@@ -36,7 +36,13 @@ def draw_consolidation(rng: np.random.Generator) -> Details:
 
 
 def insert_consolidation(chest: Chest, details: Details, label: int) -> Details:
-    """A ragged patch of soft tissue density with air bronchograms, within one lobe."""
+    """Insert a ragged patch of soft tissue density with air bronchograms within one lobe.
+
+    Args:
+        chest: changed in place.
+        details: drawn for this finding: its side, size, place.
+        label: number of the finding in the label map.
+    """
     lobe = details["lobe"]
     side = lobe.split()[0]
     within = np.broadcast_to(lobe_mask(chest, lobe), chest.hu.shape)
@@ -64,7 +70,13 @@ def draw_opacity(rng: np.random.Generator) -> Details:
 
 
 def insert_opacity(chest: Chest, details: Details, label: int) -> Details:
-    """Patches that veil the lung but leave its vessels visible."""
+    """Insert patches that veil the lung but leave its vessels visible.
+
+    Args:
+        chest: changed in place.
+        details: drawn for this finding: its side, size, place.
+        label: number of the finding in the label map.
+    """
     for side in details["sides"]:
         for _ in range(details["count"]):
             centre = chest.aerated_point(side, 8.0)
@@ -87,7 +99,13 @@ def draw_nodules(rng: np.random.Generator) -> Details:
 
 
 def insert_nodules(chest: Chest, details: Details, label: int) -> Details:
-    """Round lesions of soft tissue density; the report names the place of the largest."""
+    """Insert round lesions of soft tissue density; the report names the place of the largest.
+
+    Args:
+        chest: changed in place.
+        details: drawn for this finding: its side, size, place.
+        label: number of the finding in the label map.
+    """
     places = []
     for diameter in details["diameters_mm"]:
         side = random_side(chest.rng)
@@ -111,7 +129,13 @@ def draw_emphysema(rng: np.random.Generator) -> Details:
 
 
 def insert_emphysema(chest: Chest, details: Details, label: int) -> Details:
-    """Holes of air density among thinned lung, most in the upper lobes."""
+    """Insert holes of air density among thinned lung, most in the upper lobes.
+
+    Args:
+        chest: changed in place.
+        details: drawn for this finding: its side, size, place.
+        label: number of the finding in the label map.
+    """
     field = chest.noise(11.0) + 0.6 * chest.noise(24.0)
     for side in ("right", "left"):
         lung = chest.lung[side]
@@ -154,7 +178,13 @@ def deform_atelectasis(shape: Shape, details: Details) -> Shape:
 
 
 def insert_atelectasis(chest: Chest, details: Details, label: int) -> Details:
-    """A wedge of dense lung beside the spine, and bands of it above the diaphragm."""
+    """Insert a wedge of dense lung beside the spine, and bands of it above the diaphragm.
+
+    Args:
+        chest: changed in place.
+        details: drawn for this finding: its side, size, place.
+        label: number of the finding in the label map.
+    """
     side = details["side"]
     lung = chest.lung[side]
     low, high = chest.boxes[side]

@@ -48,7 +48,13 @@ _CALCIUM_ABOVE_TISSUE_HU = 55.0
 
 
 def make_scan(entry: dict[str, Any], originals: Path, target: Path) -> None:
-    """Write ``target/<name>.nii.gz`` and ``target/<name>_anatomy.nii.gz`` for one source."""
+    """Write ``<name>.nii.gz`` and ``<name>_anatomy.nii.gz`` for one source.
+
+    Args:
+        entry: of the list of sources.
+        originals: folder of the original scans.
+        target: folder to write to.
+    """
     image = _read(originals / entry["original"], entry.get("corrected_spacing"))
     grid = _resample(image, None)
     hu = np.clip(sitk.GetArrayFromImage(grid), -1024, 2500).astype(np.float32)
@@ -161,6 +167,12 @@ def remove_lesion(
     The piece is the same shape shifted by a whole number of voxels; the seam is blended over
     about 5 mm. Where the lesion touched the chest wall, lung is restored up to the wall.
 
+    Args:
+        hu: (Z, Y, X) HU.
+        labels: (Z, Y, X) anatomy.
+        lesion: (Z, Y, X) bool.
+        spacing: mm per voxel.
+
     Raises:
         ValueError: no healthy piece of that shape exists on that side.
     """
@@ -185,9 +197,16 @@ def remove_lesion(
 def remove_calcification(
     hu: Array, regions: Mask, spacing: Spacing, tissue_hu: float, seed: int
 ) -> Array:
-    """Replace bright specks in heart and aorta by tissue of ``tissue_hu`` with the scan's noise.
+    """Replace bright specks in heart and aorta by tissue with the scan's noise.
 
     Bone (large bright objects, such as the spine beside the aorta) stays.
+
+    Args:
+        hu: (Z, Y, X) HU.
+        regions: (Z, Y, X) bool, heart and aorta.
+        spacing: mm per voxel.
+        tissue_hu: HU of the tissue.
+        seed: of the noise.
     """
     threshold = tissue_hu + _CALCIUM_ABOVE_TISSUE_HU
     bright = hu > threshold

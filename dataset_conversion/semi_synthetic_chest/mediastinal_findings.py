@@ -31,7 +31,13 @@ def deform_cardiomegaly(shape: Shape, details: Details) -> Shape:
 
 
 def insert_cardiomegaly(chest: Chest, details: Details, label: int) -> Details:
-    """The shape is done already; mark the heart in the label map."""
+    """Mark the heart in the label map; its shape was changed before.
+
+    Args:
+        chest: changed in place.
+        details: drawn for this finding: its side, size, place.
+        label: number of the finding in the label map.
+    """
     centre = chest.position_of(chest.source.heart_centre)
     axes = chest.source.heart_axes * chest.source.heart_normal_scale * details["factor"]
     radius = sum(
@@ -54,7 +60,13 @@ def draw_calcification(rng: np.random.Generator) -> Details:
 
 
 def insert_calcification(chest: Chest, details: Details, label: int) -> Details:
-    """Bright plaques on a tube around the aorta's centre line."""
+    """Insert bright plaques on a tube around the aorta's centre line.
+
+    Args:
+        chest: changed in place.
+        details: drawn for this finding: its side, size, place.
+        label: number of the finding in the label map.
+    """
     line = np.stack([chest.position_of(point) for point in chest.source.aorta])
     steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
     along = np.concatenate([[0], np.cumsum(steps)])
@@ -82,7 +94,13 @@ def draw_hernia(rng: np.random.Generator) -> Details:
 
 
 def insert_hernia(chest: Chest, details: Details, label: int) -> Details:
-    """A thick-walled pouch with fluid and an air bubble in front, behind the heart."""
+    """Insert a thick-walled pouch behind the heart, with fluid and an air bubble in front.
+
+    Args:
+        chest: changed in place.
+        details: drawn for this finding: its side, size, place.
+        label: number of the finding in the label map.
+    """
     radius = details["radius_mm"]
     hiatus = chest.position_of(chest.source.hiatus)
     centre = hiatus + np.array([radius * 0.75, -radius * 0.15, 0.0])

@@ -29,7 +29,13 @@ def draw_effusion(rng: np.random.Generator) -> Details:
 
 
 def insert_effusion(chest: Chest, details: Details, label: int) -> Details:
-    """A crescent of fluid along the wall, deepest at the back of the base, and compressed lung."""
+    """Insert fluid along the wall, deepest at the back of the base, and compressed lung.
+
+    Args:
+        chest: changed in place.
+        details: drawn for this finding: its side, size, place.
+        label: number of the finding in the label map.
+    """
     for side in details["sides"]:
         depth = details["depth_mm"] * float(chest.rng.uniform(0.85, 1.15))
         back = np.clip((chest.backness(side) - 0.3) / 0.6, 0, 1)
@@ -55,7 +61,13 @@ def draw_pneumothorax(rng: np.random.Generator) -> Details:
 
 
 def insert_pneumothorax(chest: Chest, details: Details, label: int) -> Details:
-    """Air without vessels in front and at the apex; the lung behind it is denser."""
+    """Insert air without vessels in front and at the apex; the lung behind it is denser.
+
+    Args:
+        chest: changed in place.
+        details: drawn for this finding: its side, size, place.
+        label: number of the finding in the label map.
+    """
     side = details["side"]
     lung = chest.lung[side]
     front = np.clip((0.75 - chest.backness(side)) / 0.6, 0, 1)

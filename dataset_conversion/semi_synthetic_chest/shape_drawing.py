@@ -29,7 +29,14 @@ def edge_width(chest: Chest) -> float:
 def blob(
     chest: Chest, centre: NDArray[np.float64], radius_mm: float, raggedness_mm: float
 ) -> tuple[Array, Box]:
-    """A ball with an irregular border: share of each voxel (0..1) within a window."""
+    """Draw a ball with an irregular border: share of each voxel (0..1) within a window.
+
+    Args:
+        chest: gives the grid.
+        centre: z, y, x in mm.
+        radius_mm: mean radius.
+        raggedness_mm: how far the border strays from the ball.
+    """
     distance, box = chest.distance_to(centre, radius_mm + 3 * raggedness_mm)
     edge = radius_mm - distance
     if raggedness_mm > 0:

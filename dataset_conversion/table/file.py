@@ -145,7 +145,12 @@ def _json_row(number: int, line: str) -> TableRow:
 
 
 def text_lines(path: Path, encoding: str = "", delimiter: str = "") -> Iterator[list[str]]:
-    """The cells of a CSV or TSV file, header first; quoted cells may hold line breaks.
+    """Yield the cells of a CSV or TSV file, header first; quoted cells may hold line breaks.
+
+    Args:
+        path: of the file.
+        encoding: "" to find it.
+        delimiter: "" to find it.
 
     Raises:
         ColipriError: unbalanced quotes, or another encoding.
