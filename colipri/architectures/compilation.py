@@ -56,7 +56,7 @@ def compile_blocks(model: ColipriModel, setting: bool | str, autocast: bool = Fa
 
 
 def _probe(model: ColipriModel, autocast: bool) -> None:
-    """Two small passes through all blocks; random numbers are as if they had not happened."""
+    """Make two small passes through all blocks, and leave the random state unchanged."""
     device = model.logit_scale.device
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.autocast(device.type, torch.bfloat16, autocast):

@@ -155,7 +155,7 @@ def _beam(
     limit: int,
     settings: GenerationSettings,
 ) -> list[int]:
-    """The best of ``beams`` reports kept at every step, for one image (1, K, D)."""
+    """Return the best of ``beams`` reports kept at every step, for one image (1, K, D)."""
     width = settings.beams
     cache = decoder.start(image, image_mask)
     beams: list[tuple[float, list[int]]] = [(0.0, [])]

@@ -50,7 +50,7 @@ def pretrained_available(name: str) -> tuple[bool, str]:
 
 
 def pretrained_config(name: str) -> dict[str, Any]:
-    """The entries of a pretrained text encoder's BertConfig that a plan stores.
+    """Return the entries of a pretrained text encoder's BertConfig that a plan stores.
 
     Raises:
         ColipriError: it cannot be loaded, or it is not a BERT.
@@ -74,6 +74,6 @@ def pretrained_config(name: str) -> dict[str, Any]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error message, at most 160 characters."""
+    """Return the first line of an error message, at most 160 characters."""
     text = str(error).strip()
     return text.splitlines()[0][:160] if text else type(error).__name__

@@ -115,7 +115,7 @@ class PrimusEncoder(nn.Module):
             nn.init.trunc_normal_(self.eva.pos_embed, std=0.02)
 
     def grid(self, spatial: Sequence[int]) -> Grid:
-        """Tokens per axis of an image of this size.
+        """Return the tokens per axis of an image of this size.
 
         Raises:
             ValueError: a size is not a multiple of the token patch.

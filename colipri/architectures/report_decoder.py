@@ -33,7 +33,7 @@ class DecoderCache:
         return self.text[0][0].shape[2] if self.text else 0
 
     def select(self, rows: Tensor) -> DecoderCache:
-        """The cache of some rows, which may repeat: beams that go on, images still unfinished."""
+        """Return the cache of some rows, which may repeat (beams that continue)."""
         return DecoderCache(
             [(key[rows], value[rows]) for key, value in self.image],
             None if self.image_mask is None else self.image_mask[rows],
@@ -163,7 +163,7 @@ class ReportDecoder(nn.Module):
         return self.norm(x)
 
     def start(self, image: Tensor, image_mask: Tensor | None = None) -> DecoderCache:
-        """The cache of a text not yet begun: the image's keys and values, computed once."""
+        """Return the cache of a text not yet begun: the image's keys and values, computed once."""
         projected = self.image_projection(image)
         keys = [_block(block).image_keys(projected) for block in self.blocks]
         return DecoderCache(keys, None if image_mask is None else image_mask[:, None, None, :])

@@ -130,7 +130,7 @@ def _change_intensities(
 
 
 def _token_grid(size: Sequence[int], tokens: int) -> tuple[int, int, int]:
-    """Tokens per axis; token patches are cubes (in voxels) in every planned model.
+    """Return the tokens per axis; token patches are cubes (in voxels) in every planned model.
 
     Raises:
         ValueError: no cubic token patch divides ``size`` into that many tokens.

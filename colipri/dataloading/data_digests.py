@@ -63,7 +63,7 @@ def data_changes(before: DataDigests, now: DataDigests) -> dict[str, list[str]]:
 
 
 def describe_changes(changes: Mapping[str, Sequence[str]]) -> str:
-    """One line that names the changed cases, for example "report changed: case_1, case_2"."""
+    """Name the changed cases in one line, for example "report changed: case_1, case_2"."""
     return "; ".join(f"{what}: {_names(cases)}" for what, cases in changes.items())
 
 

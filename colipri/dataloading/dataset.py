@@ -69,7 +69,7 @@ class ColipriDataset:
         self.objectives = dict(objectives or {})
 
     def __getitem__(self, key: SampleKey) -> Sample | LoadFailure:
-        """The sample; a failure comes back as a value, so that a worker process survives it."""
+        """Return the sample, or a failure as a value, so that a worker process survives it."""
         try:
             return self.load(key)
         except ColipriError as error:
@@ -79,7 +79,7 @@ class ColipriDataset:
             return LoadFailure(key.case, problem, traceback.format_exc())
 
     def load(self, key: SampleKey) -> Sample:
-        """The sample, or whatever exception its loading raises."""
+        """Return the sample; exceptions are passed on."""
         image, body = self.crop(key) if key.image else (None, None)
         report = self.store.report(key.case)
         mirrored = self.mirroring.draw(report, key.case, key.number)

@@ -224,7 +224,7 @@ class Collate:
     text: TextTools | None = None
 
     def __call__(self, samples: Sequence[Sample | LoadFailure]) -> Batch | LoadFailure:
-        """A batch of samples, or the first failure among them."""
+        """Return a batch of samples, or the first failure among them."""
         good: list[Sample] = []
         for sample in samples:
             if isinstance(sample, LoadFailure):

@@ -154,7 +154,7 @@ class StudyAwareBatchSampler(EndlessSampler):
         return self._order[1]
 
     def _studies_of_pass(self, which: int) -> np.ndarray:
-        """All studies, or of a group with a share the next ones of its own endless order."""
+        """Return all studies, or of a group with a share the next ones of its own endless order."""
         parts = []
         for number, (studies, count) in enumerate(self.groups):
             if count == len(studies):

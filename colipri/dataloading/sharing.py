@@ -50,12 +50,12 @@ class Shard:
 
 
 def cut(rows: Sequence[int], size: int) -> list[tuple[int, ...]]:
-    """Rows in parts of ``size``; the last one may be smaller."""
+    """Cut rows into parts of ``size``; the last one may be smaller."""
     return [tuple(rows[start : start + size]) for start in range(0, len(rows), size)]
 
 
 def shared_part_size(batch_size: int, limit: int, processes: int) -> int:
-    """Rows of a part, so that all processes have equally many parts, as far as that is possible.
+    """Return the rows of a part, so that processes have equally many parts if possible.
 
     Args:
         batch_size: of the global batch.
@@ -75,7 +75,7 @@ def shared_part_size(batch_size: int, limit: int, processes: int) -> int:
 def rows_to_load(
     has_report: Sequence[bool], part_size: int, shard: Shard, pairs: bool, alone: bool
 ) -> set[int]:
-    """Rows of a global batch whose images this process encodes.
+    """Return the rows of a global batch whose images this process encodes.
 
     Args:
         has_report: of each row.

@@ -28,7 +28,7 @@ Splits = list[dict[str, list[str]]]
 
 
 def load_split(store: CaseStore, fold: int | str) -> tuple[list[str], list[str]]:
-    """Cases to train on and to validate on.
+    """Return the cases to train on and to validate on.
 
     Args:
         store: of any configuration; the splits are the data set's.
@@ -136,7 +136,7 @@ def _check_split_column(records: Mapping[str, Mapping[str, Any]]) -> None:
 def _checked(
     split: Mapping[str, Sequence[str]], fold: int, path: Path, store: CaseStore
 ) -> tuple[list[str], list[str]]:
-    """The fold's cases that the store holds, after checking all of them."""
+    """Return the fold's cases that the store holds, after checking all of them."""
     records = store.manifest["cases"]
     failed = {*store.manifest["failed"], *store.manifest.get("left_out", {})}
     where = f"{path}, fold {fold}"

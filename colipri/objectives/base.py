@@ -49,7 +49,7 @@ SHARED_SPACE = ("image_projector", "image_pooler", "text_encoder", "logit_scale"
 
 
 def option(default: Any, meaning: str, **known: Any) -> Any:
-    """An option of an objective: a dataclass field that knows its meaning and range.
+    """Declare an option of an objective: a dataclass field that knows its meaning and range.
 
     Args:
         default: of the option.
@@ -90,7 +90,7 @@ class HeadSizes:
 
     @classmethod
     def of_plan(cls, configuration: Configuration) -> HeadSizes:
-        """From a plan's configuration; a pretrained text encoder is taken to have BERT's sizes."""
+        """Read a plan's configuration; a pretrained text encoder is taken to have BERT's sizes."""
         encoder, text = configuration.encoder, configuration.text_encoder
         return cls(
             encoder.embed_dim,
@@ -107,7 +107,7 @@ class HeadSizes:
     def of_model(
         cls, model: ColipriModel, configuration: Configuration, vocabulary_size: int
     ) -> HeadSizes:
-        """From a model, whose tokenizer may know fewer words than the plan allows.
+        """Read a model, whose tokenizer may know fewer words than the plan allows.
 
         Args:
             model: the two encoders.
@@ -225,7 +225,7 @@ class Objective:
         return self.compares or self.reads_pairs
 
     def reaches(self) -> tuple[str, ...]:
-        """Parts of the model that get gradients; the others are frozen unless another needs them.
+        """Name the parts that get gradients; others are frozen unless another objective needs them.
 
         Heads are always trained.
         """
@@ -277,7 +277,7 @@ class Objective:
         return 0.0
 
     def activation_bytes(self, configuration: Configuration, precision: str) -> float:
-        """Bytes kept for the backward pass per pair, beyond those of the two encoders."""
+        """Count the bytes kept for the backward pass per pair, beyond those of the two encoders."""
         return 0.0
 
     def head_parameters(self, configuration: Configuration) -> int:
@@ -315,15 +315,15 @@ class Objective:
         return self.title
 
     def page_text(self) -> str:
-        """One or two sentences above :meth:`page_parts`."""
+        """Return one or two sentences that stand above :meth:`page_parts`."""
         return ""
 
     def page_key(self) -> str:
-        """How to read the pictures of :meth:`page_parts`."""
+        """Explain how to read the pictures of :meth:`page_parts`."""
         return ""
 
     def page_parts(self, inputs: ImageInput, names: Sequence[str]) -> list[PagePart]:
-        """What the result page shows for some validation cases, in evaluation mode.
+        """Return what the result page shows for some validation cases, in evaluation mode.
 
         Args:
             inputs: the cases, as stored (centre crop, not augmented).
@@ -333,5 +333,5 @@ class Objective:
 
 
 def option_values(objective: Objective) -> dict[str, Any]:
-    """All options as plain data, for plans and checkpoints."""
+    """Return all options as plain data, for plans and checkpoints."""
     return {entry.name: getattr(objective, entry.name) for entry in fields(objective)}

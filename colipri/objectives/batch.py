@@ -105,7 +105,7 @@ class Batch:
         return self.has_report.nonzero().flatten().tolist()
 
     def places(self, rows: Sequence[int]) -> list[int]:
-        """Where the images of ``rows`` are in :attr:`image`."""
+        """Return where the images of ``rows`` are in :attr:`image`."""
         return list(rows) if self.image_row is None else [self.image_row[row] for row in rows]
 
     def pin_memory(self) -> Batch:
@@ -196,7 +196,7 @@ class CasePart:
         return {name: values[first:last] for name, values in self.batch.captions.items()}
 
     def row_seeds(self, purpose: str) -> list[int]:
-        """One seed per case that does not depend on how the batch was cut."""
+        """Return one seed per case that does not depend on how the batch was cut."""
         return [derive_seed(self.step_seed, purpose, row) for row in self.rows]
 
 

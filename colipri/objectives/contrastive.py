@@ -105,7 +105,7 @@ class Contrastive(Objective):
         return (IMAGE_ENCODER, *SHARED_SPACE, *bias)
 
     def temperature_start(self) -> tuple[float, float]:
-        """As published for either form."""
+        """Return the start that was published for each form."""
         return _START[self.kind]
 
     def collate(self, samples: Sequence[Sample], text: TextTools) -> Tensor:
@@ -113,7 +113,7 @@ class Contrastive(Objective):
         return positives_of(samples)
 
     def batch_loss(self, batch: ContrastiveBatch) -> tuple[Tensor, Terms]:
-        """The loss in the chosen form; its terms include ``accuracy``."""
+        """Compute the loss in the chosen form; its terms include ``accuracy``."""
         size, positives = len(batch.image), batch.collated
         if positives.shape != (size, size) or positives.dtype != torch.bool:
             raise ValueError(f"positives must be ({size}, {size}) bool")

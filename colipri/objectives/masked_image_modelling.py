@@ -80,7 +80,7 @@ class MaskedImageModelling(Objective):
     decoder_depth: int = option(2, "blocks of the decoder", low=1)
 
     def heads(self, sizes: HeadSizes) -> dict[str, nn.Module]:
-        """The decoder: as wide as the image encoder."""
+        """Build the decoder, as wide as the image encoder."""
         dim = sizes.image_dim
         decoder = MaskedDecoder(dim, sizes.patch_voxels, dim, self.decoder_depth, sizes.image_heads)
         return {DECODER: decoder}
@@ -195,7 +195,7 @@ class MaskedImageModelling(Objective):
     # ------------------------------------------------------------------ cost
 
     def flops(self, configuration: Configuration, num_tokens: float) -> float:
-        """The encoder on the visible tokens and the decoder on all; forward and backward."""
+        """Count the encoder on the visible tokens and the decoder on all; forward and backward."""
         encoder = configuration.encoder
         visible, masked = (1 - self.mask_ratio) * num_tokens, self.mask_ratio * num_tokens
         on_visible = image_flops(encoder, configuration.patch_size, visible, training=True)
@@ -234,7 +234,7 @@ class MaskedImageModelling(Objective):
     page_title = "Reconstructions"
 
     def page_key(self) -> str:
-        """Which colour is what."""
+        """Explain the colours."""
         return (
             "Visible: what the encoder sees; hidden tokens are grey, those of air are dark blue "
             "and neither seen nor predicted. Reconstruction: hidden tokens as the decoder predicts "
@@ -242,7 +242,7 @@ class MaskedImageModelling(Objective):
         )
 
     def page_text(self) -> str:
-        """What is hidden, and how predictions of normalized tokens are shown."""
+        """Explain what is hidden, and how predictions of normalized tokens are shown."""
         text = f"{100 * self.mask_ratio:.0f} % of the body's tokens are hidden ({self.mask} mask)."
         if self.target == "normalised":
             text += (

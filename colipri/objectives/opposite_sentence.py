@@ -140,7 +140,7 @@ class OppositeSentence(Objective):
     def _bare_names(
         self, report: StructuredReport, count: int, rng: np.random.Generator
     ) -> list[OppositePair]:
-        """Names alone: at most half of ``count`` affirmed by the report, and half negated."""
+        """Draw bare names: at most half of ``count`` affirmed by the report, and half negated."""
         return [
             OppositePair(
                 *name_prompts(names[i]),
@@ -171,12 +171,12 @@ class OppositeSentence(Objective):
         return pairs
 
     def collate(self, samples: Sequence[Sample], text: TextTools) -> OppositeSentences | None:
-        """The distinct sentences of a batch, tokenized once, and the pairs of its images."""
+        """Return the distinct sentences of a batch, tokenized once, and the pairs of its images."""
         paired = [sample for sample in samples if sample.report is not None]
         return opposite_sentences([sample.drawn.get(self.name, ()) for sample in paired], text)
 
     def further_texts(self, collated: OppositeSentences | None) -> Sequence[Tokens]:
-        """Tokens of the distinct sentences."""
+        """Return the tokens of the distinct sentences."""
         return () if collated is None else collated.parts
 
     # ------------------------------------------------------------------ loss and cost
@@ -191,7 +191,7 @@ class OppositeSentence(Objective):
             return opposite_sentence_loss(batch)
 
     def flops(self, configuration: Configuration, num_tokens: float) -> float:
-        """An upper limit: sentences that several pairs of a batch share are encoded once."""
+        """Count an upper limit: sentences that several pairs of a batch share are encoded once."""
         bert = configuration.text_encoder.bert
         frozen = "text_encoder" in configuration.training.frozen
         pool = pool_flops(SENTENCE_TOKENS, bert.hidden_size)
@@ -200,7 +200,7 @@ class OppositeSentence(Objective):
 
 
 def opposite_sentence_loss(batch: ContrastiveBatch) -> tuple[Tensor, dict[str, Tensor]]:
-    """See :meth:`OppositeSentence.batch_loss`; ``collated`` is an OppositeSentences or None."""
+    """Compute :meth:`OppositeSentence.batch_loss`; ``collated`` is an OppositeSentences or None."""
     pairs = batch.collated
     if pairs is None or batch.texts is None or pairs.image_index.numel() == 0:
         return batch.image.sum() * 0.0, {}
@@ -287,7 +287,7 @@ class FindingPool:
                 )
 
     def draw(self, organs: list[str], rng: np.random.Generator) -> str:
-        """A finding of one of ``organs``: every organ alike, its sentences by their frequency."""
+        """Draw a finding of an organ: every organ alike, its sentences by their frequency."""
         sentences, cumulated = self.organs[organs[int(rng.integers(len(organs)))]]
         number = int(rng.integers(int(cumulated[-1])))
         return sentences[int(np.searchsorted(cumulated, number, side="right"))]
@@ -295,7 +295,7 @@ class FindingPool:
 
 @lru_cache(maxsize=65536)
 def pair_of_finding(sentence: str, shown: bool) -> OppositePair | None:
-    """A positive sentence and its negation; None where they come out equal."""
+    """Return a positive sentence and its negation; None if they are equal."""
     present = as_sentence(sentence)
     absent = negate(present)
     return OppositePair(present, absent, shown) if present != absent else None
@@ -303,7 +303,7 @@ def pair_of_finding(sentence: str, shown: bool) -> OppositePair | None:
 
 @lru_cache(maxsize=65536)
 def pair_of_negation(sentence: str) -> OppositePair | None:
-    """A negative sentence and what it negates; None where they come out equal."""
+    """Return a negative sentence and what it negates; None if they are equal."""
     absent = as_sentence(sentence)
     present = affirm(absent)
     return OppositePair(present, absent, False) if present != absent else None

@@ -93,7 +93,7 @@ def _is_objective(cls: Any) -> bool:
 
 
 def _checked(cls: Any, where: str) -> type[Objective]:
-    """A foreign class, if it is complete.
+    """Return a foreign class if it is complete.
 
     Raises:
         ColipriError: it is not an objective, lacks a part, or its letter or name is taken.
@@ -141,7 +141,7 @@ def parse_objectives(text: str) -> list[str]:
 
 
 def build_objective(key: str, options: Mapping[str, Any]) -> Objective:
-    """One objective with its options.
+    """Build one objective with its options.
 
     Raises:
         ColipriError: unknown objective or option (the nearest name is suggested), or a value out of
@@ -193,7 +193,7 @@ def build_objectives(settings: Settings) -> dict[str, Objective]:
 
 
 def complete_settings(settings: Settings) -> dict[str, dict[str, Any]]:
-    """The same settings with every option, also those that were left out.
+    """Return the same settings with every option, including those that were left out.
 
     Raises:
         ColipriError: see :func:`build_objective`.
@@ -202,7 +202,7 @@ def complete_settings(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def settings_of(names: Iterable[str], planned: Settings) -> dict[str, dict[str, Any]]:
-    """Settings of the named objectives: the plan's options where it has them, else the defaults."""
+    """Return the plan's options of the named objectives, or the defaults if it has none."""
     return complete_settings({name: planned.get(name, {}) for name in names})
 
 
@@ -236,5 +236,5 @@ def add_heads(model: nn.Module, objectives: Mapping[str, Objective], sizes: Head
 
 
 def heads_of(model: nn.Module, objective: Objective) -> dict[str, nn.Module]:
-    """The modules of an objective in a model."""
+    """Return the modules of an objective in a model."""
     return {name: model.get_submodule(name) for name in objective.head_names}

@@ -65,7 +65,7 @@ class ReportTokens:
         return cls(ids[:, :-1], ids[:, 1:], mask[:, 1:].bool(), mask_token_id)
 
     def rows(self, index: Sequence[int], device: torch.device) -> ReportTokens:
-        """Some of the reports on a device, without the padding that they do not need."""
+        """Return some of the reports on a device, without the padding that they do not need."""
         mask = self.mask[list(index)]
         length = max(1, int(mask.sum(dim=1).max()))
         ids, targets = (
@@ -95,7 +95,7 @@ class ReportGeneration(Objective):
     chunk: int = option(1024, "tokens whose logits exist at the same time", low=1)
 
     def collate(self, samples: Sequence[Sample], text: TextTools) -> ReportTokens | None:
-        """Tokens of the whole reports, of the cases that have one."""
+        """Tokenize the whole reports of the cases that have one."""
         reports = [full_caption(s.report) for s in samples if s.report is not None]
         if not reports:
             return None
@@ -104,7 +104,7 @@ class ReportGeneration(Objective):
         return ReportTokens.from_encoded(tokens["input_ids"], tokens["attention_mask"], mask_id)
 
     def heads(self, sizes: HeadSizes) -> dict[str, nn.Module]:
-        """The decoder: as wide as the text encoder, whose vocabulary it shares."""
+        """Build the decoder, as wide as the text encoder, whose vocabulary it shares."""
         decoder = ReportDecoder(
             sizes.vocabulary_size,
             self.max_tokens or sizes.max_text_tokens,
@@ -168,7 +168,7 @@ class ReportGeneration(Objective):
         return torch.where(chosen[:, None], hidden, reports.input_ids), chosen
 
     def write_reports(self, inputs: PairInput, tokenizer: Any) -> list[str]:
-        """The likeliest report of each case, token by token."""
+        """Write the likeliest report of each case, token by token."""
         written = generate(
             cast(ReportDecoder, inputs.heads[DECODER]),
             inputs.tokens,
@@ -210,7 +210,7 @@ class ReportGeneration(Objective):
         )
 
     def activation_bytes(self, configuration: Configuration, precision: str) -> float:
-        """Bytes that the decoder keeps per pair; the loss is computed in chunks."""
+        """Count the bytes that the decoder keeps per pair; the loss is computed in chunks."""
         tokens = configuration.num_tokens
         width, depth = configuration.text_encoder.bert.hidden_size, self.decoder_depth
         image = width * (_IMAGE_BLOCK_BYTES[precision] * depth + _IMAGE_ONCE_BYTES[precision])

@@ -98,16 +98,16 @@ class BatchEncoder:
     # ---------------------------------------------------------------- encoding
 
     def autocasting(self) -> torch.autocast:
-        """The context in which models compute: bf16 where it is wanted."""
+        """Return the context in which models compute: bf16 if it is wanted."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
     def encode(self, part: CasePart) -> dict[str, Tensor]:
-        """Embeddings of one part: {"image": (b, E), "text": (b, E)}, float32, normalized."""
+        """Embed one part: {"image": (b, E), "text": (b, E)}, float32, normalized."""
         features, _ = self.encode_images(part)
         return {"image": features.embedding.float(), "text": self.encode_tokens(part.captions)}
 
     def encode_images(self, part: CasePart) -> tuple[ImageFeatures, Tensor | None]:
-        """Tokens and embeddings of the images, and the tokens' mask (False at fillers)."""
+        """Encode the images; return features and the tokens' mask (b, K), False at padding."""
         image, ids_keep, attention_mask = self.image_input(part)
         with self.autocasting():
             return self.model.encode_image(image, ids_keep, attention_mask), attention_mask

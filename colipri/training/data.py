@@ -127,7 +127,7 @@ class TrainingData:
         return digest_data(self.store, self.train_cases, self.val_cases)
 
     def collate(self) -> Collate:
-        """How samples become batches, in the worker processes."""
+        """Return what makes batches of samples, in the worker processes."""
         longest = self.configuration.max_text_tokens
         text = TextTools(self.tokenizer, longest, longest * self.micro_batch_size)
         return Collate(self.objectives, text)
@@ -156,7 +156,7 @@ class TrainingData:
         )
 
     def rows_here(self, keys: list[SampleKey]) -> set[int]:
-        """Rows of a global training batch whose images this process encodes."""
+        """Return the rows of a global training batch whose images this process encodes."""
         return rows_to_load(
             [self.store.record(key.case)["has_report"] for key in keys],
             self.micro_batch_size,
@@ -166,13 +166,13 @@ class TrainingData:
         )
 
     def next_batch(self) -> Batch:
-        """The next training batch; call :meth:`start_training` first."""
+        """Return the next training batch; call :meth:`start_training` first."""
         if self._batches is None:
             raise RuntimeError("start_training was not called")
         return next(self._batches)
 
     def validation_batches(self) -> Iterator[Batch]:
-        """Every validation case once, centred and with its full text.
+        """Yield every validation case once, centred and with its full text.
 
         Several processes take the batches in turn; with sharded weights all take all of them.
         """
@@ -191,7 +191,7 @@ class TrainingData:
         return dict(self.store.record(case)["findings"])
 
     def describe(self) -> str:
-        """One phrase for the log: how many cases of which kind."""
+        """Return a phrase for the log: how many cases of which kind."""
         reports = sum(self.store.record(case)["has_report"] for case in self.train_cases)
         alone = len(self.train_cases) - reports
         kinds = f" ({reports} with a report, {alone} image-only)" if alone else ""

@@ -77,7 +77,7 @@ def _center(layer: nn.Linear, outputs: Tensor) -> None:
 
 @contextmanager
 def _outputs(modules: dict[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
-    """What the modules return inside the block, float32."""
+    """Collect what the modules return inside the block, float32."""
     seen: dict[str, list[Tensor]] = {name: [] for name in modules}
 
     def keep(name: str) -> Any:

@@ -118,7 +118,7 @@ class StepLog:
 
 
 def epoch_line(values: dict[str, Any], epochs_left: int) -> str:
-    """One epoch for people.
+    """Describe one epoch in a line for people.
 
     Args:
         values: as for :meth:`RunLog.epoch`.
@@ -199,7 +199,7 @@ _QUALITY = {
 
 
 def _objectives_in(history: list[dict[str, Any]]) -> list[str]:
-    """Names of the objectives whose losses the epochs hold."""
+    """Return the names of the objectives whose losses the epochs hold."""
     terms = dict.fromkeys(term for entry in history for term in entry.get("train", {}))
     return [term.removesuffix("/loss") for term in terms if term.endswith("/loss")]
 

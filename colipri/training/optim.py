@@ -57,7 +57,7 @@ def freeze_parts(model: ColipriModel, parts: Sequence[str]) -> None:
 
 
 def learning_rate_factors(model: nn.Module, plan: TrainingPlan) -> Callable[[str], float]:
-    """Which share of the scheduled learning rate a parameter gets, by its name.
+    """Return a function: name of a parameter -> its share of the scheduled learning rate.
 
     Three entries of a plan's ``training`` multiply: ``text_learning_rate_factor`` (a number),
     ``learning_rate_factors`` (part -> number, for example {"image_encoder": 0.1}), and
@@ -238,7 +238,7 @@ class AveragedWeights:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """The model computes with the average inside this block, with its own weights after it."""
+        """Compute with the average inside this block, and with the own weights after it."""
         weights = _trained(model)
         shards = {name for name, p in model.named_parameters() if hasattr(p, "local_shard")}
         own = {
@@ -260,7 +260,7 @@ class AveragedWeights:
             use(own)
 
     def state_dict(self, model: nn.Module) -> dict[str, Tensor]:
-        """The whole model's weights with the average in the place of what is trained."""
+        """Return the whole model's weights, with the average in place of what is trained."""
         with self.applied(model):
             return {name: tensor.clone() for name, tensor in whole_state(model).items()}
 

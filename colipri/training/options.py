@@ -91,11 +91,11 @@ class RunOptions:
         return cls(**{**given, "overrides": values | dict(stored.get("overrides", {}))})
 
     def asked_part_size(self) -> int | None:
-        """The micro batch that was asked for; None for the plan's."""
+        """Return the micro batch that was asked for; None for the plan's."""
         return self.overrides.get("micro_batch_size")
 
     def apply(self, configuration: Configuration) -> Configuration:
-        """The configuration that is trained, all but its objectives.
+        """Return the configuration that is trained, except for its objectives.
 
         The warm-up is shortened with the run, so that a short run still reaches its peak rate.
 
@@ -124,7 +124,7 @@ class RunOptions:
     def objective_settings(
         self, chosen: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, dict[str, Any]]:
-        """The trainer's objectives with what the command line says of them.
+        """Return the trainer's objectives with the options of the command line.
 
         Args:
             chosen: name -> options, of the trainer and the plan.
@@ -153,7 +153,7 @@ class RunOptions:
         return complete_settings(options)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for debug.json and checkpoints."""
+        """Return plain data for debug.json and checkpoints."""
         return asdict(self)
 
 

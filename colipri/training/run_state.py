@@ -82,7 +82,7 @@ class Progress:
         return self.epoch_sums["loss"] / self.iteration_in_epoch
 
     def next_epoch(self) -> None:
-        """The present epoch is finished."""
+        """Begin the next epoch."""
         self.epoch += 1
         self.iteration_in_epoch, self.epoch_sums, self.seconds_in_epoch = 0, {}, 0.0
 
@@ -103,12 +103,12 @@ class Progress:
         return True
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as entries of a checkpoint."""
+        """Return plain data, as entries of a checkpoint."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Progress:
-        """From the entries of a checkpoint."""
+        """Read the entries of a checkpoint."""
         return cls(**{e.name: content[e.name] for e in fields(cls) if e.name in content})
 
 
@@ -272,7 +272,7 @@ class SavedState:
         return RandomState(state["cpu"], state["accelerator"], device)
 
     def part_size(self, chosen: int, batch_size: int, options: RunOptions, processes: int) -> int:
-        """Cases of a part: the checkpoint's, also with another number of processes.
+        """Return the cases of a part: the checkpoint's, even with another number of processes.
 
         Parts are the unit of randomness (augmentation, drop path). They are cut differently where
         the command asks for another size, or where some process would have no part at all; the
@@ -300,7 +300,7 @@ class SavedState:
 
 
 def _fixed(configuration: Configuration) -> dict[str, Any]:
-    """What must be the same: geometry, stored data and networks.
+    """Return what must be the same: geometry, stored data and networks.
 
     Recomputing activations in the backward pass changes no number, so a run that ran out of memory
     may continue with it.
@@ -310,12 +310,12 @@ def _fixed(configuration: Configuration) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> Any:
-    """A value for a message: settings as plain data."""
+    """Return a value for a message: settings as plain data."""
     return value.to_dict() if isinstance(value, Settings) else value
 
 
 def stored_settings(configuration: Configuration, micro_batch_size: int) -> dict[str, Any]:
-    """The numbers of a run as plain data, for checkpoints and debug.json.
+    """Return the numbers of a run as plain data, for checkpoints and debug.json.
 
     Args:
         configuration: as it is trained.

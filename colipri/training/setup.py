@@ -144,7 +144,7 @@ class TrainerSetup:
         )
 
     def build_model(self) -> ColipriModel:
-        """The model of the plan, with the vocabulary of the tokenizer and the objectives' heads."""
+        """Build the plan's model with the vocabulary of the tokenizer and the objectives' heads."""
         starts = (objective.temperature_start() for objective in self.objectives.values())
         model = ColipriModel.from_plans(
             self.configuration,
@@ -160,13 +160,13 @@ class TrainerSetup:
         return build_optimizer(self.model, self.training_plan)
 
     def learning_rate(self, iteration: int) -> float:
-        """The schedule: linear warm-up, then a half cosine."""
+        """Return the rate of an iteration: linear warm-up, then a half cosine."""
         plan = self.training_plan
         total = plan.num_epochs * plan.num_iterations_per_epoch
         return learning_rate(iteration, plan.learning_rate, plan.warmup_iterations, total)
 
     def build_batch_encoder(self) -> BatchEncoder:
-        """What happens to a batch on the device before and in the encoders."""
+        """Build what happens to a batch on the device before and in the encoders."""
         return BatchEncoder(
             self.model,
             self.plans,
@@ -178,7 +178,7 @@ class TrainerSetup:
         )
 
     def build_step(self) -> TrainingStep:
-        """How the objectives are applied to a batch."""
+        """Build what applies the objectives to a batch."""
         return TrainingStep(
             self.encoder, self.objectives, self.micro_batch_size, self.processes, self.shard
         )

@@ -81,13 +81,13 @@ class TextTask:
                 self._by_class[number].append(labelled)
 
     def draw(self, count: int, rng: np.random.Generator) -> list[LabelledText]:
-        """A batch: all classes alike, however rare the finding; some texts say several things."""
+        """Draw a batch: all classes alike, however rare; some texts say several things."""
         return [
             self._joined(rng) if rng.random() < JOINED else self._one(rng) for _ in range(count)
         ]
 
     def _one(self, rng: np.random.Generator) -> LabelledText:
-        """A sentence of a report, or a bare name."""
+        """Draw a sentence of a report, or a bare name."""
         number = int(rng.integers(len(self._by_class)))
         texts = self._by_class[number]
         if texts and rng.random() < SENTENCES:

@@ -56,7 +56,7 @@ class ModelFlops:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """What is computed inside is the forward and backward pass of one training step."""
+        """Count what is computed inside as the forward and backward pass of one training step."""
         self._counting = True
         try:
             yield

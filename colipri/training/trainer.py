@@ -112,7 +112,7 @@ class ColipriTrainer(TrainerSetup):
         self.log_start()
 
     def run_epoch(self, stop: StopRequest) -> None:
-        """One epoch from where it stands (0, or where a signal interrupted it), then validation."""
+        """Train one epoch from its start, or from where a signal interrupted it; then validate."""
         progress, steps = self.progress, self.training_plan.num_iterations_per_epoch
         started = time.perf_counter() - progress.seconds_in_epoch
         lines = StepLog(progress.epoch, steps, progress.iteration_in_epoch)
@@ -257,7 +257,7 @@ class ColipriTrainer(TrainerSetup):
             )
 
     def averaged_weights(self) -> Any:
-        """Context in which the model computes with the averaged weights, if there are any."""
+        """Return a context in which the model computes with averaged weights, if it has any."""
         return self.average.applied(self.model) if self.average else nullcontext()
 
     def on_epoch_end(self, validation: ValidationResult | None) -> None:
@@ -319,7 +319,7 @@ class ColipriTrainer(TrainerSetup):
         return self.progress.epoch * steps + self.progress.iteration_in_epoch
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run, an evaluation or another machine needs, as plain data."""
+        """Return what a resumed run, an evaluation or another machine needs, as plain data."""
         return {
             **state_of_model(self.model, self.optimizer, self.average, self.device),
             **self.progress.to_dict(),

@@ -134,7 +134,7 @@ class TrainingStep:
         return sums[0]
 
     def evaluate(self, batch: Batch, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted loss and the embeddings of one batch, without gradients."""
+        """Compute the weighted loss and the embeddings of one batch, without gradients."""
         pairs, texts = self.pair_parts(batch, 0), self.text_parts(batch, 0)
         total = torch.zeros((), device=self.encoder.device)
         embeddings: dict[str, Tensor] = {}
@@ -154,13 +154,13 @@ class TrainingStep:
     # ---------------------------------------------------------------- parts of a batch
 
     def pair_parts(self, batch: Batch, seed: int) -> list[CasePart]:
-        """Parts of the cases with a report; none where no objective needs one."""
+        """Cut the cases with a report into parts; none if no objective needs a report."""
         if not (self.comparing or self.on_pairs):
             return []
         return self.encoder.pair_parts(batch, self.micro_batch_size, seed)
 
     def text_parts(self, batch: Batch, seed: int) -> list[TextPart]:
-        """Further texts of the objectives that compare."""
+        """Return further texts of the objectives that compare."""
         return [
             TextPart(name, tokens, derive_seed(seed, "sentences", number))
             for name, objective in self.comparing.items()
@@ -181,7 +181,7 @@ class TrainingStep:
     def assign(
         self, pairs: list[CasePart], texts: list[TextPart]
     ) -> tuple[list[AssignedPart], SharedEmbeddings]:
-        """This process's parts of each kind, and the way to all embeddings."""
+        """Return this process's parts of each kind, and what exchanges embeddings."""
         rows: dict[str, int] = {}
         mine: list[AssignedPart] = []
         kinds: list[tuple[tuple[str, ...], Sequence[Part]]] = [
@@ -213,7 +213,7 @@ class TrainingStep:
             torch.manual_seed(derive_seed(part.seed, "forward"))
 
     def comparison(self, batch: Batch, terms: Terms) -> Callable[[dict[str, Tensor]], Tensor]:
-        """The loss of all objectives that compare cases, as a function of all embeddings."""
+        """Return the loss of all objectives that compare cases, as a function of all embeddings."""
         device, model = self.encoder.device, self.encoder.model
         collated = {
             name: map_tensors(batch.collated.get(name), lambda t: t.to(device, non_blocking=True))
@@ -237,14 +237,14 @@ class TrainingStep:
         return loss_of
 
     def embed(self, part: Part) -> dict[str, Tensor]:
-        """Embeddings of one part, by name; none where nothing compares them."""
+        """Embed one part: name -> (b, E); empty if no objective compares embeddings."""
         self.seed_part(part)
         if isinstance(part, TextPart):
             return {part.objective: self.encoder.encode_tokens(part.tokens)}
         return self.encoder.encode(part) if self.comparing else {}
 
     def embed_with_loss(self, part: Part, terms: Terms) -> tuple[dict[str, Tensor], Tensor | None]:
-        """As :meth:`embed`, and this part's share of the losses of single pairs."""
+        """Embed one part and compute its share of the losses of single pairs (or None)."""
         if isinstance(part, TextPart) or not self.on_pairs:
             return self.embed(part), None
         self.seed_part(part)
@@ -293,7 +293,7 @@ class TrainingStep:
         return objective.weight * _noted(terms, f"{name}/loss", share)
 
     def image_input(self, name: str, part: CasePart) -> ImageInput:
-        """What an objective gets of some images."""
+        """Return what an objective gets of some images."""
         model = self.encoder.model
         image, body, _ = self.encoder.image_and_body(part)
         return ImageInput(

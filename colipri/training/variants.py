@@ -25,12 +25,12 @@ class FamilyTrainer(ColipriTrainer):
     letters: ClassVar[str]
 
     def objective_settings(self) -> Mapping[str, Mapping[str, Any]]:
-        """The plan's options for these objectives, and the defaults for what it does not name."""
+        """Return the plan's options for these objectives, or the defaults."""
         return settings_of(parse_objectives(self.letters), self.training_plan.objectives)
 
 
 def find_trainer(name: str) -> type[ColipriTrainer]:
-    """A trainer by name: ``ColipriTrainer_`` and letters of objectives, or a class of one's own.
+    """Find a trainer by name: ``ColipriTrainer_`` and letters of objectives, or your own class.
 
     Raises:
         ColipriError: no such class, or a letter that no objective has.

@@ -71,7 +71,7 @@ def test_what_is_not_a_training_step_does_not_count(tiny: Any, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("letters", ["C", "CR", "CM", "CRM"])
-def test_the_plan_reckons_as_the_log_counts(letters: str, tiny: Any, tmp_path: Path) -> None:
+def test_the_plan_predicts_what_the_log_counts(letters: str, tiny: Any, tmp_path: Path) -> None:
     trainer = _trainer(letters, tmp_path)
     batch = trainer.data.next_batch()
     tokens = trainer.tokenizer(batch.caption, padding="longest", return_tensors="pt")

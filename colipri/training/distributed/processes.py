@@ -67,7 +67,7 @@ class Processes:
         return tensor
 
     def all_reduce_max(self, number: int) -> int:
-        """The largest ``number`` of all processes."""
+        """Return the largest ``number`` of all processes."""
         if self.size == 1:
             return number
         shared = torch.tensor(number)
@@ -75,7 +75,7 @@ class Processes:
         return int(shared)
 
     def gather(self, entries: list[Any]) -> list[Any]:
-        """What all processes hold, as if they had been dealt out in turn."""
+        """Return the items of all processes, in the order in which they were assigned in turn."""
         if self.size == 1:
             return entries
         held: list[list[Any]] = [[] for _ in range(self.size)]

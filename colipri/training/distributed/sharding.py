@@ -27,17 +27,17 @@ from colipri.training.distributed.processes import Processes
 
 
 def local_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What the optimiser changes, by name: whole parameters, or this process' shards of them."""
+    """Return what the optimiser changes, by name: whole parameters, or this process's shards."""
     return {name: getattr(p, "local_shard", p) for name, p in model.named_parameters()}
 
 
 def replicated(model: nn.Module) -> Iterator[Tensor]:
-    """The weights that every process has whole."""
+    """Return the weights that every process has whole."""
     return (tensor for tensor in model.state_dict().values() if not isinstance(tensor, DTensor))
 
 
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict with whole tensors; all processes must ask for it."""
+    """Return the state dict with whole tensors; all processes must call this."""
     state = model.state_dict()
     return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in state.items()}
 
@@ -100,14 +100,14 @@ def _sum_gradients(sharded: Any) -> None:
 
 
 def _shard(tensor: Any, like: Tensor) -> Any:
-    """This process' part of a whole tensor that belongs to a parameter (moments, averages)."""
+    """Return this process's part of a whole tensor that belongs to a parameter."""
     if not isinstance(like, DTensor) or tensor.shape != like.shape:
         return tensor  # steps are scalars
     return distribute_tensor(tensor, like.device_mesh, like.placements).to_local().clone()
 
 
 def whole_tensor(local: Tensor, like: Tensor) -> Tensor:
-    """The whole tensor of which ``local`` is this process' part; all processes must ask for it."""
+    """Return the whole tensor of which ``local`` is a part; all processes must call this."""
     if isinstance(local, DTensor):
         return local.full_tensor()
     if not isinstance(like, DTensor) or local.ndim == 0:
@@ -120,7 +120,7 @@ def whole_tensor(local: Tensor, like: Tensor) -> Tensor:
 
 
 def whole_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimiser's state dict with whole tensors; all processes must ask for it."""
+    """Return the optimiser's state dict with whole tensors; all processes must call this."""
     content = optimizer.state_dict()
     like = {id(getattr(p, "local_shard", p)): p for p in model.parameters()}
     used = [like[id(p)] for group in optimizer.param_groups for p in group["params"]]
