@@ -68,7 +68,7 @@ def generate(
     Args:
         decoder: in evaluation mode.
         image: (B, K, D), the encoder's tokens.
-        image_mask: (B, K) bool, False at fillers; None where there are none.
+        image_mask: (B, K) bool, False at padding; None if there is none.
         begin, end: ids of [CLS] and [SEP].
         settings: how.
         names: of the images: a sampled report depends on its name and not on its neighbours.

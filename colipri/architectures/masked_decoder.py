@@ -49,7 +49,7 @@ class MaskedDecoder(nn.Module):
             tokens: (B, K, D), the encoder's output for the visible tokens.
             visible_positions: (B, K, 3) integers.
             masked_positions: (B, M, 3) integers: what to predict.
-            visible_mask: (B, K) bool, False at fillers; None where there are none.
+            visible_mask: (B, K) bool, False at padding; None if there is none.
             masked_mask: (B, M) bool, the same for what is predicted.
 
         Returns:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def masked_mean(tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """(B, K, E) -> (B, E), fillers and padding left out."""
+    """(B, K, E) -> (B, E), without padding."""
     if attention_mask is None:
         return tokens.mean(dim=1)
     weight = attention_mask.unsqueeze(-1).to(tokens.dtype)

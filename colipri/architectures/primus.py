@@ -145,7 +145,7 @@ class PrimusEncoder(nn.Module):
                 NaN.
 
         Returns:
-            (B, K, D), normalized by the final norm; zero at fillers.
+            (B, K, D), normalized by the final norm; zero at padding.
         """
         rope = rotation(positions, self.head_dim).unsqueeze(-2)
         return self._encode(tokens, positions, rope, attention_mask)
@@ -178,7 +178,7 @@ class PrimusEncoder(nn.Module):
         x = self._with_absolute_positions(tokens, positions)
         prefix, mask = self.num_register_tokens, None
         if attention_mask is not None:
-            # zero times NaN is NaN: fillers must not enter attention's weighted sums as they are
+            # zero times NaN is NaN: padding must not enter attention's weighted sums as they are
             x = x.masked_fill(~attention_mask.unsqueeze(-1), 0.0)
             mask = _attention_mask(attention_mask, prefix)
         if prefix:

@@ -140,7 +140,7 @@ class ReportDecoder(nn.Module):
         Args:
             input_ids: (B, T).
             image: (B, K, D) tokens of the encoder.
-            image_mask: (B, K) bool, False at fillers.
+            image_mask: (B, K) bool, False at padding.
             text_mask: (B, T) bool, False at padding; only needed with ``parallel``, since causal
                 attention never looks at padding behind it.
             parallel: (B,) bool, True for samples whose tokens look at each other freely (CapPa).

@@ -46,7 +46,7 @@ def select_tokens(
         order = torch.arange(total, device=body.device).expand(batch, total) / total
     ranking = torch.where(body, order, order + 1.0).argsort(dim=1)[:, :length]
     wanted = torch.arange(length, device=body.device) < counts[:, None]
-    # ascending positions, fillers last: memory access stays local and the order is reproducible
+    # ascending positions, padding last: memory access stays local and the order is reproducible
     sort_key = torch.where(wanted, ranking, ranking + total)
     rank = sort_key.argsort(dim=1)
     ids_keep = ranking.gather(1, rank)

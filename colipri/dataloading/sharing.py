@@ -44,8 +44,8 @@ class Shard:
         """
         mine = [(number, True) for number in range(self.rank, count, self.size)]
         if self.pad and count:
-            filler = mine[0][0] if mine else 0
-            mine += [(filler, False)] * (-(-count // self.size) - len(mine))
+            padding = mine[0][0] if mine else 0
+            mine += [(padding, False)] * (-(-count // self.size) - len(mine))
         return mine
 
 

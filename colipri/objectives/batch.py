@@ -228,7 +228,7 @@ class PairInput:
         part: which cases; seeds.
         heads: the objective's modules, by name.
         tokens: (b, K, D), output of the image encoder for the kept tokens.
-        attention_mask: (b, K) bool, False at fillers; None where there are none.
+        attention_mask: (b, K) bool, False at padding; None if there is none.
         collated: what the objective prepared for the batch; index it with ``part.pairs``.
     """
 
@@ -272,7 +272,7 @@ class ContrastiveBatch:
         logit_scale: scalar, the inverse temperature (already exponentiated).
         logit_bias: scalar.
         collated: what the objective prepared for the batch, on the device of the embeddings.
-        texts: (S, E) embeddings of the objective's further texts; None where it has none.
+        texts: (S, E) embeddings of the objective's further texts; None if it has none.
     """
 
     image: Tensor

@@ -15,11 +15,11 @@ MASKS = ("random", "block")
 
 @dataclass(frozen=True)
 class MaskedTokens:
-    """Indices of tokens, ascending; fillers (their mask is False) at the end.
+    """Indices of tokens, ascending; padding (its mask is False) at the end.
 
     Attributes:
         visible: (B, K) int64: what the encoder sees.
-        visible_mask: (B, K) bool, or None where no sample has fillers.
+        visible_mask: (B, K) bool, or None if no sample has padding.
         masked: (B, M) int64: what is predicted. Air is in neither.
         masked_mask: (B, M) bool.
         hidden: (B, N) bool, True at the masked tokens.
@@ -79,7 +79,7 @@ def _scores(grid: Grid, kind: str, block: int, seed: int) -> Tensor:
 
 
 def _listed(chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N) bool -> indices (B, L) ascending with fillers at the end, and their mask."""
+    """(B, N) bool -> indices (B, L) ascending with padding at the end, and its mask."""
     length = max(1, int(chosen.sum(dim=1).max()))
     order = torch.argsort((~chosen).to(torch.uint8), dim=1, stable=True)[:, :length]
     return order, chosen.gather(1, order)

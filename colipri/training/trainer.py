@@ -243,7 +243,7 @@ class ColipriTrainer(TrainerSetup):
                 for target in write_report_samples(
                     self.step, batch, self.folder, epoch, self.processes.is_main
                 ):
-                    logger.info("  reports that the model writes by now: %s", target)
+                    logger.info("  reports written by the model: %s", target)
         return self.run_validation()
 
     def run_validation(self) -> ValidationResult:
