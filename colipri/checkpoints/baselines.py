@@ -33,7 +33,7 @@ def untrained_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "untrained control"))
-        return ColipriModel.from_plans(configuration.raw, vocabulary_size)
+        return ColipriModel.from_plans(configuration, vocabulary_size)
 
 
 def save_untrained(trained: Path, target: Path, seed: int = 0) -> None:
