@@ -54,8 +54,9 @@ def model(tokenizer):
         intermediate_size=96,
         max_position_embeddings=64,
     )
-    encoder = TextEncoder(TextEncoderPlan(source="scratch", arch_kwargs=text), len(tokenizer), 48)
-    return ColipriModel(PrimusEncoder(1, 24, 1, 4), encoder, embed_dim=48, pool_heads=12)
+    image = PrimusEncoder(1, 24, 1, 4)
+    plan = TextEncoderPlan(source="scratch", arch_kwargs=text)
+    return ColipriModel(image, TextEncoder(plan, len(tokenizer), 48), embed_dim=48, pool_heads=12)
 
 
 SENTENCES = {
