@@ -17,9 +17,10 @@ from colipri.imageio.body import body_mask, find_ct_channel, mask_box
 from colipri.imageio.parts import files_of
 from colipri.imageio.reading import read_image
 from colipri.raw_dataset.cases import Case
-from colipri.raw_dataset.verification.hounsfield import hu_remarks, value_statistics
+from colipri.raw_dataset.verification.hounsfield import hu_remarks
+from colipri.raw_dataset.verification.values import value_statistics
 
-FORMAT = 4
+FORMAT = 5
 # nnU-Net samples intensities from the foreground; a few thousand voxels a case fix percentiles well
 # enough, and every case has the same say whatever its size.
 SAMPLES_PER_CASE = 5000

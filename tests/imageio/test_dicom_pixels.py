@@ -114,3 +114,22 @@ def test_values_without_air_and_other_units_are_noted(tmp_path: Path) -> None:
     notes = "; ".join(_notes(tmp_path))
     assert "no value is below" in notes
     assert "rescale type US" in notes
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_signed_values_under_an_unsigned_header(tmp_path: Path, bits: int) -> None:
+    """HU stored with their sign, and PixelRepresentation 0: air would be the densest."""
+    volume = expected()
+    mask = 2**bits - 1
+    for number, k in enumerate(range(30, 42)):
+        stored = (volume[number].astype(np.int32) & mask).astype(np.uint16)
+        data = slice_dataset(k, RescaleIntercept=0, BitsStored=bits, HighBit=bits - 1)
+        data.PixelData = stored.tobytes()
+        save(data, tmp_path / f"{k}.dcm")
+    with pytest.raises(ColipriError, match="correct PixelRepresentation to 1"):
+        read_series(tmp_path)
+    for path in tmp_path.iterdir():
+        data = pydicom.dcmread(path)
+        data.PixelRepresentation = 1
+        data.save_as(path)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_series(tmp_path)), volume)

@@ -93,6 +93,11 @@ _values("hu_rescaled_twice", lambda a: a - 1024)
 _values("hu_windowed", lambda a: ((np.clip(a, -160, 240) + 160) / 400 * 255).astype(np.uint8))
 _values("hu_normalised", lambda a: ((a - a.mean()) / a.std()).astype(np.float32))
 _values("hu_implausible", lambda a: a + 2500)
+_values("hu_unsigned", lambda a: a.astype(np.uint16))
+_values("hu_inverted", lambda a: -a)
+_values("hu_too_high", lambda a: np.where(a > 30, a * 100, a).astype(np.int16))
+_values("hu_too_low", lambda a: np.where(a < -500, a * 2, a))
+_values("hu_background", lambda a: np.where(a < -930, 0, a))
 _values("hu_quantised", lambda a: a // 8 * 8)
 _values("hu_padding", _padded)
 _chest("spacing_contradicts_position", _geometry((1.0, 1.0, 3.0), (-250.0, -483.0, -642.0)))
@@ -103,6 +108,14 @@ _chest("extent_small", lambda image: image[:, :, 20:22])
 _chest("spacing_default", _geometry((1.0, 1.0, 1.0), (0, 0, 0)))
 _chest("front_back_swapped", _reordered(lambda a: a[:, ::-1], (3.0, 3.0, 9.0)))
 _chest("axis_order", _reordered(lambda a: a.transpose(2, 1, 0), (9.0, 3.0, 3.0)))
+
+
+@breaks("hu_mixed")
+def _half_rescaled_twice(data: SmallRawDataset) -> Place:
+    image = scan("innereye")
+    array = voxels(image)
+    array[: len(array) // 2] -= 1024
+    return "a", data.write_image("a", with_voxels(image, array))
 
 
 @breaks("hu_air_off")

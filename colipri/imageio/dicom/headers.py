@@ -17,7 +17,7 @@ TAGS = [
     "AcquisitionNumber", "ConvolutionKernel", "SliceThickness", "TemporalPositionIdentifier",
     "AcquisitionTime", "EchoTime", "Rows", "Columns", "PixelSpacing", "NumberOfFrames",
     "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope",
-    "RescaleIntercept", "RescaleType", "GantryDetectorTilt",
+    "RescaleIntercept", "RescaleType", "GantryDetectorTilt", "BitsStored", "PixelRepresentation",
 ]  # fmt: skip
 SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # and .7.1 to .7.4, multi-frame
 STRUCTURED_REPORTS = tuple(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 34))
@@ -35,6 +35,7 @@ class Instance:
         spacing: (between rows, between columns) in mm; () if missing.
         marks: values that distinguish two scans under one series UID, in the order of ``MARKS``.
         intercept: None if the header has no rescale intercept.
+        unsigned_bits: bits of a stored value without sign; 0 if values are signed.
     """
 
     file: Path
@@ -62,6 +63,7 @@ class Instance:
     rescale_type: str
     tilt: float
     marks: tuple[str, ...]
+    unsigned_bits: int = 0
 
     @property
     def where(self) -> str:
@@ -142,6 +144,7 @@ def _instance(data: Any, file: Path, member: str) -> Instance:
         rescale_type=text["RescaleType"],
         tilt=float(data.get("GantryDetectorTilt") or 0.0),
         marks=tuple(text[name] for name in MARKS),
+        unsigned_bits=0 if data.get("PixelRepresentation") else int(data.get("BitsStored") or 0),
     )
 
 

@@ -18,6 +18,8 @@ from colipri.imageio.dicom.series import Series, find_series
 # A single folder may hold any of these modalities; for archives the converter chooses.
 _SCANS = ("CT", "MR", "PT", "NM", "")
 _INT16 = (-32768, 32767)
+_AIR_AS_STORED = np.array([-1200, -700])  # air and lung, if stored without an offset
+_AIR_FRACTION = 0.05  # of the volume
 _LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81",
           "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")  # fmt: skip
 
@@ -159,6 +161,7 @@ def _check_hu(instances: Sequence[Instance], volume: np.ndarray, notes: list[str
             f"{instances[0].where}: the values are not HU: they range from {low:g} to {high:g}, "
             "and the header has no rescale intercept"
         )
+    _check_sign(instances, volume)
     kinds = {i.rescale_type for i in instances} - {"", "HU"}
     if kinds:
         notes.append(f"rescale type {', '.join(sorted(kinds))} instead of HU")
@@ -166,6 +169,26 @@ def _check_hu(instances: Sequence[Instance], volume: np.ndarray, notes: list[str
         notes.append(f"no value is below {low:g} HU; a CT with air around the body has -1000")
     if len({i.slope for i in instances}) > 1 or len({i.intercept for i in instances}) > 1:
         notes.append("slices have different rescale slopes or intercepts; each was applied")
+
+
+def _check_sign(instances: Sequence[Instance], volume: np.ndarray) -> None:
+    """Negative values under a header that says "unsigned" come out near the highest number.
+
+    Raises:
+        ColipriError: as many voxels as air and lung have would be air with a sign.
+    """
+    first = instances[0]
+    if not first.unsigned_bits or any(i.unsigned_bits != first.unsigned_bits for i in instances):
+        return
+    air, lung = 2**first.unsigned_bits + _AIR_AS_STORED
+    lowest, highest = (value * first.slope + (first.intercept or 0.0) for value in (air, lung))
+    wrapped = float(np.mean((volume >= lowest) & (volume <= highest)))
+    if wrapped > _AIR_FRACTION:
+        raise ColipriError(
+            f"{first.where}: the values are signed, but PixelRepresentation 0 says unsigned: "
+            f"{100 * wrapped:.0f} % of the voxels lie between {lowest:g} and {highest:g}; correct "
+            "PixelRepresentation to 1 in the files"
+        )
 
 
 def _straighten(image: sitk.Image, shift: tuple[float, float]) -> sitk.Image:

@@ -230,6 +230,37 @@ CODES: dict[str, Code] = {
         "values were normalised (to 0..1 or a z-score)",
         "keep raw HU; they are normalised while training",
     ),
+    "hu_unsigned": Code(
+        ERROR,
+        "negative values were read as unsigned: air near 64536 (16 bits) or 3096 (12 bits)",
+        "store them as signed integers (subtract 65536 or 4096 from the high ones), or correct "
+        "PixelRepresentation in the DICOM files and convert them again",
+    ),
+    "hu_inverted": Code(
+        ERROR,
+        "light and dark are exchanged: air is the densest",
+        "convert the scan again, in HU (it was exported as MONOCHROME1, or negated)",
+    ),
+    "hu_too_high": Code(
+        ERROR,
+        "more than 1 % of the voxels are above 4000 HU, which only metal is",
+        "check data type, slope and intercept, and convert the scan again",
+    ),
+    "hu_too_low": Code(
+        ERROR,
+        "more than 3 % of the voxels are below -1300 HU, less dense than air",
+        "check data type, slope and intercept, and convert the scan again",
+    ),
+    "hu_mixed": Code(
+        ERROR,
+        "a part of the voxels is shifted by 1024 against the others",
+        "apply slope and intercept to every slice once: convert the scan again",
+    ),
+    "hu_background": Code(
+        ERROR,
+        "many voxels share one value that is not air, such as a background of 0 HU (water)",
+        "fill the background with -1024 (air)",
+    ),
     "hu_implausible": Code(
         ERROR,
         "hardly any voxel lies near water (0 HU)",

@@ -19,12 +19,9 @@ from colipri.imageio.reading import read_header, read_image
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.verification.codes import CODES, ERROR
 from colipri.raw_dataset.verification.geometry import body_remarks, body_shape, space_remarks
-from colipri.raw_dataset.verification.hounsfield import (
-    ValueStatistics,
-    hu_remarks,
-    value_statistics,
-)
+from colipri.raw_dataset.verification.hounsfield import hu_remarks
 from colipri.raw_dataset.verification.issues import Issue, make_issue
+from colipri.raw_dataset.verification.values import ValueStatistics, value_statistics
 
 ASSUMED_FIELD_MM = 400.0
 
