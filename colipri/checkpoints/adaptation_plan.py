@@ -32,7 +32,7 @@ _PRESET_OPTIONS = {
 def nnssl_adaptation_plan(
     plans: Plans, configuration_name: str, prefix: str = "image_encoder."
 ) -> dict[str, Any]:
-    """The adaptation plan of a checkpoint, plain data.
+    """Return the adaptation plan of a checkpoint, plain data.
 
     Args:
         plans: What was trained.
@@ -72,14 +72,14 @@ def nnssl_adaptation_plan(
 
 
 def checkpoint_entry(plans: Plans, configuration_name: str) -> dict[str, Any]:
-    """The entry that every checkpoint gets; none for image encoders of other packages."""
+    """Return the entry that every checkpoint gets; none for image encoders of other packages."""
     if plans.configuration(configuration_name).architecture.network_class_name != PRIMUS:
         return {}
     return {"nnssl_adaptation_plan": nnssl_adaptation_plan(plans, configuration_name)}
 
 
 def primus_preset(encoder: EncoderSettings) -> str | None:
-    """S, B, M or L where the encoder is that stock Primus, None otherwise."""
+    """Return S, B, M or L where the encoder is that stock Primus, None otherwise."""
     if any(getattr(encoder, name) != wanted for name, wanted in _PRESET_OPTIONS.items()):
         return None
     sizes = {key: getattr(encoder, key) for key in ("embed_dim", "depth", "num_heads")}
@@ -87,7 +87,7 @@ def primus_preset(encoder: EncoderSettings) -> str | None:
 
 
 def input_layers(encoder: EncoderSettings) -> list[str]:
-    """Layers of the stem whose weights depend on the number of input channels."""
+    """Return the layers of the stem whose weights depend on the number of input channels."""
     shapes = []
     for channels in (1, 2):
         with torch.device("meta"):

@@ -22,7 +22,8 @@ _VOCABULARY = "text_encoder.encoder.embeddings.word_embeddings.weight"  # (token
 def untrained_model(
     configuration: Configuration, vocabulary_size: int, seed: int = 0
 ) -> ColipriModel:
-    """The network of a plan as it was before training; the global random state is left alone.
+    """Return the network of a plan as it was before training; the global random state is left
+    alone.
 
     A pretrained text encoder starts from its pretrained weights, as training did.
 

@@ -55,7 +55,7 @@ def save_checkpoint(target: Path, content: dict[str, Any]) -> None:
 
 
 def save_tensors(target: Path, content: Mapping[str, Any]) -> None:
-    """``torch.save``, atomically and with a clear error.
+    """Save with ``torch.save``, atomically and with a clear error.
 
     Raises:
         ColipriError: the disk is full or the folder is not writable.
@@ -115,12 +115,12 @@ def require_orientation(orientation: Any, source: Path) -> None:
 
 
 def core_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The two encoders and their common space, without the heads of objectives."""
+    """Return the two encoders and their common space, without the heads of objectives."""
     return {name: tensor for name, tensor in weights.items() if name.startswith(CORE_PREFIXES)}
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide the numbers of a run."""
+    """Return the versions of the packages that decide the numbers of a run."""
     versions = {"python": platform.python_version()}
     for name in _RECORDED_PACKAGES:
         try:

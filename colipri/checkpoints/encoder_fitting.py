@@ -44,7 +44,7 @@ def fit_encoder(
     path: Path,
     intensities: tuple[float, float] | None = None,
 ) -> Fitted:
-    """The file's image encoder for this encoder; neither is changed.
+    """Fit the file's image encoder to this encoder; neither is changed.
 
     Args:
         encoder: the target.
@@ -70,7 +70,8 @@ def fit_encoder(
 def repeat_input_channel(
     weights: Mapping[str, Tensor], names: Sequence[str], count: int
 ) -> dict[str, Tensor]:
-    """Weights for ``count`` input channels instead of one: equal channels give the same features.
+    """Return the weights for ``count`` input channels instead of one: equal channels give the same
+    features.
 
     Args:
         weights: of an encoder with one input channel.
@@ -84,7 +85,7 @@ def repeat_input_channel(
 def rescale_input(
     weights: Mapping[str, Tensor], stem: str, scale: Sequence[float], offset: Sequence[float]
 ) -> dict[str, Tensor]:
-    """Weights that give for ``x`` what the encoder gives for ``scale * x + offset``.
+    """Return the weights that give for ``x`` what the encoder gives for ``scale * x + offset``.
 
     Args:
         weights: of an encoder.

@@ -31,7 +31,7 @@ _RELEASED_HU = {"percentile_00_5": -1000.0, "percentile_99_5": 1000.0, "mean": 0
 
 
 def from_released(weights: Mapping[str, Tensor]) -> WeightFile:
-    """The released COLIPRI model's ``model.safetensors``, permuted to our axes."""
+    """Read the released COLIPRI model's ``model.safetensors``, permuted to our axes."""
     state = model_from_released(weights)
     encoder = {n[len(ENCODER) :]: t for n, t in state.items() if n.startswith(ENCODER)}
     heads = _preset_heads(encoder)
@@ -132,7 +132,7 @@ def _is_masked_autoencoder(content: Mapping[str, Any], weights: Mapping[str, Ten
 
 
 def from_primus(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> WeightFile:
-    """Primus, PrimusV2 or V3, from an nnU-Net checkpoint or as bare weights."""
+    """Read Primus, PrimusV2 or V3, from an nnU-Net checkpoint or as bare weights."""
     encoder = encoder_from_dna(
         _below(weights, {"down_projection.": "down_projection.", "eva.": "eva."})
     )
@@ -166,7 +166,9 @@ def _transposed_back(
     file.patch_size = tuple(file.patch_size[axis] for axis in back)
     if file.position_grid is not None:
         file.position_grid = tuple(file.position_grid[axis] for axis in back)
-    file.notes.append(f"axes turned back from {project}'s order {plans.get('transpose_forward')}")
+    file.notes.append(
+        f"axes transposed back from {project}'s order {plans.get('transpose_forward')}"
+    )
     return permuted
 
 

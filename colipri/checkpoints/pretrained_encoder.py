@@ -64,7 +64,7 @@ class PretrainedEncoder:
         return str(self.arch_kwargs.get("stem", "linear"))
 
     def air_value(self, channel: int) -> float | None:
-        """Air after normalization; None if intensities have no absolute meaning."""
+        """Return the value of air after normalization; None if it has no absolute meaning."""
         if self.normalization_schemes[channel] != CT_SCHEME:
             return None
         numbers = self.intensities[channel]
@@ -88,7 +88,7 @@ def load_pretrained_encoder(source: Path | str) -> PretrainedEncoder:
 
 
 def encoder_of_file(file: WeightFile, source: str) -> PretrainedEncoder:
-    """The encoder of weights that have been read.
+    """Return the encoder of weights that have been read.
 
     Args:
         file: the weights, with the images that they were trained on.
@@ -130,7 +130,8 @@ def encoder_of_file(file: WeightFile, source: str) -> PretrainedEncoder:
 def arguments_of_weights(
     weights: Mapping[str, Tensor], num_heads: int | None, position_grid: Sequence[int] | None
 ) -> dict[str, Any]:
-    """Arguments of PrimusEncoder, without ``input_channels``, read from the shapes of weights.
+    """Return the arguments of PrimusEncoder, without ``input_channels``, read from the shapes of
+    weights.
 
     Args:
         weights: by the names of PrimusEncoder.
@@ -142,7 +143,9 @@ def arguments_of_weights(
     """
     width = len(weights["eva.norm.weight"])
     if num_heads is None:
-        raise ColipriError(f"an encoder {width} wide is no Primus S, B, M or L: heads are unknown")
+        raise ColipriError(
+            f"an encoder {width} wide is not Primus S, B, M or L, so its heads are unknown"
+        )
     stem = stem_of(weights)
     registers = weights.get("register_tokens")
     return {

@@ -44,7 +44,7 @@ class WarmStart:
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """For the log."""
+        """Return lines for the log."""
         return [
             f"Pretrained weights from {self.source}",
             f"  loaded: {', '.join(self.loaded)}",

@@ -35,7 +35,8 @@ _TWICE = ((".conv.", ".all_modules.0."), (".norm.", ".all_modules.1."))
 
 
 def encoder_from_dna(state: Mapping[str, Tensor]) -> State:
-    """Weights of dynamic-network-architectures' Primus, PrimusV2 or PrimusV3 for our encoder.
+    """Return the weights of dynamic-network-architectures' Primus, PrimusV2 or PrimusV3 for our
+    encoder.
 
     The decoder (``up_projection``) and the constant mask token are left out, convolutions that are
     listed twice, or only under their second name as safetensors may leave them, are taken once, and
@@ -59,7 +60,8 @@ def encoder_from_dna(state: Mapping[str, Tensor]) -> State:
 
 
 def encoder_to_dna(state: Mapping[str, Tensor], position_rows: int | None = None) -> State:
-    """Our encoder's weights for dynamic-network-architectures' Primus, without its decoder.
+    """Return our encoder's weights for dynamic-network-architectures' Primus, without its
+    decoder.
 
     Args:
         state: of a PrimusEncoder.
@@ -81,7 +83,8 @@ def encoder_to_dna(state: Mapping[str, Tensor], position_rows: int | None = None
 
 
 def model_from_released(state: Mapping[str, Tensor]) -> State:
-    """Weights of the released colipri 0.1.3 (``model.safetensors``) for our ColipriModel.
+    """Return the weights of the released colipri 0.1.3 (``model.safetensors``) for our
+    ColipriModel.
 
     Its softmax temperature becomes our logit scale, its 1 x 1 x 1 projector a linear layer; BERT's
     constant ``position_ids``, which older transformers versions stored, and its unused pooler are
@@ -144,7 +147,7 @@ def permute_axes(
     num_heads: int,
     grid: Sequence[int] | None = None,
 ) -> State:
-    """Weights of an encoder for images whose axis i is the former axis ``order[i]``.
+    """Return the weights of an encoder for images whose axis i is the former axis ``order[i]``.
 
     Args:
         state: weights of a PrimusEncoder, by its names.
@@ -172,7 +175,7 @@ def permute_positions(
     num_heads: int,
     grid: Sequence[int] | None = None,
 ) -> State:
-    """:func:`permute_axes` for the transformer alone: only its positions change their axes.
+    """Permute as :func:`permute_axes`, but only the positions that the transformer sees.
 
     A third of each head's pairs rotates with each axis (colipri.architectures.rope), so queries and
     keys exchange these thirds.

@@ -74,7 +74,7 @@ class WeightFile:
         return float(numbers["mean"]), max(float(numbers["std"]), 1e-8)
 
     def encoder_weights(self) -> dict[str, Tensor]:
-        """Weights of the image encoder, by the names of PrimusEncoder."""
+        """Return the weights of the image encoder, by the names of PrimusEncoder."""
         return {
             name[len(ENCODER) :]: tensor
             for name, tensor in self.state.items()
@@ -85,7 +85,7 @@ class WeightFile:
 def file_of_model(
     weights: Mapping[str, Tensor], plans: Plans, configuration_name: str
 ) -> WeightFile:
-    """A model's weights with what its plan says about them, as if read from a checkpoint.
+    """Return a model's weights with what its plan says about them, as if read from a checkpoint.
 
     Args:
         weights: State dict of a ColipriModel.
@@ -123,7 +123,7 @@ def file_of_model(
 def channels_of_nnunet(
     plans: Mapping[str, Any], configuration: Mapping[str, Any], names: Mapping[str, Any]
 ) -> tuple[Channel, ...]:
-    """Channels of a plan of nnU-Net or nnssl.
+    """Return the channels of a plan of nnU-Net or nnssl.
 
     Args:
         plans: content of the plans file.
@@ -138,12 +138,12 @@ def channels_of_nnunet(
 
 
 def orientation_of_reader(reader: Any) -> str | None:
-    """Axes of the arrays that nnU-Net's reader of this name returns."""
+    """Return the axes of the arrays that nnU-Net's reader of this name returns."""
     return DEFAULT_ORIENTATION if reader == REORIENTING_READER else None
 
 
 def stem_of(state: Mapping[str, Tensor]) -> str:
-    """The stem that an encoder's weights belong to: linear, light, v2 or v3."""
+    """Return the stem that an encoder's weights belong to: linear, light, v2 or v3."""
     below = "down_projection."
     if any(name.startswith(below + "layers.") for name in state):
         return "light"

@@ -26,13 +26,13 @@ _client_in_use: ContextVar[Any] = ContextVar("colipri_cluster", default=None)
 
 
 def on_cluster() -> bool:
-    """Whether this is inside of :func:`cluster` with a backend that is not local."""
+    """True inside of :func:`cluster` with a backend that is not local."""
     return _client_in_use.get() is not None
 
 
 @contextmanager
 def cluster(backend: str = "local", scheduler: str | None = None) -> Iterator[None]:
-    """Inside, colipri.common.parallel.run_parallel gives its cases to the workers of a cluster.
+    """Let the workers of a cluster do what colipri.common.parallel.run_parallel is given inside.
 
     Workers need this package and the same folders under the same paths (a shared file system);
     where the three folders are is sent along.
@@ -68,7 +68,7 @@ def cluster(backend: str = "local", scheduler: str | None = None) -> Iterator[No
 
 
 def run_on_cluster(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """``function`` of every item, in the order in which they finish.
+    """Yield ``function`` of every item, in the order in which they finish.
 
     Raises:
         ColipriError: workers died over and over, or the scheduler is gone.
@@ -138,6 +138,6 @@ def _address_in(file: Path) -> str:
     deadline = time.monotonic() + _WAIT_SECONDS
     while not file.is_file():
         if time.monotonic() > deadline:
-            raise ColipriError(f"no dask scheduler answers at {file}: there is no such file")
+            raise ColipriError(f"no dask scheduler answers at {file}: the file does not exist")
         time.sleep(0.1)
     return str(read_json(file)["address"])

@@ -1,8 +1,9 @@
-"""Where to compute: the name on the command line becomes a device that exists."""
+"""Where to compute: names on the command line become a device that exists, and its memory."""
 
 from __future__ import annotations
 
 import logging
+import math
 
 import torch
 
@@ -10,9 +11,59 @@ from colipri.common.errors import ColipriError
 
 logger = logging.getLogger(__name__)
 
+_GIB = 2**30
+CPU_MEMORY_TARGET = 4.0  # GiB; planners choose the model for small machines below 6
+
+
+def memory_target(wanted: str | float) -> float:
+    """Resolve ``-gpu_memory_target``: GB (GiB) of memory to plan for.
+
+    The plan holds the number, so it stays the same wherever it is read.
+
+    Args:
+        wanted: A number; "cpu" for a machine without a GPU; "auto" for the memory of the smallest
+            GPU here, rounded down, or "cpu" where there is none.
+
+    Raises:
+        ColipriError: none of these.
+    """
+    if wanted == "auto":
+        found = _accelerator_memory()
+        if found is None:
+            logger.info("Planning for a CPU (%g GB): there is no GPU here", CPU_MEMORY_TARGET)
+            return CPU_MEMORY_TARGET
+        logger.info("Planning for the GPU here: %d GB", found)
+        return float(found)
+    if wanted == "cpu":
+        return CPU_MEMORY_TARGET
+    try:
+        target = float(wanted)
+    except ValueError:
+        target = math.nan
+    if not 1 <= target < math.inf:
+        raise ColipriError(
+            f"-gpu_memory_target must be at least 1 GB, or auto, or cpu, not {wanted}"
+        )
+    return target
+
+
+def has_accelerator() -> bool:
+    """True if there is a GPU (CUDA or MPS) here."""
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def _accelerator_memory() -> int | None:
+    """Whole GiB of the smallest GPU; None without one."""
+    if torch.cuda.is_available():
+        devices = range(torch.cuda.device_count())
+        return min(torch.cuda.get_device_properties(i).total_memory for i in devices) // _GIB
+    if torch.backends.mps.is_available():
+        return torch.mps.recommended_max_memory() // _GIB
+    return None
+
 
 def find_device(name: str | torch.device) -> torch.device:
-    """The device of this name; "auto" is the best that there is, and is said.
+    """Return the device of this name; "auto" takes the best one and logs it.
 
     Raises:
         ColipriError: it is not available on this machine.

@@ -22,6 +22,13 @@ def progress(
     """Iterate over ``items`` with a bar that shows rate and time left (stderr, terminals only).
 
     ``status`` gives more to show behind the rate, asked after each item.
+
+    Args:
+        items: What is iterated over.
+        description: Left of the bar.
+        total: Number of items, where they have no length.
+        unit: Of an item.
+        status: Gives more to show behind the rate; asked after each item.
     """
     bar = tqdm(
         items,
@@ -40,5 +47,5 @@ def progress(
 
 
 def show_sizes(values: Iterable[float], pattern: str = "g") -> str:
-    """``8 x 8 x 8``; ``pattern`` is Python's format of one number."""
+    """Format sizes as ``8 x 8 x 8``; ``pattern`` is Python's format of one number."""
     return " x ".join(format(float(value), pattern) for value in values)

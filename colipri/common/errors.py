@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend, and the exit codes of the commands."""
+"""The one exception for mistakes that a user can correct, and the exit codes of the commands."""
 
 from __future__ import annotations
 

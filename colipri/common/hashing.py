@@ -12,7 +12,7 @@ from typing import Any
 
 
 def json_digest(content: Any, length: int = 64) -> str:
-    """Hex SHA-256 of plain data as JSON, independent of the order of keys.
+    """Return the hex SHA-256 of plain data as JSON, independent of the order of keys.
 
     Args:
         content: anything that ``json.dumps`` accepts.
@@ -22,7 +22,7 @@ def json_digest(content: Any, length: int = 64) -> str:
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that is the same on every machine for the same parts.
+    """Return a 63-bit seed that is the same on every machine for the same parts.
 
     Python's own ``hash`` is salted per process and therefore useless here.
     """

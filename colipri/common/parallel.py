@@ -43,7 +43,7 @@ class Outcome(Generic[Item, Result]):
 
 
 def default_num_processes() -> int:
-    """nnU-Net's ``nnUNet_def_n_proc`` if it is set, otherwise the cores, at most 8."""
+    """Return nnU-Net's ``nnUNet_def_n_proc`` if it is set, otherwise the cores, at most 8."""
     from_environment = os.environ.get("nnUNet_def_n_proc")
     if from_environment:
         return max(1, int(from_environment))
@@ -64,6 +64,12 @@ def run_parallel(
     importable (a module-level function or functools.partial of one).
 
     Inside of colipri.common.cluster.cluster the workers of a cluster do it instead.
+
+    Args:
+        function: Called with one item; a module-level function or functools.partial of one.
+        items: One call each.
+        num_processes: 1 runs everything in this process.
+        description: Of the progress bar.
 
     Raises:
         ColipriError: a worker process died (usually: out of memory); what is finished stays.
@@ -93,6 +99,12 @@ def stream_parallel(
     """As :func:`run_parallel`, for items that are made on the way and never all in memory.
 
     Outcomes come in the order of ``items``; only a few items a process are taken ahead.
+
+    Args:
+        function: As for :func:`run_parallel`.
+        items: Taken one after the other.
+        num_processes: 1 runs everything in this process.
+        description: Of the progress bar.
 
     Raises:
         ColipriError: a worker process died.

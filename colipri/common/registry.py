@@ -64,7 +64,7 @@ def find_class(kind: str, name: str, builtin: Mapping[str, str], base: type[Base
 
 
 def find_matching(kind: str, pattern: str, accept: Callable[[Any], bool]) -> type[Any] | None:
-    """The first class of an entry-point group or an extension folder that is accepted.
+    """Return the first class of an entry-point group or an extension folder that is accepted.
 
     Args:
         kind: for example "objectives"; the suffix of the entry-point group.

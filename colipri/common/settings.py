@@ -47,7 +47,9 @@ class SettingsError(ColipriError):
         self.problem = problem
 
     def inside(self, outer: str) -> SettingsError:
-        """The same error, seen from the settings that hold these under the name ``outer``."""
+        """Return the same error, seen from the settings that hold these under the name
+        ``outer``.
+        """
         return SettingsError(f"{outer}.{self.path}" if self.path else outer, self.problem)
 
 
@@ -80,7 +82,7 @@ class Entry:
     stored: bool = True
 
     def limits(self) -> str:
-        """The range in words: "from 0 to below 1"; "" where there is none."""
+        """Return the range in words: "from 0 to below 1"; "" where there is none."""
         parts = []
         if self.low is not None:
             parts.append(f"from {self.low:g}" if self._has_upper() else f"at least {self.low:g}")
@@ -199,7 +201,7 @@ class Settings:
         return cls(**given, read_entries=tuple(content), notes=notes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data, as it was read.
+        """Return plain JSON data, as it was read.
 
         Of settings made in code: required entries, those that differ from their defaults, and those
         that are always written.
@@ -223,17 +225,17 @@ class Settings:
 
 
 def type_hints(cls: type[Any]) -> dict[str, Any]:
-    """Types of the entries by attribute name."""
+    """Return the types of the entries by attribute name."""
     return _known(cls)[0]
 
 
 def entries(cls: type[Any]) -> dict[str, Entry]:
-    """What is known of each entry, by attribute name, in the order of declaration."""
+    """Return what is known of each entry, by attribute name, in the order of declaration."""
     return _known(cls)[1]
 
 
 def default_values(cls: type[Any]) -> dict[str, Any]:
-    """Defaults by attribute name, of the entries that have one."""
+    """Return the defaults by attribute name, of the entries that have one."""
     return _known(cls)[2]
 
 
@@ -254,13 +256,19 @@ def _known(cls: type[Any]) -> tuple[dict[str, Any], dict[str, Entry], dict[str, 
 
 
 def fields_without_default(cls: type[Settings]) -> list[str]:
-    """Attribute names of the required entries that are stored."""
+    """Return the attribute names of the required entries that are stored."""
     known = default_values(cls)
     return [name for name, about in entries(cls).items() if about.stored and name not in known]
 
 
 def nearest(name: str, known: Collection[str], cutoff: float = 0.6) -> str | None:
-    """The known name that is most like ``name``, or None if none is."""
+    """Return the known name that is most like ``name``, or None if none is.
+
+    Args:
+        name: As typed.
+        known: Names that exist.
+        cutoff: Least similarity, from 0 to 1 (difflib's ratio).
+    """
     found = difflib.get_close_matches(name, list(known), 1, cutoff)
     return found[0] if found else None
 
@@ -274,7 +282,9 @@ def unknown_entry(name: str, known: Collection[str]) -> str:
 
 
 def settings_class(hint: Any) -> type[Settings] | None:
-    """The settings class of a type hint such as ``TrainingPlan`` or ``MixingSettings | None``."""
+    """Return the settings class of a type hint such as ``TrainingPlan`` or ``MixingSettings |
+    None``.
+    """
     for kind in _alternatives(hint):
         if isinstance(kind, type) and issubclass(kind, Settings):
             return kind
@@ -303,7 +313,7 @@ def _read_value(hint: Any, value: Any) -> Any:
 
 
 def checked_value(value: Any, hint: Any, about: Entry, key: str) -> Any:
-    """The value, with whole numbers as int where the type asks for it.
+    """Return the value, with whole numbers as int where the type asks for it.
 
     Args:
         value: of an entry.
@@ -361,7 +371,9 @@ def _fits(value: Any, kind: Any, about: Entry) -> tuple[bool, Any]:
 
 
 def expected(hint: Any, about: Entry) -> str:
-    """What an entry must be, in words: "three whole numbers above 0", "one of none, mlp, full"."""
+    """Return what an entry must be, in words: "three whole numbers above 0", "one of none, mlp,
+    full".
+    """
     parts = []
     for kind in _alternatives(hint):
         if kind is type(None):

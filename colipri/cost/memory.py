@@ -88,7 +88,7 @@ class MemoryEstimate:
         return self.parameters + self.overhead + activations
 
     def as_gigabytes(self) -> dict[str, Any]:
-        """Plain data for plans, in GiB."""
+        """Return plain data for plans, in GiB."""
         values = {
             "total": self.total,
             "parameters": self.parameters,
@@ -186,7 +186,8 @@ def text_activation_bytes(bert: BertSettings, num_tokens: int, precision: str) -
 def activation_parts(
     configuration: Configuration, precision: str = PLANNED_PRECISION
 ) -> dict[str, float]:
-    """Bytes that autograd keeps for one pair in the two towers: stem, blocks, heads, text.
+    """Return the bytes that autograd keeps for one pair in the two towers: stem, blocks, heads,
+    text.
 
     All tokens of the patch are counted, although air is dropped: one patient who fills the field of
     view must fit as well.
@@ -223,7 +224,7 @@ def activation_parts(
 
 
 def text_parameters(bert: BertSettings, vocabulary_size: int) -> int:
-    """Parameters of a BERT without pooler, and of the attention pool behind it."""
+    """Return the parameters of a BERT without pooler, and of the attention pool behind it."""
     dim, hidden = bert.hidden_size, bert.intermediate_size
     block = 4 * dim * dim + 4 * dim + 2 * dim * hidden + dim + hidden + 4 * dim
     embeddings = (vocabulary_size + bert.max_position_embeddings + 2 + 2) * dim
@@ -236,7 +237,7 @@ def estimate_memory(
     objective_bytes: Mapping[str, float] | None = None,
     objective_parameters: int = 0,
 ) -> MemoryEstimate:
-    """Memory of a training step of one plan configuration.
+    """Estimate the memory of a training step of one plan configuration.
 
     Args:
         configuration: of a plan.
@@ -266,7 +267,7 @@ def estimate_memory(
 
 
 def model_parameters(configuration: Configuration) -> int:
-    """Parameters of both towers, projector, pools and temperature."""
+    """Return the parameters of both towers, projector, pools and temperature."""
     encoder, bert = configuration.encoder, configuration.text_encoder.bert
     dim, shared = encoder.embed_dim, configuration.embed_dim
     projector = dim * shared + shared
@@ -285,7 +286,7 @@ def model_parameters(configuration: Configuration) -> int:
 
 
 def stem_parameters(configuration: Configuration) -> int:
-    """Parameters of the stem, counted on the meta device (nothing is allocated)."""
+    """Return the parameters of the stem, counted on the meta device (nothing is allocated)."""
     encoder = configuration.encoder
     with torch.device("meta"):
         stem = build_stem(

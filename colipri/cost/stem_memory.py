@@ -22,7 +22,8 @@ def stem_values_per_voxel(
     embed_dim: int,
     patch: Sequence[int],
 ) -> float:
-    """Numbers that a stem keeps per voxel of its input; its output counts as the blocks' input.
+    """Return the numbers that a stem keeps per voxel of its input; its output counts as the blocks'
+    input.
 
     Args:
         stem, stem_kwargs: see colipri.architectures.stems.build_stem.

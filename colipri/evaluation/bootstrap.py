@@ -25,7 +25,7 @@ _CHUNK = 250  # resamples evaluated at once: keeps (chunk, scans) arrays in the 
 def patient_weights(
     patients: Sequence[str], num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> np.ndarray:
-    """How often each scan is taken in each resample.
+    """Return how often each scan is taken in each resample.
 
     Args:
         patients: The patient of every scan, n entries.
@@ -46,14 +46,14 @@ def patient_weights(
 
 
 def weight_chunks(weights: np.ndarray) -> list[np.ndarray]:
-    """``weights`` (R, n) in float64 pieces of at most 250 resamples."""
+    """Return ``weights`` (R, n) in float64 pieces of at most 250 resamples."""
     return [
         weights[start : start + _CHUNK].astype(float) for start in range(0, len(weights), _CHUNK)
     ]
 
 
 def percentile_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
-    """The central ``level`` of the resampled values.
+    """Return the central ``level`` of the resampled values.
 
     Args:
         values: (R,), NaN where the metric was undefined in a resample (one class only).
@@ -71,7 +71,8 @@ def percentile_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float
 
 
 def extreme_interval(value: float, trials: int, level: float = LEVEL) -> tuple[float, float] | None:
-    """Clopper-Pearson interval of a rate of 0 or 1, where resampling gives a single point.
+    """Return the Clopper-Pearson interval of a rate of 0 or 1, where resampling gives a single
+    point.
 
     Every resample of cases that are all right is all right, so the bootstrap would claim certainty
     from three patients. With n independent trials that all succeed, the exact interval starts at
@@ -92,7 +93,7 @@ def extreme_interval(value: float, trials: int, level: float = LEVEL) -> tuple[f
 
 
 def estimate(value: float | None, resampled: np.ndarray | None, trials: int = 0) -> dict[str, Any]:
-    """``{"value", "low", "high"}`` with null for what is undefined or was not resampled.
+    """Return ``{"value", "low", "high"}`` with null for what is undefined or was not resampled.
 
     Args:
         value: The metric on all cases.
@@ -146,7 +147,7 @@ def paired_difference(
 
 
 def resampled_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties half.
+    """Return the area under the ROC curve: the chance that a positive scores higher, ties half.
 
     Args:
         labels: (n,) of 0 and 1.
@@ -180,7 +181,7 @@ def resampled_auprc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray)
 def resampled_decisions(
     labels: np.ndarray, decisions: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The metrics that depend on a threshold.
+    """Return the metrics that depend on a threshold.
 
     Args:
         labels: (n,) of 0 and 1.

@@ -48,7 +48,7 @@ def classification_metrics(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All metrics of one set of scores.
+    """Compute all metrics of one set of scores.
 
     Args:
         scores: (n, F), higher means more likely present.
@@ -106,7 +106,7 @@ def compare_models(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Second model minus first on the same cases, paired: each resample judges both.
+    """Compare a second model with a first on the same cases, paired: each resample judges both.
 
     Args:
         first: (n, F) scores of the first model.

@@ -26,7 +26,7 @@ class PromptPair:
 
 
 def available_styles() -> list[str]:
-    """Names of the built-in styles."""
+    """Return the names of the built-in styles."""
     return list(_shipped())
 
 
@@ -36,7 +36,7 @@ def is_denial(finding_name: str) -> bool:
 
 
 def make_prompts(finding_names: Sequence[str], style: str = DEFAULT_STYLE) -> list[PromptPair]:
-    """The prompts of every finding.
+    """Make the prompts of every finding.
 
     A label that is itself a denial ("No Finding") swaps the two sides: "There is no finding."
     stands for it and "There is finding." against it.
@@ -63,7 +63,7 @@ def make_prompts(finding_names: Sequence[str], style: str = DEFAULT_STYLE) -> li
 
 
 def describe_prompts(prompts: Sequence[PromptPair], style: str) -> dict[str, Any]:
-    """Style and texts, so that a result can be repeated."""
+    """Return style and texts, so that a result can be repeated."""
     texts = {
         pair.finding: {"positive": list(pair.positive), "negative": list(pair.negative)}
         for pair in prompts

@@ -33,7 +33,7 @@ def retrieval_metrics(
     num_resamples: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Both directions over n pairs: each pair is a query, each image and distinct text a candidate.
+    """Measure both directions over n pairs: each pair is a query, each image and text a candidate.
 
     Args:
         image_embeddings: (n, E), L2-normalised.
@@ -86,12 +86,12 @@ class Ranks:
     tied_right: np.ndarray
 
     def expected(self) -> np.ndarray:
-        """(n,) expected rank."""
+        """Return the (n,) expected ranks."""
         ranks: np.ndarray = 1 + self.above + self.tied_wrong / (self.tied_right + 1)
         return ranks
 
     def within(self, k: int) -> np.ndarray:
-        """(n,) probability that a right candidate is among the first ``k``."""
+        """Return the (n,) probabilities that a right candidate is among the first ``k``."""
         return np.array(
             [
                 0.0 if k <= above else random_hit(k - above, right, right + wrong)
@@ -100,11 +100,11 @@ class Ranks:
         )
 
     def reciprocal(self) -> np.ndarray:
-        """(n,) expectation of 1 / rank."""
+        """Return the (n,) expectations of 1 / rank."""
         return np.array([_reciprocal(*row) for row in self._rows()])
 
     def take(self, index: np.ndarray) -> Ranks:
-        """The ranks of some queries, in this order."""
+        """Return the ranks of some queries, in this order."""
         return Ranks(self.above[index], self.tied_wrong[index], self.tied_right[index])
 
     def _rows(self) -> Iterator[tuple[int, int, int]]:
@@ -142,7 +142,7 @@ def retrieval_ranks(
 
 
 def first_right_ranks(similarity: np.ndarray, right: np.ndarray) -> Ranks:
-    """Where the best-placed right candidate of every row stands.
+    """Find where the best-placed right candidate of every row stands.
 
     Args:
         similarity: (queries, candidates).

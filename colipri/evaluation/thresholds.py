@@ -20,7 +20,7 @@ _GRID_POINTS = 101
 def choose_thresholds(
     scores: np.ndarray, labels: np.ndarray, finding_names: Sequence[str]
 ) -> dict[str, float | None]:
-    """The threshold of maximum F1 for every finding.
+    """Choose the threshold of maximum F1 for every finding.
 
     Args:
         scores: (n, F).
@@ -84,7 +84,7 @@ def roc_with_band(
     num_resamples: int = 500,
     seed: int = 0,
 ) -> RocCurve | None:
-    """The ROC curve of one finding.
+    """Compute the ROC curve of one finding.
 
     Args:
         labels: (n,) of 0, 1 and NaN (left out).

@@ -22,7 +22,8 @@ def zero_shot_logits(
     text_embeddings_neg: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Cosine to the positive prompt minus cosine to the negative one, over the temperature.
+    """Return the cosine to the positive prompt minus cosine to the negative one, over the
+    temperature.
 
     Rankings, thresholds and decisions use these numbers. Their probabilities
     (:func:`probabilities`) saturate: at a temperature of 0.01 all margins from 0.37 on are 1.
@@ -49,13 +50,15 @@ def zero_shot_logits(
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the positive and the negative prompt: sigmoid of their difference, float64."""
+    """Return the softmax over the positive and the negative prompt: sigmoid of their difference,
+    float64.
+    """
     result: np.ndarray = expit(np.asarray(logits, dtype=float))
     return result
 
 
 def logits_of(scores: np.ndarray) -> np.ndarray:
-    """Inverse of :func:`probabilities`; 0 and 1 become the last numbers that are told from them."""
+    """Invert :func:`probabilities`; 0 and 1 become the nearest numbers that differ from them."""
     last = 1 - np.finfo(float).epsneg
     result: np.ndarray = logit(np.clip(np.asarray(scores, dtype=float), np.finfo(float).tiny, last))
     return result
@@ -64,7 +67,7 @@ def logits_of(scores: np.ndarray) -> np.ndarray:
 def encode_prompts(
     prompts: Sequence[PromptPair], encode_texts: Callable[[list[str]], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """One embedding per finding and side: the mean over its prompts.
+    """Encode the prompts, one embedding per finding and side: the mean over its texts.
 
     Args:
         prompts: F pairs; the number of texts may differ between findings.
@@ -94,7 +97,7 @@ def evaluate_zero_shot(
     num_resamples: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Logits of labelled images and their metrics.
+    """Compute the logits of labelled images and their metrics.
 
     Args:
         image_embeddings: (n, E).

@@ -96,13 +96,13 @@ SCRATCH_SIZES = (
 
 
 def num_words(text: Mapping[str, Any]) -> int:
-    """Words and punctuation marks in all reports."""
+    """Count the words and punctuation marks in all reports."""
     reports = text["num_reports"] - text["num_empty_reports"]
     return round(reports * float(text["tokens_per_report"].get("mean") or 0.0))
 
 
 def plan_text_length(text: Mapping[str, Any]) -> tuple[int, str]:
-    """Tokens per text: the 99th percentile of reports, in steps of 16."""
+    """Plan the tokens per text: the 99th percentile of reports, in steps of 16."""
     if not num_words(text):
         return MIN_TEXT_TOKENS, NO_REPORTS
     words = float(text["tokens_per_report"].get("percentile_99") or 0.0)
@@ -118,7 +118,7 @@ def plan_text_length(text: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def plan_vocabulary(text: Mapping[str, Any]) -> tuple[int, str]:
-    """Size of a WordPiece vocabulary learned on the reports."""
+    """Plan the size of a WordPiece vocabulary learned on the reports."""
     repeated = int(text["vocabulary"]["distinct_words_seen_twice"])
     size = int(min(30_000, max(300, round((repeated * 1.2 + 200) / 100) * 100)))
     if not num_words(text):
@@ -132,7 +132,13 @@ def plan_vocabulary(text: Mapping[str, Any]) -> tuple[int, str]:
 def plan_scratch_encoder(
     text: Mapping[str, Any], max_tokens: int, widest: int
 ) -> tuple[dict[str, Any], str]:
-    """Numbers of a BertConfig, by the amount of text, not wider than the shared space."""
+    """Plan a BertConfig by the amount of text, not wider than the shared space.
+
+    Args:
+        text: The text part of a fingerprint.
+        max_tokens: Longest text.
+        widest: Width of the shared space.
+    """
     words = num_words(text)
     fitting = [row for row in SCRATCH_SIZES if words >= row[0] and row[1] <= widest]
     _, width, layers, heads = fitting[0] if fitting else SCRATCH_SIZES[-1]

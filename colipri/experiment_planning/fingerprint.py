@@ -111,7 +111,7 @@ def _look_at_images(
         if outcome.result is None:
             problems[name] = outcome.problem or "unknown problem"
             logger.debug("%s", outcome.details)
-        elif outcome.result.get("unwritable"):  # a full disk is no broken case
+        elif outcome.result.get("unwritable"):  # a full disk does not make a case broken
             raise ColipriError(outcome.result["unwritable"])
         else:
             samples = [np.asarray(s[::every], dtype=np.float32) for s in outcome.result["samples"]]
@@ -131,7 +131,7 @@ def _report_problems(problems: dict[str, str], total: int, keep_going: bool) -> 
         first = min(problems)
         raise ColipriError(
             f"{len(problems)} of {total} cases cannot be used, first case {first}: "
-            f"{_without_case(first, problems[first])}; mend them, or leave them out with "
+            f"{_without_case(first, problems[first])}; fix them, or leave them out with "
             "--keep_going (what was found in the others is kept)"
         )
 
@@ -149,7 +149,7 @@ def _reasons(excluded: Mapping[str, str], problems: Mapping[str, str]) -> dict[s
 
 
 def fingerprint_path(dataset_name: str) -> Path:
-    """Where the fingerprint of a data set lies."""
+    """Return the path of a data set's fingerprint."""
     return preprocessed_folder() / dataset_name / FINGERPRINT_FILE
 
 
@@ -226,7 +226,7 @@ def _hounsfield(cases: Sequence[Case], found: Sequence[dict[str, Any]]) -> dict[
 
 
 def left_out_of(fingerprint: Mapping[str, Any]) -> dict[str, str]:
-    """Case -> "code: reason" of the cases that the fingerprint does not count.
+    """Return case -> "code: reason" of the cases that the fingerprint does not count.
 
     Version 0.2.0 wrote a list of "case: reason".
     """
@@ -238,7 +238,7 @@ def left_out_of(fingerprint: Mapping[str, Any]) -> dict[str, str]:
 
 
 def summarize_fingerprint(fingerprint: Mapping[str, Any]) -> str:
-    """What was found, for a person to check at a glance."""
+    """Describe what was found, for a person to check at a glance."""
     spacing = np.median(np.array(fingerprint["spacings"]), axis=0)
     extent = fingerprint["body_extent_mm_percentiles"]["95"]
     text = fingerprint["text"]

@@ -21,14 +21,14 @@ REFINEMENT = 0.95  # factor by which spacings shrink until a tiny body has enoug
 
 
 def round_spacing(value: float, down: bool = False) -> float:
-    """The next multiple of the step (tolerant to what floating point adds)."""
+    """Return the next multiple of the step (tolerant to what floating point adds)."""
     step = COARSE_STEP_MM if value >= FINE_BELOW_MM else FINE_STEP_MM
     steps = math.floor(value / step + 1e-6) if down else math.ceil(value / step - 1e-6)
     return round(max(1, steps) * step, 4)
 
 
 def covering_extent(extents_mm: np.ndarray, share: float) -> tuple[float, float, float]:
-    """The box that holds at least ``share`` of the cases whole, in all three axes at once.
+    """Return the box that holds at least ``share`` of the cases whole, in all three axes at once.
 
     Each axis by itself at its 95th percentile would hold as few as 85 % of the cases; the
     percentile, the same one for all axes, is raised until the box holds enough.
@@ -48,7 +48,7 @@ def covering_extent(extents_mm: np.ndarray, share: float) -> tuple[float, float,
 
 
 def tokens_for(extent_mm: Sequence[float], spacing_mm: Sequence[float]) -> tuple[int, int, int]:
-    """Tokens per axis that cover ``extent_mm`` at ``spacing_mm``."""
+    """Return the tokens per axis that cover ``extent_mm`` at ``spacing_mm``."""
     a, b, c = (
         max(1, math.ceil(length / (step * TOKEN) - 1e-6))
         for length, step in zip(extent_mm, spacing_mm, strict=True)
@@ -62,7 +62,7 @@ def finest_spacing(
     native_mm: Sequence[float],
     max_anisotropy: float,
 ) -> tuple[float, float, float]:
-    """The finest spacing at which ``extent_mm`` needs at most ``max_tokens`` tokens.
+    """Return the finest spacing at which ``extent_mm`` needs at most ``max_tokens`` tokens.
 
     One number for all axes, but never finer along an axis than the images are there (slices of 5 mm
     hold nothing that tokens of 1 mm could see), unless the tokens became too long.
@@ -89,7 +89,14 @@ def finest_spacing(
 def enough_tokens(
     extent_mm: Sequence[float], spacing_mm: Sequence[float], min_tokens: int
 ) -> tuple[float, float, float]:
-    """``spacing_mm``, made finer by one factor until ``extent_mm`` holds ``min_tokens`` tokens."""
+    """Return ``spacing_mm``, made finer by one factor until ``extent_mm`` holds ``min_tokens``
+    tokens.
+
+    Args:
+        extent_mm: Of the body per axis.
+        spacing_mm: To begin with, per axis.
+        min_tokens: Of the whole grid.
+    """
     exact = [float(step) for step in spacing_mm]
     spacing = list(exact)
     while math.prod(tokens_for(extent_mm, spacing)) < min_tokens and min(spacing) > FINE_STEP_MM:
@@ -101,11 +108,17 @@ def enough_tokens(
 def largest_patch(
     extent_mm: Sequence[float], spacing_mm: Sequence[float], max_tokens: int
 ) -> tuple[int, int, int]:
-    """The largest token grid within the budget, shrunk where it covers the most (nnU-Net's rule).
+    """Return the largest token grid within the budget, shrunk where it covers the most (nnU-Net's
+    rule).
 
     Starts from the whole extent and takes one token at a time from the axis whose physical length
     is the longest, so that the patch tends towards a cube in millimetres and never exceeds what the
     images need.
+
+    Args:
+        extent_mm: Of the body per axis.
+        spacing_mm: Per axis.
+        max_tokens: Budget of the whole grid.
     """
     grid = list(tokens_for(extent_mm, spacing_mm))
     while math.prod(grid) > max_tokens:
@@ -138,7 +151,7 @@ class Geometry:
 
 
 def native_spacing(fingerprint: dict[str, Any]) -> list[float]:
-    """Median spacing per axis."""
+    """Return the median spacing per axis."""
     median = np.median(np.array(fingerprint["spacings"], dtype=float), axis=0)
     if not (np.isfinite(median).all() and median.min() > 0):
         raise ColipriError(
@@ -151,7 +164,7 @@ def native_spacing(fingerprint: dict[str, Any]) -> list[float]:
 def plan_geometry(
     fingerprint: dict[str, Any], budget: int, whole: bool, budget_text: str
 ) -> Geometry:
-    """The geometry of one configuration.
+    """Plan the geometry of one configuration.
 
     Args:
         fingerprint: spacings and body extents are used.

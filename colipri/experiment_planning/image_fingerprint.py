@@ -36,7 +36,7 @@ class ImageTask:
 
 
 def fingerprint_image(task: ImageTask) -> dict[str, Any]:
-    """Look at one case, or take what an earlier run found if the files are the same.
+    """Fingerprint one case, or take what an earlier run found if the files are the same.
 
     Returns:
         spacing, shape, shape_after_crop (voxels), body_extent_mm, body_fraction (of the cropped

@@ -30,7 +30,9 @@ TOKENS_FOR_A_BUSY_GPU = 16_384
 def planned_memory(
     configuration: Configuration, precision: str = PLANNED_PRECISION
 ) -> MemoryEstimate:
-    """Memory of a training step with the plan's objectives and those memory is always kept for."""
+    """Return the memory of a training step with the plan's objectives and those memory is always
+    kept for.
+    """
     return estimate_memory(
         configuration,
         precision,
@@ -82,7 +84,7 @@ def fit_memory(
 
 
 def pairs_that_keep_busy(configuration: Configuration, target_gb: float) -> int:
-    """The smallest micro batch that is worth recomputation."""
+    """Return the smallest micro batch that is worth recomputation."""
     if target_gb < SMALL_MACHINE_GB:
         return 1
     enough = round(TOKENS_FOR_A_BUSY_GPU / configuration.num_tokens)
@@ -90,14 +92,20 @@ def pairs_that_keep_busy(configuration: Configuration, target_gb: float) -> int:
 
 
 def pairs_that_fit(configuration: Configuration, level: str, target_gb: float) -> int:
-    """Pairs at once within the target, at one level of checkpointing."""
+    """Return how many pairs fit into the target at once, at one level of checkpointing.
+
+    Args:
+        configuration: Of a plan.
+        level: Of checkpointing: none, mlp or full.
+        target_gb: Memory of one accelerator in GiB.
+    """
     estimate = planned_memory(configuration.with_checkpointing(level))
     free = target_gb * GIB * SAFETY - estimate.parameters - estimate.overhead
     return max(0, int(free // (estimate.per_sample + estimate.live)))
 
 
 def even_share(batch: int, fits: int) -> int:
-    """The micro batch that divides the batch into equal parts of at most ``fits``."""
+    """Return the micro batch that divides the batch into equal parts of at most ``fits``."""
     parts = math.ceil(batch / min(batch, fits))
     return math.ceil(batch / parts)
 

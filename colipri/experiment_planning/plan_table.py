@@ -15,7 +15,7 @@ from colipri.raw_dataset.left_out import describe_left_out
 
 WIDTH = 110
 _NAME, _VALUE = 26, 28
-_LONGEST_SHOWN_HOURS = 24 * 365  # beyond a year a device is no choice
+_LONGEST_SHOWN_HOURS = 24 * 365  # a device that needs more than a year is not an option
 
 Shown = tuple[str, str, str]  # name, choice, reason
 # Rows in the order of the decisions: entry of "because" -> how its value is shown.
@@ -40,7 +40,9 @@ _ROWS: dict[str, Callable[[Configuration], str]] = {
 
 
 def format_plan(plans: Plans) -> str:
-    """The costs of all configurations, then every choice with its reason, shared ones once."""
+    """Format the costs of all configurations, then every choice with its reason, shared ones
+    once.
+    """
     configurations = plans.configurations
     parts = [
         f"Plan {plans.plans_name} of {plans.dataset_name} by {plans.planner}, for "
@@ -59,7 +61,7 @@ def format_plan(plans: Plans) -> str:
 
 
 def _costs(configurations: Mapping[str, Configuration]) -> list[str]:
-    """One line a number and a column a configuration; notes below say how it was reckoned."""
+    """Format a line per number and a column per configuration, and how they are computed."""
     columns = {name: _cost_column(one) for name, one in configurations.items()}
     names = list(dict.fromkeys(row for column in columns.values() for row in column))
     lines = ["".join([f"{'cost':<{_NAME}}", *(f"{name:<{_VALUE}}" for name in columns)]).rstrip()]

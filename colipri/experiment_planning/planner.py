@@ -83,7 +83,7 @@ class ColipriPlanner:
     # ---------------------------------------------------------------- the whole plan
 
     def plan(self) -> Plans:
-        """The whole plan."""
+        """Make the whole plan."""
         channels = plan_channels(self.fingerprint)
         configurations = {name: self.plan_configuration(name, channels) for name in CONFIGURATIONS}
         configurations = self.share_cases(configurations)
@@ -108,7 +108,7 @@ class ColipriPlanner:
         return Plans.from_dict(content, f"the plan of {type(self).__name__}")
 
     def plan_configuration(self, name: str, channels: Any) -> Configuration:
-        """One configuration: geometry, model, text, training, and what they cost."""
+        """Plan one configuration: geometry, model, text, training, and what they cost."""
         rationale: Rationale = {"normalization_schemes": channels.reason}
         size = self.choose_model(rationale)
         geometry = self.choose_geometry(name, size, rationale)
@@ -143,7 +143,7 @@ class ColipriPlanner:
         return self.with_costs(replace(configuration, rationale=rationale))
 
     def with_costs(self, configuration: Configuration) -> Configuration:
-        """The configuration with what it is predicted to cost."""
+        """Return the configuration with what it is predicted to cost."""
         memory = {
             **planned_memory(configuration).as_gigabytes(),
             "planned_for_in_gb": self.target_gb,
@@ -158,7 +158,7 @@ class ColipriPlanner:
         )
 
     def with_overrides(self, plans: Plans, overrides: Mapping[str, Any]) -> Plans:
-        """The plan with numbers set by hand; memory and costs follow them.
+        """Return the plan with numbers set by hand; memory and costs follow them.
 
         Args:
             plans: as planned.
@@ -180,7 +180,7 @@ class ColipriPlanner:
         )
 
     def share_cases(self, configurations: dict[str, Configuration]) -> dict[str, Configuration]:
-        """Configurations of equal geometry read the same preprocessed cases."""
+        """Let configurations of equal geometry read the same preprocessed cases."""
         owners: dict[str, str] = {}
         shared = dict(configurations)
         for name, configuration in configurations.items():
@@ -201,7 +201,9 @@ class ColipriPlanner:
     # ---------------------------------------------------------------- single decisions
 
     def choose_model(self, rationale: Rationale) -> ModelSize:
-        """By the amount of paired data; a small memory target means a small machine."""
+        """Choose the image encoder by the amount of paired data; a small target means a small
+        machine.
+        """
         if self.target_gb < SMALL_MACHINE_GB:
             rationale["architecture"] = (
                 f"{TINY.name}: {self.target_gb:g} GB is a small card or a CPU; a convolutional "
@@ -218,7 +220,13 @@ class ColipriPlanner:
         return size
 
     def choose_geometry(self, name: str, size: ModelSize, rationale: Rationale) -> Geometry:
-        """Spacing (mm) and patch (voxels) of a configuration."""
+        """Choose spacing (mm) and patch (voxels) of a configuration.
+
+        Args:
+            name: Of the configuration.
+            size: Of the image encoder.
+            rationale: The reasons are added here.
+        """
         budget = int(size.token_factor * size.embed_dim)
         attention = size.token_factor / (size.token_factor + 6)
         geometry = plan_geometry(
@@ -232,7 +240,7 @@ class ColipriPlanner:
         return geometry
 
     def architecture(self, size: ModelSize) -> dict[str, Any]:
-        """The image encoder in nnU-Net's form: an importable class and its arguments."""
+        """Return the image encoder in nnU-Net's form: an importable class and its arguments."""
         return {
             "network_class_name": "colipri.architectures.primus.PrimusEncoder",
             "arch_kwargs": {
@@ -253,7 +261,7 @@ class ColipriPlanner:
         }
 
     def choose_text(self, size: ModelSize, rationale: Rationale) -> dict[str, Any]:
-        """Text encoder, vocabulary and text length."""
+        """Choose text encoder, vocabulary and text length."""
         text = self.fingerprint["text"]
         max_tokens, rationale["max_text_tokens"] = plan_text_length(text)
         rationale["text_encoder"] = self.text_encoder_reason
@@ -289,7 +297,7 @@ class ColipriPlanner:
         }
 
     def choose_batch(self, rationale: Rationale) -> int:
-        """The contrastive batch: memory does not limit it (gradient cache), the data does."""
+        """Choose the contrastive batch: the data limits it; memory does not (cached gradients)."""
         tenth = max(1, self.num_studies // 10)
         batch = min(MAXIMUM_BATCH, max(MINIMUM_BATCH, 2 ** int(math.log2(tenth))))
         batch = min(batch, max(2, self.num_studies))
@@ -303,7 +311,7 @@ class ColipriPlanner:
         return batch
 
     def choose_training(self, size: ModelSize, rationale: Rationale) -> dict[str, Any]:
-        """Schedule and optimiser."""
+        """Choose schedule and optimiser."""
         batch = self.choose_batch({})
         steps = max(200, math.ceil(PASSES_OVER_DATA * self.num_studies / batch))
         per_epoch = min(250, max(25, math.ceil(self.num_studies / batch)))
@@ -339,19 +347,19 @@ class ColipriPlanner:
         }
 
     def fit_memory(self, configuration: Configuration, rationale: Rationale) -> Configuration:
-        """Micro batch and checkpointing by the memory target."""
+        """Fit micro batch and checkpointing to the memory target."""
         fitted, reasons = fit_memory(configuration, self.target_gb)
         rationale.update(reasons)
         return fitted
 
 
 def objective_name(key: str) -> str:
-    """Letter or name of an objective -> its name; ``module:Class`` stays."""
+    """Return the name of an objective by its letter or name; ``module:Class`` stays."""
     return key if ":" in key else find_objective(key).name
 
 
 def checked_objectives(plans: Plans) -> Plans:
-    """The plan, if its objectives and their options are known.
+    """Return the plan if its objectives and their options are known.
 
     Raises:
         ColipriError: they are not.
@@ -367,7 +375,7 @@ def _pool_heads(width: int) -> int:
 
 
 def check_memory_target(gigabytes: float) -> None:
-    """The target must be a size that a device can have.
+    """Refuse a target that no device can have.
 
     Raises:
         ColipriError: it is not.

@@ -39,8 +39,12 @@ def plan_experiment(
     """Plan a data set whose fingerprint exists and write the plans file.
 
     Args:
+        dataset: Number or name.
+        planner_name: Of the planner class (-pl).
+        gpu_memory_target_in_gb: Memory of one accelerator in GiB.
         text_encoder: "scratch", a name or folder, or "auto": CXR-BERT where it can be loaded,
             otherwise from scratch; the plan says which and why.
+        plans_name: Of the plans file.
         like: a preset (colipri.experiment_planning.presets) that replaces the image side.
         overrides: path -> value (``--set``); what was not set is fitted to the memory again.
 
@@ -68,7 +72,7 @@ def plan_experiment(
 
 
 def find_planner(name: str) -> type[ColipriPlanner]:
-    """A planner by name (colipri.common.registry).
+    """Find a planner by name (colipri.common.registry).
 
     Raises:
         ColipriError: there is none, or it cannot be used.
@@ -80,6 +84,11 @@ def check_planning_options(
     planner_name: str, gpu_memory_target_in_gb: float, text_encoder: str
 ) -> None:
     """Find mistakes before hours are spent on reading images.
+
+    Args:
+        planner_name: As typed (-pl).
+        gpu_memory_target_in_gb: Memory of one accelerator in GiB.
+        text_encoder: "auto", "scratch", a hub name or a folder.
 
     Raises:
         ColipriError: as :func:`plan_experiment` would.
@@ -102,7 +111,7 @@ def _read_fingerprint(path: Path, dataset: str | int) -> dict[str, Any]:
 
 
 def resolve_text_encoder(wanted: str) -> tuple[str, str]:
-    """Which text encoder is planned for, and why."""
+    """Decide which text encoder is planned for, and say why."""
     if wanted == "scratch":
         return wanted, "asked for (-text_encoder scratch)"
     if wanted != "auto":

@@ -30,12 +30,13 @@ _RESAMPLING_ARGUMENTS = ResamplingArguments(
 
 
 def preset_names() -> list[str]:
-    """The names that --like takes."""
+    """Return the names that --like takes."""
     return list(read_json(_FILE))
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """title, orientation, spacing (mm), patch_size (voxels), window (HU), hounsfield_range (HU kept
+    """Return title, orientation, spacing (mm), patch_size (voxels), window (HU), hounsfield_range
+    (HU kept
     when resampling, the lower one is the padding), output (what the window becomes), source.
 
     Raises:
@@ -48,7 +49,7 @@ def load_preset(name: str) -> dict[str, Any]:
 
 
 def planner_like(planner: type[ColipriPlanner], name: str) -> type[ColipriPlanner]:
-    """``planner`` with the image side of a preset.
+    """Return ``planner`` with the image side of a preset.
 
     Raises:
         ColipriError: there is none of this name.
@@ -59,14 +60,14 @@ def planner_like(planner: type[ColipriPlanner], name: str) -> type[ColipriPlanne
         """Plans that feed an encoder as another project does."""
 
         def choose_geometry(self, name: str, size: Any, rationale: Rationale) -> Geometry:
-            """The preset's, for every configuration."""
+            """Return the preset's geometry, for every configuration."""
             reason = f"as {preset['title']}: {preset['source']}"
             rationale |= {"spacing": reason, "patch_size": reason}
             spacing, patch = tuple(preset["spacing"]), tuple(preset["patch_size"])
             return Geometry(spacing, patch, {})
 
         def plan(self) -> Plans:
-            """The planner's plan on the preset's images."""
+            """Plan on the preset's images."""
             _require_ct(self.fingerprint, preset)
             return apply_preset(super().plan(), preset)
 
@@ -75,7 +76,7 @@ def planner_like(planner: type[ColipriPlanner], name: str) -> type[ColipriPlanne
 
 
 def apply_preset(plans: Plans, preset: dict[str, Any]) -> Plans:
-    """The plan with the preset's axes, window and resampling."""
+    """Give the plan the preset's axes, window and resampling."""
     low, high = preset["window"]
     first, last = preset["output"]
     reason = (
@@ -105,7 +106,7 @@ def apply_preset(plans: Plans, preset: dict[str, Any]) -> Plans:
 
 
 def intensities(preset: dict[str, Any]) -> dict[str, float]:
-    """The numbers of CTNormalization under which the window becomes the preset's output."""
+    """Return the numbers of CTNormalization under which the window becomes the preset's output."""
     low, high = preset["window"]
     first, last = preset["output"]
     std = (high - low) / (last - first)

@@ -23,7 +23,7 @@ ENCODERS = "towers"  # as plans and tests spell it
 
 
 def planned_objectives(configuration: Configuration) -> dict[str, Objective]:
-    """The plan's objectives, and those of the default trainer.
+    """Return the plan's objectives, and those of the default trainer.
 
     The plan may name fewer objectives than colipri_train trains by default; memory is kept for all.
     """
@@ -33,7 +33,8 @@ def planned_objectives(configuration: Configuration) -> dict[str, Objective]:
 
 
 def objective_bytes(configuration: Configuration, precision: str) -> dict[str, float]:
-    """Bytes that each objective keeps per pair for the backward pass, where it keeps any.
+    """Return the bytes that each objective keeps per pair for the backward pass, where it keeps
+    any.
 
     Args:
         configuration: of a plan.
@@ -47,7 +48,7 @@ def objective_bytes(configuration: Configuration, precision: str) -> dict[str, f
 
 
 def objective_parameters(configuration: Configuration) -> int:
-    """Parameters of the objectives' heads."""
+    """Return the parameters of the objectives' heads."""
     objectives = planned_objectives(configuration).values()
     return sum(objective.head_parameters(configuration) for objective in objectives)
 
@@ -57,7 +58,7 @@ def training_flops(
     num_tokens: float | None = None,
     objectives: Mapping[str, Objective] | Iterable[str] | None = None,
 ) -> dict[str, float]:
-    """Training FLOPs of one sample that has a report, by what they are spent on.
+    """Return the training FLOPs of one sample that has a report, by what they are spent on.
 
     Forward and backward, recomputation not counted.
 
@@ -120,7 +121,7 @@ CACHED_GRADIENTS_FACTOR = 4 / 3
 
 
 def estimate_compute(configuration: Configuration, body_fraction: float) -> ComputeReport:
-    """Arithmetic and time of a planned training.
+    """Estimate arithmetic and time of a planned training.
 
     Args:
         configuration: of the plan.

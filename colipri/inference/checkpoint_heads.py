@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch import nn
 
+from colipri.inference.trained_objectives import trained_objectives
 from colipri.objectives.base import HeadSizes, Objective
-from colipri.objectives.registry import build_objectives
 
 if TYPE_CHECKING:
     from colipri.inference.predictor import ColipriPredictor
@@ -16,24 +16,14 @@ if TYPE_CHECKING:
 Heads = dict[str, nn.Module]
 
 
-def trained_objectives(checkpoint: Mapping[str, Any]) -> dict[str, Objective]:
-    """The objectives that a checkpoint was trained with; none where it does not say.
-
-    Raises:
-        ColipriError: one of them is not installed here.
-    """
-    settings = (checkpoint.get("settings") or {}).get("objectives") or {}
-    return build_objectives(settings) if settings else {}
-
-
 def heads_of_checkpoint(
     predictor: ColipriPredictor, wanted: Callable[[Objective], bool]
 ) -> tuple[Objective, Heads] | None:
-    """The first wanted objective of a checkpoint and its heads, ready to use.
+    """Return the first wanted objective of a checkpoint and its heads, ready to use.
 
     Args:
-        predictor: of the checkpoint.
-        wanted: chooses among the objectives that it was trained with.
+        predictor: Of the checkpoint.
+        wanted: Chooses among the objectives that it was trained with.
 
     Returns:
         None where there is no such objective, or its heads were left out of the checkpoint.

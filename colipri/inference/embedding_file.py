@@ -86,7 +86,7 @@ class EmbeddingFile:
 def token_affine(
     affine: Sequence[Sequence[float]], start: Sequence[int], token_patch: Sequence[int]
 ) -> np.ndarray:
-    """(4, 4) token index to the RAS millimetres of the token's centre.
+    """Return (4, 4) token index to the RAS millimetres of the token's centre.
 
     Args:
         affine: (4, 4) voxel index to RAS mm.

@@ -31,7 +31,7 @@ _PLANES = ("axial", "coronal", "sagittal")
 def token_similarity(
     dense_embeddings: Tensor, positive: Tensor, negative: Tensor | None = None
 ) -> np.ndarray:
-    """Cosine of every token to a text.
+    """Return the cosine of every token to a text.
 
     Args:
         dense_embeddings: (K, E), as ``project_tokens`` gives them.
@@ -57,7 +57,7 @@ def inside_of_body(
     plans: Plans,
     configuration: Configuration,
 ) -> np.ndarray:
-    """Voxels of a crop that lie inside the body, lungs and bowel gas included.
+    """Return the voxels of a crop that lie inside the body, lungs and bowel gas included.
 
     A token that touches the skin is encoded whole, and at its border most of it is air. A heat map
     that counts all of the token points into that air.
@@ -101,7 +101,8 @@ def voxel_map(
     token_patch: Sequence[int],
     inside: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Token values on the voxel grid, linear between token centres, NaN outside the kept tokens.
+    """Return the token values on the voxel grid, linear between token centres, NaN outside the kept
+    tokens.
 
     Args:
         similarity: (K,).
@@ -131,7 +132,7 @@ def voxel_map(
 
 
 def strongest_place(heat: np.ndarray) -> tuple[int, int, int]:
-    """Voxel of the highest value.
+    """Return the voxel of the highest value.
 
     Raises:
         ColipriError: the map is empty.
@@ -152,7 +153,7 @@ def overlay_planes(
     limits: tuple[float, float] | None = None,
     strength: float = 0.75,
 ) -> list[dict[str, Any]]:
-    """Axial, coronal and sagittal slice with the heat laid over.
+    """Lay the heat over an axial, a coronal and a sagittal slice.
 
     Args:
         image: (A0, A1, A2), axes to (Superior, Anterior, Right).
@@ -189,10 +190,15 @@ def overlay_planes(
 def slice_planes(
     volume: np.ndarray, spacing: Sequence[float], place: Sequence[int]
 ) -> list[tuple[str, np.ndarray, tuple[float, float]]]:
-    """(name, slice, (row, column) mm) of the three planes through ``place``, as radiologists look.
+    """Cut the three planes through a voxel, as radiologists look at them.
 
     Args:
         volume: (A0, A1, A2), axes growing to (Superior, Anterior, Right).
+        spacing: mm along the axes.
+        place: Voxel that all planes contain.
+
+    Returns:
+        (name, slice, (row, column) step in mm), for axial, coronal and sagittal.
     """
     superior, anterior, right = (int(index) for index in place)
     up, forward, side = (float(step) for step in spacing)
@@ -207,7 +213,9 @@ def slice_planes(
 
 
 def to_grey(values: np.ndarray, window: tuple[float, float] | None = CT_WINDOW) -> np.ndarray:
-    """uint8 picture of intensities; ``window`` None takes the 1st and 99th percentile."""
+    """Return a uint8 picture of intensities; ``window`` None takes the 1st and 99th
+    percentile.
+    """
     low, high = window or tuple(np.percentile(values, [1, 99]))
     share = (values.astype(np.float32) - low) / max(float(high - low), 1e-9)
     result: np.ndarray = (np.clip(share, 0, 1) * 255).astype(np.uint8)

@@ -18,14 +18,14 @@ _CHANNEL = re.compile(r"_(\d{4})$")
 
 @dataclass(frozen=True)
 class ImageInput:
-    """One image: its name in results, and its files (one a channel, or a DICOM folder)."""
+    """One image: its name in results, and its files (one per channel, or a DICOM folder)."""
 
     name: str
     files: tuple[Path, ...]
 
 
 def find_images(source: Path | str, num_channels: int = 1) -> list[ImageInput]:
-    """All images at ``source``, by name.
+    """Find all images at ``source``, by name.
 
     Args:
         source: An image file; a folder with one DICOM series; or a folder with image files and
@@ -67,7 +67,7 @@ def find_images(source: Path | str, num_channels: int = 1) -> list[ImageInput]:
 
 
 def image_ending(path: Path) -> str | None:
-    """The image format's ending of a file name, or None."""
+    """Return the image format's ending of a file name, or None."""
     name = path.name.lower()
     return next((ending for ending in IMAGE_ENDINGS if name.endswith(ending)), None)
 
@@ -95,7 +95,7 @@ def _single_file(path: Path, num_channels: int) -> ImageInput:
     if image_ending(path) is None:
         hint = "; give the folder of the DICOM series" if is_dicom_file(path) else ""
         endings = ", ".join(IMAGE_ENDINGS)
-        raise ColipriError(f"{path} is no image file (known endings: {endings}){hint}")
+        raise ColipriError(f"{path} is not an image file (known endings: {endings}){hint}")
     if num_channels == 1:
         return ImageInput(_stem(path, one_channel=True), (path,))
     stem = _CHANNEL.sub("", _stem(path))

@@ -32,7 +32,7 @@ class LabelMaps:
 
     @classmethod
     def of_dataset(cls, dataset: str, orientation: str) -> LabelMaps:
-        """Those of a raw data set; none if its raw folder is not there."""
+        """Find the label maps of a raw data set; none if its raw folder is not there."""
         try:
             raw = load_raw_dataset(dataset)
         except ColipriError:  # a copy of the preprocessed data is enough for everything else
@@ -52,7 +52,7 @@ class LabelMaps:
     def mask(
         self, volume: Volume, finding: str, start: Sequence[int], size: Sequence[int]
     ) -> np.ndarray | None:
-        """Where the finding is, within a crop of the preprocessed volume.
+        """Return where the finding is, within a crop of the preprocessed volume.
 
         Args:
             volume: Of the case.

@@ -81,7 +81,7 @@ def collect_cases(
     """
     name = find_dataset_name(dataset)
     if source == "preprocessed" and predictor.own_spacing:
-        raise ColipriError("a spacing of one's own needs the raw images (--source raw)")
+        raise ColipriError("another spacing than the plan's needs the raw images (--source raw)")
     if source != "raw" and not predictor.own_spacing:
         try:
             store = check_preprocessed(name, predictor.plans, predictor.configuration_name)
@@ -120,11 +120,16 @@ def _unusable(dataset: str, predictor: ColipriPredictor, error: ColipriError) ->
 def cases_of_split(
     collection: CaseCollection, split: str, predictor: ColipriPredictor
 ) -> list[LabelledCase]:
-    """The cases of one split, sorted.
+    """Return the cases of one split, sorted.
 
     test: what cases.csv (or imagesTs) says. val and train: on the data set that the model was
     trained on, those of its fold (of fold all: every case that is not test, and none); elsewhere
     what cases.csv says.
+
+    Args:
+        collection: The cases of a data set.
+        split: train, val or test.
+        predictor: Its fold decides what train and val are.
 
     Raises:
         ColipriError: there are none.
@@ -142,18 +147,24 @@ def cases_of_split(
 def first_split(
     collection: CaseCollection, splits: Sequence[str], predictor: ColipriPredictor
 ) -> str:
-    """The first of ``splits`` that has cases (see :func:`cases_of_split`), else the last."""
+    """Return the first of ``splits`` that has cases (see :func:`cases_of_split`), else the last.
+
+    Args:
+        collection: The cases of a data set.
+        splits: In order of preference.
+        predictor: Its fold decides what train and val are.
+    """
     return next((s for s in splits if _names_of_split(collection, s, predictor)), splits[-1])
 
 
 def spread(cases: Sequence[LabelledCase], number: int) -> list[LabelledCase]:
-    """``number`` cases at even distances, so that a sorted list is shown from end to end."""
+    """Return ``number`` cases at even distances, so that a sorted list is shown from end to end."""
     places = np.linspace(0, len(cases) - 1, min(number, len(cases))).round().astype(int)
     return [cases[place] for place in places]
 
 
 def label_matrix(cases: Sequence[LabelledCase], finding_names: Sequence[str]) -> np.ndarray:
-    """(n, F) of 0, 1 and NaN for unknown."""
+    """Return (n, F) of 0, 1 and NaN for unknown."""
     rows = [[case.findings.get(name) for name in finding_names] for case in cases]
     return np.array(
         [[np.nan if value is None else float(value) for value in row] for row in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,12 +24,15 @@ from colipri.common.devices import find_device
 from colipri.common.errors import ColipriError
 from colipri.dataloading.normalization import normalize_on_device
 from colipri.inference.inputs import ImageInput
+from colipri.inference.trained_objectives import left_out_heads, missing_objectives
 from colipri.inference.volume import PreparedVolume, StoredVolume, Volume, prepare_files
 from colipri.inference.windows import Triple, plan_windows, positions_of, stitch
 from colipri.plans.plans import Configuration, Plans
 from colipri.preprocessing.body_grid import centre_start
 from colipri.preprocessing.store import CaseStore
 from colipri.text.tokenizer import encode_batch, tokenizer_from_string
+
+logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 _TEXTS_AT_ONCE = 64
@@ -91,6 +95,14 @@ class ColipriPredictor:
         if self.window is not None:
             plan_windows(self.window, self.window, self.token_patch)  # rejects odd sizes now
         self.model = self._build(checkpoint["network_weights"])
+        missing = missing_objectives(checkpoint)
+        if missing:
+            logger.warning(
+                "%s was trained with %s, not installed here; left out: %s",
+                source,
+                ", ".join(missing),
+                ", ".join(left_out_heads(checkpoint)) or "no weights",
+            )
 
     @classmethod
     def from_checkpoint(
@@ -111,7 +123,7 @@ class ColipriPredictor:
         return cls(load_checkpoint(path), find_device(device), source=source, **options)
 
     def untrained(self, seed: int = 0) -> ColipriPredictor:
-        """The same network as it was before training: the control for every result.
+        """Return the same network as it was before training: the control for every result.
 
         A pretrained text encoder starts from its pretrained weights, as training did.
         """
@@ -159,7 +171,7 @@ class ColipriPredictor:
         return float(1.0 / self.model.temperature_scale().detach())
 
     def describe(self) -> dict[str, Any]:
-        """Where the numbers of a result come from, for its file."""
+        """Return where the numbers of a result come from, for its file."""
         return {
             "checkpoint": self.source,
             "trainer": self.checkpoint.get("trainer_name"),
@@ -218,7 +230,9 @@ class ColipriPredictor:
                 yield error
 
     def project(self, encoded: EncodedImage) -> Tensor:
-        """(K, E) L2-normalized: every kept token in the space of the texts, on the CPU."""
+        """Project every kept token into the space of the texts: (K, E) L2-normalized, on the
+        CPU.
+        """
         with torch.inference_mode():
             tokens = encoded.tokens.to(self.device).unsqueeze(0)
             projected: Tensor = self.model.project_tokens(tokens)[0].float().cpu()
@@ -279,7 +293,7 @@ class ColipriPredictor:
     # ---------------------------------------------------------------- texts
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """(n, E) float32, L2-normalized, on the CPU.
+        """Encode texts: (n, E) float32, L2-normalized, on the CPU.
 
         Raises:
             ColipriError: a text is empty.

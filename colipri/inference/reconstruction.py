@@ -11,7 +11,8 @@ import torch
 
 from colipri.common.hashing import derive_seed
 from colipri.dataloading.normalization import air_value, normalize_on_device
-from colipri.inference.checkpoint_heads import Heads, heads_of_checkpoint, trained_objectives
+from colipri.inference.checkpoint_heads import Heads, heads_of_checkpoint
+from colipri.inference.trained_objectives import trained_objectives
 from colipri.objectives.base import Objective, PagePart
 from colipri.objectives.batch import Batch, CasePart, ImageInput
 from colipri.preprocessing.body_grid import centre_start
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 
 def objectives_with_pictures(predictor: ColipriPredictor) -> list[tuple[Objective, Heads | None]]:
-    """Objectives of a checkpoint that show something on the page; None: without their heads."""
+    """Return the objectives of a checkpoint that show something on the page; None: without their
+    heads.
+    """
     found: list[tuple[Objective, Heads | None]] = []
     for objective in trained_objectives(predictor.checkpoint).values():
         if type(objective).page_parts is not Objective.page_parts:
@@ -34,7 +37,7 @@ def objectives_with_pictures(predictor: ColipriPredictor) -> list[tuple[Objectiv
 def page_parts(
     predictor: ColipriPredictor, objective: Objective, heads: Heads, volume: Volume, seed: int = 0
 ) -> list[PagePart]:
-    """What an objective shows of one volume.
+    """Return what an objective shows of one volume.
 
     Args:
         predictor: the two encoders and the plan.
@@ -49,7 +52,14 @@ def page_parts(
 def image_input(
     predictor: ColipriPredictor, heads: Heads, volume: Volume, seed: int = 0
 ) -> ImageInput:
-    """The centre of one volume as an objective gets it in training."""
+    """Return the centre of one volume as an objective gets it in training.
+
+    Args:
+        predictor: Of the model.
+        heads: Of the objective.
+        volume: The patch around its centre is used.
+        seed: Of what is random in the objective.
+    """
     size = predictor.patch_size
     pixels, body = volume.crop(centre_start(volume.shape, size), size)
     if not body.any():

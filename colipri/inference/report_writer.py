@@ -30,7 +30,7 @@ class ReportWriter:
         self.decoder = _build(predictor)
 
     def write(self, encoded: EncodedImage) -> str:
-        """The report of one encoded volume."""
+        """Write the report of one encoded volume."""
         tokenizer = self.predictor.tokenizer
         tokens = encoded.tokens.to(self.predictor.device).unsqueeze(0)
         bf16 = self.predictor.device.type == "cuda" and torch.cuda.is_bf16_supported()

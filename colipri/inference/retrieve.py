@@ -70,7 +70,16 @@ def rank_cases(
     top: int,
     source: str = "auto",
 ) -> list[Ranking]:
-    """Search the cases of a data set's split; their known findings are listed beside."""
+    """Search the cases of a data set's split; their known findings are listed beside.
+
+    Args:
+        predictor: The model.
+        dataset: Number or name.
+        split: train, val or test.
+        texts: To look for.
+        top: How many scans to list for each text.
+        source: See ``collect_cases``.
+    """
     queries = predictor.encode_texts(texts)
     cases = cases_of_split(collect_cases(predictor, dataset, source), split, predictor)
     embeddings = encode_split(predictor, cases, split).embeddings
@@ -89,6 +98,12 @@ def rank_images(
     predictor: ColipriPredictor, source: Path, texts: Sequence[str], top: int
 ) -> list[Ranking]:
     """Search image files; a broken one is named in the log and left out.
+
+    Args:
+        predictor: The model.
+        source: Image file, folder of images, or DICOM series folder.
+        texts: To look for.
+        top: How many scans to list for each text.
 
     Raises:
         ColipriError: no image can be used.

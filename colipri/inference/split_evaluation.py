@@ -43,7 +43,7 @@ def zero_shot_on_split(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The whole protocol: what ``colipri_zero_shot -d`` writes.
+    """Run the whole protocol and return what ``colipri_zero_shot -d`` writes.
 
     Args:
         predictor: The model.
@@ -54,6 +54,8 @@ def zero_shot_on_split(
         thresholds_from: "val", "train", "none", or a JSON file of an earlier result.
         control_untrained: Judge the same network before training as well, paired.
         source: See ``collect_cases``.
+        num_resamples: Of the bootstrap; 0 for no intervals.
+        seed: Of the resamples.
 
     Raises:
         ColipriError: no such data set or split, no labels, unknown findings, thresholds from the
@@ -97,7 +99,16 @@ def retrieval_on_split(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Retrieval in both directions: what ``colipri_retrieve -d`` writes.
+    """Measure retrieval in both directions and return what ``colipri_retrieve -d`` writes.
+
+    Args:
+        predictor: The model.
+        dataset: Number or name; need not be the one trained on.
+        split: To be judged.
+        control_untrained: Judge the same network before training as well.
+        source: See ``collect_cases``.
+        num_resamples: Of the bootstrap; 0 for no intervals.
+        seed: Of the resamples.
 
     Raises:
         ColipriError: no such data set or split, or fewer than two reports in it.
@@ -124,7 +135,13 @@ def retrieval_on_split(
 def result_head(
     predictor: ColipriPredictor, collection: CaseCollection, split: str
 ) -> dict[str, Any]:
-    """What a result file says about model and data."""
+    """Return what a result file says about model and data.
+
+    Args:
+        predictor: The model.
+        collection: The cases.
+        split: That is judged.
+    """
     return {
         "model": predictor.describe(),
         "dataset": collection.dataset,
@@ -136,7 +153,15 @@ def result_head(
 def add_control(
     result: dict[str, Any], name: str, control: dict[str, Any], num_resamples: int, seed: int = 0
 ) -> None:
-    """Put a control's metrics into a result, and the paired difference (result minus control)."""
+    """Put a control's metrics into a result, and the paired difference (result minus control).
+
+    Args:
+        result: Of :func:`zero_shot_on_split`; changed in place.
+        name: Of the control.
+        control: Its metrics on the same cases.
+        num_resamples: Of the bootstrap; 0 for no difference.
+        seed: Of the resamples.
+    """
     names = list(result["per_finding"])
     logits, labels, patients = logits_in(result, names)
     other, _, _ = logits_in(control, names)

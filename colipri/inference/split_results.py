@@ -66,14 +66,20 @@ class Thresholds:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as in a result file."""
+        """Return plain data, as in a result file."""
         return {"source": self.source, "values": self.values, "logits": dict(self.logits)}
 
 
 def encode_split(
     predictor: ColipriPredictor, cases: Sequence[LabelledCase], name: str
 ) -> EncodedSplit:
-    """Encode the cases of a split once, for everything that is measured on them."""
+    """Encode the cases of a split once, for everything that is measured on them.
+
+    Args:
+        predictor: The model.
+        cases: Of the split.
+        name: Of the split, for the progress bar.
+    """
     encoded = predictor.encode_many(case.volume for case in cases)
     rows = [one.embedding for one in progress(encoded, f"Encoding {name}", total=len(cases))]
     return EncodedSplit(name, cases, torch.stack(rows))
@@ -82,7 +88,13 @@ def encode_split(
 def split_logits(
     predictor: ColipriPredictor, split: EncodedSplit, prompts: Sequence[PromptPair]
 ) -> np.ndarray:
-    """(n, F) zero-shot logits."""
+    """Return (n, F) zero-shot logits.
+
+    Args:
+        predictor: The model.
+        split: Encoded by the same model.
+        prompts: F pairs.
+    """
     positive, negative = encode_prompts(prompts, predictor.encode_texts)
     logits: np.ndarray = zero_shot_logits(
         split.embeddings, positive, negative, predictor.temperature
@@ -93,7 +105,14 @@ def split_logits(
 def thresholds_from_split(
     predictor: ColipriPredictor, split: EncodedSplit, prompts: Sequence[PromptPair], dataset: str
 ) -> Thresholds:
-    """Maximum F1 on a split that is not the one to be judged."""
+    """Choose the thresholds of maximum F1 on a split that is not the one to be judged.
+
+    Args:
+        predictor: The model.
+        split: Encoded by the same model.
+        prompts: F pairs.
+        dataset: Its name, for the source.
+    """
     names = [pair.finding for pair in prompts]
     logits = split_logits(predictor, split, prompts)
     values = choose_thresholds(logits, label_matrix(split.cases, names), names)
@@ -105,7 +124,7 @@ def thresholds_from_split(
 
 
 def thresholds_from_file(path: Path | str, finding_names: Sequence[str]) -> Thresholds:
-    """The thresholds of an earlier result.
+    """Read the thresholds of an earlier result.
 
     Args:
         path: JSON with ``thresholds.logits``, or with ``thresholds.values`` (probabilities) only.
@@ -141,7 +160,16 @@ def zero_shot_result(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Metrics of an encoded split, with scores and labels of every case.
+    """Measure an encoded split; the result holds scores and labels of every case.
+
+    Args:
+        predictor: The model.
+        split: Encoded by the same model.
+        prompts: F pairs.
+        thresholds: From another split or a file; without them the metrics that need a decision are
+            null.
+        num_resamples: Of the bootstrap; 0 for no intervals.
+        seed: Of the resamples.
 
     Raises:
         ColipriError: no case of the split has a label of these findings.
@@ -180,6 +208,12 @@ def retrieval_result(
 ) -> dict[str, Any]:
     """Report -> image and image -> report on the cases that have a report.
 
+    Args:
+        predictor: The model.
+        split: Encoded by the same model.
+        num_resamples: Of the bootstrap; 0 for no intervals.
+        seed: Of the resamples.
+
     Raises:
         ColipriError: fewer than two cases have one.
     """
@@ -204,7 +238,7 @@ def retrieval_result(
 def logits_in(
     result: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Logits (n, F), labels (n, F) and patients out of a result's ``case_scores``."""
+    """Return the logits (n, F), labels (n, F) and patients out of a result's ``case_scores``."""
     cases = result["case_scores"]
     logits = np.array([[case["logits"][name] for name in names] for case in cases], dtype=float)
     labels = np.array([[case["labels"][name] for name in names] for case in cases], dtype=float)

@@ -33,7 +33,9 @@ class Volume(Protocol):
         """Geometry before and after preprocessing, as ``preprocess_image`` returns it."""
 
     def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Image (C, *size) as stored, padded with air, and body (*size / token patch) bool."""
+        """Return the image (C, *size) as stored, padded with air, and body (*size / token patch)
+        bool.
+        """
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,13 @@ class StoredVolume:
 def prepare_files(
     files: Path | Sequence[Path], name: str, plans: Plans, configuration: Configuration
 ) -> PreparedVolume:
-    """Read and preprocess image files (one a channel, or a DICOM folder) as training did.
+    """Read and preprocess image files (one per channel, or a DICOM folder) as training did.
+
+    Args:
+        files: One per channel, or a DICOM folder.
+        name: For messages and results.
+        plans: That the model was trained with.
+        configuration: Of the plans.
 
     Raises:
         ColipriError: naming the image, if it cannot be read or does not fit the plan.

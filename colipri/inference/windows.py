@@ -41,7 +41,7 @@ class WindowPlan:
 def plan_windows(
     shape: Sequence[int], window: Sequence[int], token_patch: Sequence[int]
 ) -> WindowPlan:
-    """The fewest windows that cover a volume, the last ones moved back to lie within the grid.
+    """Plan the fewest windows that cover a volume; the last ones are moved back into the grid.
 
     Args:
         shape: Voxels of the volume.
@@ -73,7 +73,7 @@ def plan_windows(
 def stitch(
     plan: WindowPlan, tokens: Sequence[Tensor], kept: Sequence[Tensor]
 ) -> tuple[Tensor, np.ndarray]:
-    """Tokens of all windows as those of the volume.
+    """Join the tokens of all windows to those of the volume.
 
     Args:
         plan: Of the windows.
@@ -97,7 +97,7 @@ def stitch(
 
 
 def positions_of(index: Tensor, window: Sequence[int]) -> np.ndarray:
-    """(K, 3) token coordinates of flat indices (axis 0 slowest)."""
+    """Return (K, 3) token coordinates of flat indices (axis 0 slowest)."""
     return np.stack(np.unravel_index(index.cpu().numpy(), tuple(window)), axis=1)
 
 

@@ -25,7 +25,7 @@ def zero_shot_on_images(
     prompt_style: str = DEFAULT_STYLE,
     thresholds_file: Path | str | None = None,
 ) -> dict[str, Any]:
-    """What ``colipri_zero_shot -i`` writes.
+    """Score images and return what ``colipri_zero_shot -i`` writes.
 
     Args:
         predictor: The model.

@@ -80,7 +80,7 @@ class EncoderSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class OtherEncoderSettings(EncoderSettings):
-    """Arguments of an image encoder of somebody's own: it may have more of them."""
+    """Arguments of an image encoder of another package: it may have more."""
 
     OPEN: ClassVar[bool] = True
 

@@ -14,7 +14,7 @@ _SIZES = ("batch_size", "micro_batch_size")
 
 
 def as_trained(configuration: Configuration, settings: Mapping[str, Any]) -> Configuration:
-    """A configuration with the numbers and objectives of a run.
+    """Return a configuration with the numbers and objectives of a run.
 
     Args:
         configuration: As planned, or as trained: then nothing changes.
@@ -30,7 +30,7 @@ def as_trained(configuration: Configuration, settings: Mapping[str, Any]) -> Con
 
 
 def plans_as_trained(plans: Plans, name: str, settings: Mapping[str, Any]) -> Plans:
-    """Plans whose configuration ``name`` is :func:`as_trained`.
+    """Return the plans whose configuration ``name`` is :func:`as_trained`.
 
     Args:
         plans: Of a run.

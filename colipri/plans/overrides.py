@@ -58,7 +58,7 @@ ObjectiveName = Callable[[str], str]
 
 
 def parse_assignments(texts: Sequence[str] | None, flag: str = "--set") -> dict[str, Any]:
-    """``["batch_size=8", "mixing.schedule=alternating"]`` -> path -> value.
+    """Parse ``["batch_size=8", "mixing.schedule=alternating"]`` to path -> value.
 
     Args:
         texts: as typed.
@@ -82,7 +82,7 @@ def parse_assignments(texts: Sequence[str] | None, flag: str = "--set") -> dict[
 def set_in_plans(
     plans: Plans, values: Mapping[str, Any], objective_name: ObjectiveName, flag: str = "--set"
 ) -> Plans:
-    """The plan with entries replaced, checked again.
+    """Return the plan with entries replaced, checked again.
 
     Args:
         plans: a whole plan.
@@ -207,17 +207,17 @@ def full_path(path: str, objective_name: ObjectiveName, flag: str = "--set") -> 
 
 
 def path_text(keys: Iterable[str]) -> str:
-    """["training", "ema_decay"] -> "training.ema_decay"."""
+    """Join ["training", "ema_decay"] to "training.ema_decay"."""
     return ".".join(keys)
 
 
 def configuration_entries() -> list[str]:
-    """Names that a path may begin with."""
+    """Return the names that a path may begin with."""
     return [about.key or n for n, about in entries(Configuration).items() if about.stored]
 
 
 def refuse_stored(paths: Iterable[str], objective_name: ObjectiveName) -> None:
-    """Training may not change what the stored cases were made from.
+    """Refuse that training changes what the stored cases were made from.
 
     Raises:
         ColipriError: one of the paths does; the message says what to do.
@@ -233,7 +233,9 @@ def refuse_stored(paths: Iterable[str], objective_name: ObjectiveName) -> None:
 
 
 def value_at(content: Mapping[str, Any], path: str) -> Any:
-    """The value that a path of a configuration's reasons speaks of; None where there is none."""
+    """Return the value that a path of a configuration's reasons speaks of; None where there is
+    none.
+    """
     value: Any = content
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None

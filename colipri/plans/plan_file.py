@@ -33,7 +33,7 @@ def write_plans(target: Path, content: Mapping[str, Any]) -> None:
 
 
 def numbered_backup(target: Path) -> Path:
-    """colipriPlans_before.json, colipriPlans_before_2.json, ...: the first that is free."""
+    """Return colipriPlans_before.json, colipriPlans_before_2.json, ...: the first that is free."""
     kept, number = target.with_name(f"{target.stem}_before.json"), 1
     while kept.exists():
         number += 1

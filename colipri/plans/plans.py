@@ -182,7 +182,7 @@ class Configuration(Settings):
         return self.architecture.arch_kwargs
 
     def with_checkpointing(self, level: str) -> Configuration:
-        """The same configuration with ``activation_checkpointing`` in both of its places."""
+        """Return the same configuration with ``activation_checkpointing`` in both of its places."""
         encoder = replace(self.encoder, activation_checkpointing=level)
         return replace(
             self,
@@ -292,7 +292,7 @@ class Plans(Settings):
             )
 
     def configuration(self, name: str) -> Configuration:
-        """One configuration by name.
+        """Return one configuration by name.
 
         Raises:
             ColipriError: there is none of this name.
@@ -305,16 +305,16 @@ class Plans(Settings):
         return self.configurations[name]
 
     def intensities(self, channel: int) -> Intensities:
-        """Numbers of a channel."""
+        """Return the numbers of a channel."""
         return self.foreground_intensity_properties_per_channel[str(channel)]
 
     def with_configurations(self, changed: Iterable[Configuration]) -> Plans:
-        """The same plan with configurations replaced by their names."""
+        """Return the same plan with configurations replaced by their names."""
         named = {configuration.name: configuration for configuration in changed}
         return replace(self, configurations={**self.configurations, **named})
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, as it is written to the file."""
+        """Return plain data, as it is written to the file."""
         return self.to_dict()
 
     @cached_property

@@ -40,7 +40,7 @@ class MixingSettings(Settings):
     )
 
     def share(self, paired_studies: int, image_only_studies: int) -> float:
-        """The share of image-only samples for so many studies of either kind."""
+        """Return the share of image-only samples for so many studies of either kind."""
         if image_only_studies == 0:
             return 0.0
         if self.image_only_share is not None:
@@ -49,7 +49,8 @@ class MixingSettings(Settings):
         return min(natural, _LARGEST_AUTOMATIC_SHARE)
 
     def shares_of_cases(self, datasets: Sequence[str]) -> list[float] | None:
-        """Per case the share of a pass, relative to the heaviest data set; None: all alike.
+        """Return each case's share of a pass, relative to the heaviest data set; None: all
+        alike.
 
         Args:
             datasets: of each case.

@@ -77,7 +77,7 @@ def line_chart(
     reference: tuple[float, str] | None = None,
     log: bool = False,
 ) -> Chart:
-    """Curves over a common axis; at least one point in all.
+    """Draw curves over a common axis; at least one point in all.
 
     Args:
         title: What goes up, with its unit.
@@ -163,7 +163,7 @@ def forest_plot(rows: Sequence[ForestRow], x_label: str, *, chance: float = 0.5)
 def roc_chart(
     title: str, curve: Points, band: Points, control: Points = (), *, caption: str = ""
 ) -> Chart:
-    """One ROC curve with its pointwise confidence band.
+    """Draw one ROC curve with its pointwise confidence band.
 
     Args:
         title: The finding.
@@ -199,7 +199,7 @@ def histograms(
     marks: Sequence[float] = (),
     caption: str = "",
 ) -> Chart:
-    """One histogram per row over a common axis.
+    """Draw one histogram per row over a common axis.
 
     Args:
         title: What is shown.
@@ -249,7 +249,7 @@ def percentile_boxes(
     caption: str = "",
     marks: Sequence[tuple[float, str]] = (),
 ) -> Chart:
-    """Distributions of which only percentiles are known.
+    """Draw distributions of which only percentiles are known.
 
     Args:
         title: What is shown.
@@ -291,7 +291,7 @@ def stacked_bars(
     tones: Sequence[str] = (MODEL, LINE, CONTROL),
     caption: str = "",
 ) -> Chart:
-    """Parts of a whole, one bar per row.
+    """Draw parts of a whole, one bar per row.
 
     Args:
         title: What is shown.

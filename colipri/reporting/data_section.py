@@ -26,7 +26,7 @@ _MAXIMUM_ROWS = 30  # findings in one chart
 
 
 def data_section(run: RunResults, *, order: int = 60) -> Section | None:
-    """What the planner knew of images, reports and findings, as plots; None without a fingerprint.
+    """Plot what the planner knew of images, reports and findings; None without a fingerprint.
 
     Only cases for training and validation: test cases never influence a plan.
     """
@@ -160,7 +160,7 @@ def _polarity(text: Mapping[str, Any]) -> Chart | None:
 
 
 def _counts(data: Mapping[str, Any], text: Mapping[str, Any]) -> list[list[Cell]]:
-    """Numbers that are no plot: (what, how many)."""
+    """Numbers without a plot: (what, how many)."""
     rows: list[list[Cell]] = []
 
     def add(name: str, value: Any, unit: str = "") -> None:

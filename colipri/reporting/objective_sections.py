@@ -23,7 +23,7 @@ MASK_COLOURS = {"hidden": (128, 128, 128), "air": (16, 24, 56)}
 
 
 def sections_of_objectives(context: PictureContext) -> list[Section]:
-    """What the objectives of the run show of themselves, and the reports that they write."""
+    """Show what the objectives of the run show of themselves, and the reports that they write."""
     sections = [
         picture_section(context, *found) for found in objectives_with_pictures(context.predictor)
     ]
@@ -39,7 +39,7 @@ def picture_section(
     num_cases: int = 4,
     order: int = 31,
 ) -> Section:
-    """The volumes that an objective shows of a few validation cases.
+    """Show the volumes that an objective gives of a few validation cases.
 
     Args:
         context: Model and cases.
@@ -69,7 +69,7 @@ def picture_section(
 
 
 def picture_card(part: PagePart, predictor: ColipriPredictor) -> Card:
-    """Middle coronal slices of the volumes that an objective shows of one case."""
+    """Show the middle coronal slices of the volumes that an objective gives of one case."""
     low, high = _window(predictor, part.volumes[0].image)
 
     def plane(volume: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:

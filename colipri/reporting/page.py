@@ -74,7 +74,7 @@ def build_page(
 
 
 def render_page(head: PageHead, sections: Sequence[Section]) -> str:
-    """The whole document as text."""
+    """Render the whole document as text."""
     ordered = sorted(sections, key=lambda section: section.order)
     anchors = _anchors([section.title for section in ordered])
     page: str = (
@@ -93,12 +93,12 @@ def render_page(head: PageHead, sections: Sequence[Section]) -> str:
 
 
 def number(value: float | None, decimals: int = 3) -> str:
-    """A number for people; an undefined one is a dash."""
+    """Format a number for people; an undefined one is a dash."""
     return EN_DASH if value is None else f"{value:.{decimals}f}"
 
 
 def bounds(estimate: Mapping[str, Any], decimals: int = 3) -> str:
-    """``0.84-0.90`` of {"low", "high"}, with an en dash."""
+    """Format ``0.84-0.90`` of {"low", "high"}, with an en dash."""
     return f"{number(estimate['low'], decimals)}{EN_DASH}{number(estimate['high'], decimals)}"
 
 
@@ -110,7 +110,7 @@ def tidy(text: Any) -> Any:
 
 
 def png_address(picture: Picture) -> str:
-    """The picture as a data address, so that no file is needed beside the page."""
+    """Return the picture as a data address, so that no file is needed beside the page."""
     pixels = picture.pixels
     if pixels.ndim == 2:
         pixels = pixels[..., None].repeat(3, axis=2)
@@ -121,7 +121,9 @@ def png_address(picture: Picture) -> str:
 
 
 def outline_path(picture: Picture) -> str:
-    """Borders of the picture's mask as an SVG path in mask pixels; empty for an empty mask."""
+    """Return the borders of the picture's mask as an SVG path in mask pixels; empty for an empty
+    mask.
+    """
     mask = picture.outline
     if mask is None or not mask.any():
         return ""
@@ -134,7 +136,7 @@ def outline_path(picture: Picture) -> str:
 
 
 def aspect_ratio(picture: Picture) -> str:
-    """Width by height in mm, as CSS writes it."""
+    """Return the width by height in mm, as CSS writes it."""
     down, across = picture.millimetres
     rows, columns = picture.pixels.shape[:2]
     return f"{columns * across:.4g} / {rows * down:.4g}"

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from acvl_utils.cropping_and_padding.bounding_boxes import (
+    bounding_box_to_slice,
+    get_bbox_from_mask,
+)
 
 from colipri.common.display import show_sizes
 from colipri.common.page_parts import Card, Gallery, Paragraph, Picture, Section
 from colipri.evaluation.prompts import DEFAULT_STYLE, PromptPair, is_denial, make_prompts
 from colipri.evaluation.zero_shot import encode_prompts
-from colipri.inference.checkpoint_heads import trained_objectives
 from colipri.inference.heatmap import (
     CT_WINDOW,
     inside_of_body,
@@ -33,6 +36,7 @@ from colipri.inference.labelled_cases import (
     spread,
 )
 from colipri.inference.predictor import ColipriPredictor
+from colipri.inference.trained_objectives import trained_objectives
 from colipri.inference.volume import Volume
 from colipri.preprocessing.body_grid import centre_start
 
@@ -68,7 +72,7 @@ class PictureContext:
     def of_dataset(
         cls, predictor: ColipriPredictor, dataset: int | str, source: str = "auto", **options: Any
     ) -> PictureContext:
-        """With the cases and label maps of a data set.
+        """Make a context with the cases and label maps of a data set.
 
         Args:
             predictor: The model.
@@ -94,7 +98,7 @@ class PictureContext:
         return CT_WINDOW if self.predictor.configuration.storage_dtype == "int16" else None
 
     def report_of(self, case: LabelledCase) -> str:
-        """The case's report where reports may be shown, else nothing."""
+        """Return the case's report where reports may be shown, else nothing."""
         report = case.report() if self.show_reports and case.has_report else None
         return "" if report is None else report.text
 
@@ -102,7 +106,7 @@ class PictureContext:
 def unseen_scans_section(
     context: PictureContext, *, num_findings: int = 12, order: int = 20
 ) -> Section | None:
-    """A heat map for every finding on a case that has it; None of a model that knows no texts.
+    """Show a heat map for every finding; None for a model that knows no texts.
 
     Test cases; of a data set without any, validation cases, else training cases. The case is the
     first by name, never chosen by how well the model did.
@@ -195,7 +199,8 @@ def heat_map_card(
             for voxel, edge in zip(strongest_place(heat), predictor.token_patch, strict=True)
         )
         told = (bool(holding[strongest]), float(holding[tuple(encoded.positions.T)].mean()))
-    body = _box_of(encoded.positions, predictor.token_patch)  # no wide black margins
+    shown_voxels = np.isfinite(heat) if mask is None else np.isfinite(heat) | mask
+    body = bounding_box_to_slice(get_bbox_from_mask(shown_voxels))  # no wide black margins
     image, heat, mask = image[body], heat[body], None if mask is None else mask[body]
     place = strongest_place(heat) if mask is None else _middle_of(mask)
     greys = slice_planes(image, spacing, place)
@@ -245,7 +250,7 @@ def training_scans_section(
 
 
 def known_findings(case: LabelledCase) -> str:
-    """What is labelled as present, in words."""
+    """Say in words what is labelled as present."""
     present = [name for name, value in case.findings.items() if value == 1]
     if present:
         return "present: " + ", ".join(present)
@@ -264,12 +269,6 @@ def _tokens_holding(mask: np.ndarray, patch: Sequence[int]) -> np.ndarray:
     """(G0, G1, G2) bool: True where the token holds any voxel of the mask."""
     shape = [n for size, p in zip(mask.shape, patch, strict=True) for n in (size // p, p)]
     return np.asarray(mask.reshape(shape).any(axis=(1, 3, 5)))
-
-
-def _box_of(positions: np.ndarray, patch: Sequence[int]) -> tuple[slice, ...]:
-    """Voxels of the smallest box around the tokens at these positions, (K, 3)."""
-    low, high = positions.min(axis=0), positions.max(axis=0) + 1
-    return tuple(slice(int(a) * p, int(b) * p) for a, b, p in zip(low, high, patch, strict=True))
 
 
 def _middle_of(mask: np.ndarray) -> tuple[int, int, int]:

@@ -25,7 +25,7 @@ _SHOWN_ELSEWHERE = ("objectives", "num_epochs", "num_iterations_per_epoch")
 
 
 def plan_section(run: RunResults, *, order: int = 70) -> Section | None:
-    """What was trained, each number with the planner's reason; None without a plan."""
+    """Show what was trained, each number with the planner's reason; None without a plan."""
     content = run.plans.get("configurations", {}).get(run.configuration)
     if not content:
         return None

@@ -70,7 +70,7 @@ def write_report(
 def picture_sections(
     folder: Path | str, device: str = "cpu", *, num_cases: int = 6, show_reports: bool = False
 ) -> list[Section]:
-    """Scans, text heat maps and what the objectives show of themselves.
+    """Show scans, text heat maps and what the objectives show of themselves.
 
     Args:
         folder: Of a run, with a checkpoint.

@@ -39,7 +39,7 @@ _RECALL_AT = (1, 5, 10, 50, 100)
 
 
 def key_numbers(run: RunResults) -> list[KeyNumber]:
-    """The figures at the top: the result, its control, retrieval beside chance."""
+    """Return the figures at the top: the result, its control, retrieval beside chance."""
     numbers = []
     for result in list(run.zero_shot.values())[:1]:
         area = result["macro_auroc"]
@@ -70,7 +70,7 @@ def key_numbers(run: RunResults) -> list[KeyNumber]:
 
 
 def zero_shot_section(result: Result, *, title: str = "Result", order: int = 10) -> Section:
-    """AUROC per finding as a forest plot beside the control, and all other metrics below.
+    """Show AUROC per finding as a forest plot beside the control, and all other metrics below.
 
     Args:
         result: What colipri_zero_shot writes for a split, with ``controls``.
@@ -108,7 +108,7 @@ def zero_shot_section(result: Result, *, title: str = "Result", order: int = 10)
 
 
 def roc_section(result: Result, *, order: int = 50) -> Section | None:
-    """One ROC curve per finding, with its band; None without the scores of the cases."""
+    """Show one ROC curve per finding, with its band; None without the scores of the cases."""
     cases = result.get("case_scores") or []
     names = list(result.get("per_finding") or [])
     if not cases or not names:
@@ -139,7 +139,7 @@ def roc_section(result: Result, *, order: int = 50) -> Section | None:
 
 
 def retrieval_section(result: Result, *, title: str = "Retrieval", order: int = 55) -> Section:
-    """Recall in both directions beside chance.
+    """Show recall in both directions beside chance.
 
     Args:
         result: What colipri_retrieve writes for a split (or ``retrieval_metrics`` returns).
@@ -182,7 +182,7 @@ def retrieval_section(result: Result, *, title: str = "Retrieval", order: int = 
 
 
 def split_name(result: Result) -> str:
-    """Of the cases that were judged, in words."""
+    """Name the split that was judged, in words."""
     split = result.get("split")
     return f"{_SPLITS.get(split, split)} split" if split else "no split named"
 

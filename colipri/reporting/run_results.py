@@ -162,7 +162,7 @@ def _validations(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The epochs of a metrics.jsonl.
+    """Read the epochs of a metrics.jsonl.
 
     Raises:
         ColipriError: a line is not a JSON object; the message says which.
@@ -182,7 +182,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def difference_to_control(result: Mapping[str, Any], control: str = UNTRAINED) -> dict[str, Any]:
-    """Result minus control in macro AUROC, paired: {"value", "low", "high", "p_value"}.
+    """Compare a result with its control in macro AUROC, paired: {"value", "low", "high",
+    "p_value"}.
 
     Taken from the result where it has been written; otherwise from the scores of the cases, if
     both have the same ones. Empty if neither is there.
@@ -210,7 +211,7 @@ def difference_to_control(result: Mapping[str, Any], control: str = UNTRAINED) -
 
 
 def values_of(cases: list[dict[str, Any]], key: str, names: list[str]) -> np.ndarray:
-    """Numbers of a result's ``case_scores``.
+    """Return the numbers of a result's ``case_scores``.
 
     Args:
         cases: The entries.

@@ -91,7 +91,7 @@ def _round_coordinates(tag: re.Match[str]) -> str:
 
 
 def for_page(svg: str, description: str) -> Markup:
-    """matplotlib's SVG file as an element of the page.
+    """Return matplotlib's SVG file as an element of the page.
 
     Args:
         svg: The file's content.

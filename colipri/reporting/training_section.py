@@ -15,7 +15,7 @@ from colipri.training.throughput import format_duration
 
 
 def training_section(run: RunResults, *, order: int = 40) -> Section | None:
-    """Curves of metrics.jsonl; None before the first epoch."""
+    """Show the curves of metrics.jsonl; None before the first epoch."""
     history = run.history
     names = _objectives_of(history, run.objectives)
     total = "all objectives" if len(names) != 1 else in_words(names[0])

@@ -9,22 +9,22 @@ from colipri.common.display import show_sizes
 
 
 def capital(text: str) -> str:
-    """The text with a capital first letter."""
+    """Return the text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
 def in_words(name: str) -> str:
-    """The name with spaces for underscores."""
+    """Return the name with spaces for underscores."""
     return str(name).replace("_", " ")
 
 
 def sentence(name: str) -> str:
-    """The name as the beginning of a sentence: "num_epochs" -> "Num epochs"."""
+    """Return the name as the beginning of a sentence: "num_epochs" -> "Num epochs"."""
     return capital(in_words(name))
 
 
 def plain_value(value: Any) -> str:
-    """A setting for people: no brackets, no quotes."""
+    """Format a setting for people: no brackets, no quotes."""
     if isinstance(value, Mapping):
         return ", ".join(f"{in_words(key)} {plain_value(entry)}" for key, entry in value.items())
     if isinstance(value, (list, tuple)):

@@ -18,7 +18,13 @@ from colipri.common.errors import (
 
 
 def make_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
-    """A parser with the project's layout (text as written) and ``--verbose``."""
+    """Build a parser with the project's layout (text as written) and ``--verbose``.
+
+    Args:
+        command: Its name.
+        description: Shown by --help, as written.
+        epilog: Below the arguments.
+    """
     parser = argparse.ArgumentParser(
         prog=command,
         description=description,
@@ -41,6 +47,11 @@ def run_command(
 
     Used by each command's ``main(arguments=None) -> int``; the entry points in pyproject.toml
     pass the returned code to sys.exit.
+
+    Args:
+        parser: Of the command.
+        action: Called with the parsed options; returns an exit code, or None for 0.
+        arguments: As typed; None for those of this process.
     """
     options = parser.parse_args(arguments)
     configure_logging(options.verbose)
@@ -50,7 +61,7 @@ def run_command(
         _report(parser.prog, str(error), options.verbose)
         return EXIT_PROBLEM
     except KeyboardInterrupt:
-        _report(parser.prog, "interrupted; run the same command again to go on", False)
+        _report(parser.prog, "interrupted; run the same command again to continue", False)
         return EXIT_INTERRUPTED
     except MemoryError:
         _report(parser.prog, "out of memory; use fewer processes (-np)", options.verbose)

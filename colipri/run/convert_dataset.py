@@ -31,7 +31,7 @@ Your own: package.module:Class (see documentation/write_a_converter.md).
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser that lists the converters; each has its own arguments."""
+    """Build the parser that lists the converters; each has its own arguments."""
     from colipri.dataset_conversion.registry import list_converters
 
     parser = make_parser(COMMAND, DESCRIPTION.format(converters=list_converters()))
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def build_converter_parser(name: str) -> argparse.ArgumentParser:
-    """The parser of one converter.
+    """Build the parser of one converter.
 
     Raises:
         ColipriError: no such converter.

@@ -32,7 +32,7 @@ Axes are (superior, anterior, right). Exit code 1 if an image could not be read.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     parser = make_parser("colipri_encode", DESCRIPTION)
     add_model_options(parser)
     parser.add_argument(

@@ -29,7 +29,7 @@ For fine-tuning with nnU-Net colipri_transfer_to_nnunet is the shorter way, for 
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     parser = make_parser("colipri_export", DESCRIPTION)
     parser.add_argument("-m", required=True, metavar="CHECKPOINT", help="a colipri checkpoint")
     parser.add_argument(

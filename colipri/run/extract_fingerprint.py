@@ -29,7 +29,7 @@ this, planning and preprocessing in one command.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     parser = make_parser("colipri_extract_fingerprint", DESCRIPTION)
     add_dataset_option(parser)
     add_process_options(parser)

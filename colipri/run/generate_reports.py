@@ -29,12 +29,12 @@ Write reports with a model that was trained with report generation (ColipriTrain
 
 A .jsonl file has one line an image: {"case": ..., "report": ...}; a .json file has the same under
 "reports", with how they were made. Exit code 1 if an image could not be read; the others are
-written. Generated reports are for research; they are no medical findings.
+written. Generated reports are for research; they are not medical findings.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     parser = make_parser("colipri_generate_reports", DESCRIPTION)
     add_model_options(parser)
     parser.add_argument("-i", metavar="INPUT", help="image, folder of images, or DICOM folder")

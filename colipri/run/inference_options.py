@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """-m, -device, --window, --spacing."""
+    """Add -m, -device, --window and --spacing."""
     parser.add_argument(
         "-m", required=True, metavar="CHECKPOINT", help="checkpoint_best.pth of a training"
     )
@@ -39,7 +39,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cases_options(parser: argparse.ArgumentParser) -> None:
-    """-d, --split, --source: which cases of a data set."""
+    """Add -d, --split and --source: which cases of a data set."""
     parser.add_argument("-d", metavar="DATASET", help="number or name of a data set")
     parser.add_argument(
         "--split", default="test", choices=("train", "val", "test"), help="default: %(default)s"
@@ -54,7 +54,7 @@ def add_cases_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_split_options(parser: argparse.ArgumentParser) -> None:
-    """Which cases are judged, and --resamples and --seed of the bootstrap."""
+    """Add which cases are judged, and --resamples and --seed of the bootstrap."""
     add_cases_options(parser)
     parser.add_argument(
         "--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (%(default)s)"
@@ -63,7 +63,7 @@ def add_split_options(parser: argparse.ArgumentParser) -> None:
 
 
 def make_predictor(options: argparse.Namespace) -> ColipriPredictor:
-    """The model that the options name."""
+    """Load the model that the options name."""
     from colipri.inference.predictor import ColipriPredictor
 
     window = options.window
@@ -78,7 +78,7 @@ def make_predictor(options: argparse.Namespace) -> ColipriPredictor:
 
 
 def check_output(output: str | None, endings: Sequence[str]) -> Path | None:
-    """The output file, if its ending is known and its folder can be written to.
+    """Return the output file if its ending is known and its folder can be written to.
 
     Asked before the work begins, so that hours of encoding are not lost at the end.
     """

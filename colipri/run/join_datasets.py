@@ -23,7 +23,7 @@ members later, join again under another number.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     parser = make_parser("colipri_join_datasets", DESCRIPTION)
     parser.add_argument(
         "-d", nargs="+", required=True, metavar="DATASET", help="members: numbers or names"

@@ -23,7 +23,7 @@ from types import FrameType
 
 from colipri.common.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM, ColipriError
 
-EXIT_STOPPED = 75  # sysexits' EX_TEMPFAIL: not finished, but the same command with --c goes on
+EXIT_STOPPED = 75  # sysexits' EX_TEMPFAIL: not finished, but the same command with --c continues
 EXIT_PEER_LOST = 76  # another process ended first, and has said why
 STARTED_HERE = "colipri_num_gpus"  # in the environment of the processes: someone watches them
 GRACE = 30.0  # seconds in which the others save and leave after one has ended
@@ -33,7 +33,7 @@ _NO_FAULT = (EXIT_OK, EXIT_STOPPED, EXIT_INTERRUPTED)
 
 
 def started_by_another() -> bool:
-    """Whether torchrun, Slurm or :func:`train_here` started this process as one of several."""
+    """True if torchrun, Slurm or :func:`train_here` started this process as one of several."""
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -69,12 +69,14 @@ def train_here(main: Command, arguments: Sequence[str], number: int) -> int:
         if code < 0:
             raise ColipriError(
                 f"process {rank} of {number} was ended by {signal.Signals(-code).name} (by hand, "
-                "or out of memory); all have stopped, the last checkpoint is whole: go on with --c"
+                "or out of memory); all have stopped, the last checkpoint is whole: "
+                "continue with --c"
             )
     faults = [code for code in codes if code not in (*_NO_FAULT, EXIT_PEER_LOST)]
     if not faults and EXIT_PEER_LOST in codes:
         raise ColipriError(
-            "the processes lost each other (network?); the last checkpoint is whole: go on with --c"
+            "the processes lost each other (network?); the last checkpoint is whole: continue with "
+            "--c"
         )
     return faults[0] if faults else max(codes)
 

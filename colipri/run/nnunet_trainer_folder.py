@@ -22,12 +22,12 @@ training from random weights.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     return make_parser("colipri_nnunet_trainer_folder", DESCRIPTION)
 
 
 def print_folder(options: argparse.Namespace) -> int:
-    """Only the path, for the shell."""
+    """Print the path alone, for the shell."""
     del options
     print(Path(__file__).resolve().parents[1] / "transfer" / "nnunet_trainers")
     return EXIT_OK

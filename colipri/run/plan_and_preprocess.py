@@ -36,7 +36,7 @@ a job array, run this command with --no_pp once, then colipri_preprocess with --
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments (nnU-Net's, where it has them)."""
+    """Build the command's parser (nnU-Net's, where it has them)."""
     parser = make_parser("colipri_plan_and_preprocess", DESCRIPTION)
     add_dataset_option(parser)
     parser.add_argument(
@@ -60,18 +60,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def plan_and_preprocess(options: argparse.Namespace) -> int:
-    """All steps for each data set, here or on a cluster."""
+    """Do all steps for each data set, here or on a cluster."""
     with cluster(options.backend, options.scheduler):
         return _plan_and_preprocess(options)
 
 
 def _plan_and_preprocess(options: argparse.Namespace) -> int:
     """Planning of all comes first, because it is quick to fail."""
+    from colipri.common.devices import memory_target
     from colipri.experiment_planning.planning import check_planning_options
     from colipri.paths import dataset_id, find_dataset_name
 
     check_processes(options.np)
     check_parts(options.num_parts, options.part_id)
+    options.gpu_memory_target = memory_target(options.gpu_memory_target)
     check_planning_options(options.pl, options.gpu_memory_target, options.text_encoder)
     names = [find_dataset_name(dataset) for dataset in options.d]
     for name in names:

@@ -17,7 +17,10 @@ predicted memory, the arithmetic of a step and hours on common GPUs.
 
     colipri_plan_experiment -d 101                          for a GPU of 24 GB
     colipri_plan_experiment -d 101 -gpu_memory_target 80    for a larger one
-    colipri_plan_experiment -d 101 --like ct-clip           images as CT-CLIP's encoder expects them
+    colipri_plan_experiment -d 101 -gpu_memory_target cpu   for training without a GPU
+    colipri_plan_experiment -d 101 -gpu_memory_target auto  for the GPU of this machine, or its CPU
+    colipri_plan_experiment -d 101 --like ct-clip -gpu_memory_target 40
+                                                            images as CT-CLIP's encoder expects them
     colipri_plan_experiment -d 101 -pl my_package.planners:MyPlanner
     colipri_plan_experiment -d 101 --set batch_size=64 objectives.M.mask_ratio=0.6
 
@@ -27,7 +30,7 @@ same fingerprint and the same options give the same file.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     parser = make_parser("colipri_plan_experiment", DESCRIPTION)
     add_dataset_option(parser)
     add_planning_options(parser)
@@ -46,13 +49,15 @@ def plan_and_show(dataset: str, options: argparse.Namespace) -> None:
     """Write one plan and print its table (also used by colipri_plan_and_preprocess)."""
     import logging
 
+    from colipri.common.devices import CPU_MEMORY_TARGET, has_accelerator, memory_target
     from colipri.experiment_planning.plan_table import format_plan
     from colipri.experiment_planning.planning import plan_experiment
 
+    target = memory_target(options.gpu_memory_target)
     plans = plan_experiment(
         dataset,
         options.pl,
-        options.gpu_memory_target,
+        target,
         options.text_encoder,
         options.overwrite_plans_name,
         options.like,
@@ -60,6 +65,11 @@ def plan_and_show(dataset: str, options: argparse.Namespace) -> None:
     )
     logger = logging.getLogger("colipri")
     logger.info("%s", format_plan(plans))
+    if target > CPU_MEMORY_TARGET and not has_accelerator():
+        logger.info(
+            "\nThis machine has no GPU. To train here, plan with -gpu_memory_target cpu: a model "
+            "that two CPU cores train in minutes to hours"
+        )
     logger.info("\nThe plan is in %s", plans.source)
 
 

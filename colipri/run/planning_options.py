@@ -10,7 +10,9 @@ DEFAULT_PLANS = "colipriPlans"
 
 
 def add_planning_options(parser: argparse.ArgumentParser) -> None:
-    """-pl, -gpu_memory_target, -text_encoder, -overwrite_plans_name (nnU-Net's names); --like."""
+    """Add -pl, -gpu_memory_target, -text_encoder, -overwrite_plans_name (nnU-Net's names) and
+    --like.
+    """
     group = parser.add_argument_group("planning")
     group.add_argument(
         "-pl",
@@ -20,11 +22,10 @@ def add_planning_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "-gpu_memory_target",
-        type=float,
-        default=24.0,
+        default="24",
         metavar="GB",
-        help="memory of one GPU that training may use; below 6: small cards and CPUs "
-        "(default: %(default)s)",
+        help="memory of one GPU that training may use (default: %(default)s); cpu for a machine "
+        "without a GPU; auto for the GPU of this machine, or cpu. The plan holds the number",
     )
     group.add_argument(
         "-text_encoder",
@@ -49,12 +50,12 @@ def add_planning_options(parser: argparse.ArgumentParser) -> None:
 
 
 def plans_option(name: str) -> list[str]:
-    """``-p NAME`` for the next command; nothing for the default name."""
+    """Return ``-p NAME`` for the next command; nothing for the default name."""
     return [] if name == DEFAULT_PLANS else ["-p", name]
 
 
 def add_set_option(parser: argparse._ActionsContainer) -> None:
-    """--set, for every number of a plan."""
+    """Add --set, for every number of a plan."""
     parser.add_argument(
         "--set",
         nargs="+",
@@ -66,14 +67,14 @@ def add_set_option(parser: argparse._ActionsContainer) -> None:
 
 
 def add_dataset_option(parser: argparse.ArgumentParser) -> None:
-    """-d, one or several."""
+    """Add -d, for one or several data sets."""
     parser.add_argument(
         "-d", nargs="+", required=True, metavar="DATASET", help="numbers or names, e.g. 101 102"
     )
 
 
 def add_process_options(parser: argparse.ArgumentParser) -> None:
-    """-np and --keep_going."""
+    """Add -np and --keep_going."""
     parser.add_argument("-np", type=int, metavar="N", help="processes (default: cores, at most 8)")
     parser.add_argument(
         "--keep_going",
@@ -84,7 +85,7 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
-    """--backend and --scheduler."""
+    """Add --backend and --scheduler."""
     parser.add_argument(
         "--backend",
         default="local",
@@ -100,7 +101,7 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_processes(number: int | None) -> None:
-    """-np must be a count.
+    """Refuse a -np that is not a count.
 
     Raises:
         ColipriError: it is not.
@@ -132,13 +133,13 @@ def warn_of_known_errors(dataset: str) -> None:
 
 
 def add_part_options(parser: argparse.ArgumentParser) -> None:
-    """--num_parts and --part_id, for job arrays."""
+    """Add --num_parts and --part_id, for job arrays."""
     parser.add_argument("--num_parts", type=int, default=1, metavar="N", help="jobs in the array")
     parser.add_argument("--part_id", type=int, default=0, metavar="I", help="this job, from 0")
 
 
 def check_parts(num_parts: int, part_id: int) -> None:
-    """The part must be one of the array, before hours are spent on its way there.
+    """Refuse a part that is not one of the array, before hours are spent on the way to it.
 
     Raises:
         ColipriError: it is not.

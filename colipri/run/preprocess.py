@@ -30,7 +30,7 @@ Crop every case to the body, resample it to the plan's spacing and store it for 
     colipri_preprocess -d 101 -c 3d_lowres -np 8   one configuration, eight processes
 
 The result lies in $colipri_preprocessed/DatasetXXX/<configuration>. The command may be stopped or
-killed at any moment: run it again and it goes on, finished cases are skipped. Cases whose source
+killed at any moment: run it again and it continues, finished cases are skipped. Cases whose source
 file or plan has changed are made again.
 
 In a job array, give every job --num_parts (how many) and --part_id (0, 1, ...); the last job to
@@ -41,7 +41,7 @@ to it; the plan before is kept as colipriPlans_before.json.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments (nnU-Net's, where it has them)."""
+    """Build the command's parser (nnU-Net's, where it has them)."""
     parser = make_parser("colipri_preprocess", DESCRIPTION)
     add_dataset_option(parser)
     parser.add_argument(
@@ -94,7 +94,7 @@ def _preprocess(options: argparse.Namespace) -> int:
 
 
 def say_what_is_ready(name: str, plans_name: str, stores: Mapping[str, CaseStore | None]) -> None:
-    """Where the cases are and what to type next (also used by colipri_plan_and_preprocess).
+    """Say where the cases are and what to type next (also used by colipri_plan_and_preprocess).
 
     Args:
         name: of the data set.

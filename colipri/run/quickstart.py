@@ -38,12 +38,12 @@ Run the main job of colipri from raw data to a result, on data that the package 
     evaluate zero-shot classification and retrieval on anatomy that was never seen in training
 
 It prints every command as you would type it for your own data, and ends with one HTML page. Two CPU
-cores need about 15 minutes. Killed or interrupted, the same command goes on where it stopped.
+cores need about 15 minutes. Killed or interrupted, the same command continues where it stopped.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     parser = make_parser("colipri_quickstart", DESCRIPTION)
     parser.add_argument(
         "-o",
@@ -84,7 +84,7 @@ class Quickstart:
         )
 
     def run(self) -> int:
-        """All steps in order; returns the exit code."""
+        """Do all steps in order and return the exit code."""
         self._set_environment()
         options = self.options
         workers = f"-np {options.np}"
@@ -120,7 +120,7 @@ class Quickstart:
         return EXIT_OK
 
     def train(self) -> None:
-        """Pre-train, or go on with a training that was interrupted."""
+        """Pre-train, or continue a training that was interrupted."""
         if (self.model_folder / "checkpoint_final.pth").is_file():
             self.say("\n# pre-train: done in an earlier run")
             return
@@ -135,7 +135,14 @@ class Quickstart:
         self.command("pre-train image and text encoder", "colipri_train", arguments)
 
     def evaluate(self, title: str, command: str, checkpoint: Path, result: str) -> None:
-        """Evaluate a checkpoint on the held-out split, unless its result is there already."""
+        """Evaluate a checkpoint on the held-out split, unless its result is there already.
+
+        Args:
+            title: Of the step.
+            command: colipri_zero_shot or colipri_retrieve.
+            checkpoint: To evaluate.
+            result: Name of the result file.
+        """
         target = self.result(result)
         if target.is_file() and target.stat().st_mtime >= checkpoint.stat().st_mtime:
             self.say(f"\n# {title}: done in an earlier run")
@@ -147,7 +154,7 @@ class Quickstart:
         self.command(title, command, arguments)
 
     def untrained_checkpoint(self) -> Path:
-        """The control: the same model before the first step, evaluated in the same way."""
+        """Make the control: the same model before the first step, evaluated in the same way."""
         from colipri.checkpoints.baselines import save_untrained
 
         target = self.model_folder / "control_untrained.pth"
@@ -156,7 +163,7 @@ class Quickstart:
         return target
 
     def write_page(self) -> None:
-        """One self-contained HTML page; no patient wrote these reports, so they are shown."""
+        """Write one self-contained HTML page; no patient wrote these reports, so they are shown."""
         from colipri.reporting.report import picture_sections, write_report
 
         pictures = picture_sections(self.model_folder, self.options.device, show_reports=True)
@@ -168,7 +175,7 @@ class Quickstart:
         )
 
     def write_metrics(self) -> dict[str, Any]:
-        """metrics.json: the numbers of the page, for scripts."""
+        """Write metrics.json: the numbers of the page, for scripts."""
         from colipri.common.atomic import atomic_write_json, read_json
 
         trained = read_json(self.result("zero_shot_trained"))
@@ -190,11 +197,17 @@ class Quickstart:
         return metrics
 
     def result(self, name: str) -> Path:
-        """Where a result file lies: beside the model, where colipri_report looks for it."""
+        """Return the path of a result file: beside the model, where colipri_report looks for it."""
         return self.model_folder / f"{name}.json"
 
     def command(self, title: str, command: str, arguments: str) -> None:
-        """Print a command as a user would type it, run it, stop if it fails."""
+        """Print a command as a user would type it, run it, stop if it fails.
+
+        Args:
+            title: Of the step.
+            command: Its name.
+            arguments: As typed in a shell.
+        """
         from colipri.run.cli import configure_logging
 
         self.say(f"\n# {title}\n$ {command} {arguments}")
@@ -218,7 +231,7 @@ class Quickstart:
         self.say(f"# {title}: {self.seconds[title]:.0f} s")
 
     def say_result(self, metrics: dict[str, Any]) -> None:
-        """The outcome in a few lines, with the control beside it."""
+        """Say the outcome in a few lines, with the control beside it."""
         lines = [
             "",
             "Zero-shot macro AUROC on unseen anatomy (semi-synthetic data, 95 % interval):",

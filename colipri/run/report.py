@@ -31,7 +31,7 @@ The page holds no report text of any patient, unless --show_reports is given.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     parser = make_parser("colipri_report", DESCRIPTION)
     parser.add_argument("folder", metavar="RESULTS_FOLDER", help="the folder of a fold")
     parser.add_argument("-o", metavar="FILE.html", help="default: report.html in the folder")

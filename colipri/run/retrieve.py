@@ -36,7 +36,7 @@ With -q: the best scans for each text.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     parser = make_parser("colipri_retrieve", DESCRIPTION)
     add_model_options(parser)
     parser.add_argument("-i", metavar="INPUT", help="image, folder of images, or DICOM folder")
@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def retrieve(options: argparse.Namespace) -> int:
-    """Measure, or search."""
+    """Measure retrieval, or search."""
     if (options.i is None) == (options.d is None):
         raise ColipriError("give either -d (a data set) or -i (images to search with -q)")
     if options.i is not None and options.q is None:

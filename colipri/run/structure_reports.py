@@ -49,7 +49,7 @@ _NAMED_PROBLEMS = 20
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     parser = make_parser("colipri_structure_reports", DESCRIPTION)
     parser.add_argument("-i", required=True, metavar="INPUT", help="folder or file of reports")
     parser.add_argument("-o", required=True, metavar="FILE.jsonl", help="where to write")

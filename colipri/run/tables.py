@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns under each other: the first flush left, the others flush right."""
+    """Format columns under each other: the first flush left, the others flush right."""
     lines = [list(header), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     formatted = [
@@ -21,12 +21,12 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def format_number(value: float | None, decimals: int = 3) -> str:
-    """A dash for what is undefined."""
+    """Format a number; a dash for what is undefined."""
     return "-" if value is None else f"{value:.{decimals}f}"
 
 
 def format_interval(entry: Mapping[str, float | None], decimals: int = 3) -> str:
-    """``0.871 [0.842, 0.899]``; without brackets where there is no interval."""
+    """Format ``0.871 [0.842, 0.899]``; without an interval there are no brackets."""
     text = format_number(entry["value"], decimals)
     low, high = entry.get("low"), entry.get("high")
     if entry["value"] is None or low is None or high is None:

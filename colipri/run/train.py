@@ -61,7 +61,7 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         leave_processes()
         return code
     except PeerLost:
-        if STARTED_HERE in os.environ:  # the starting process says which one is gone
+        if STARTED_HERE in os.environ:  # the starting process says which one has ended
             return EXIT_PEER_LOST
         if claim_error_report(if_unknown=True):
             raise
@@ -154,7 +154,7 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, is_main
     try:
         trainer.run_training()
     except TrainingStopped as stopped:
-        logger.info("Stopped by %s; the checkpoint is written. Go on with --c", stopped)
+        logger.info("Stopped by %s; the checkpoint is written. Continue with --c", stopped)
         if str(stopped) == "SIGINT":
             raise KeyboardInterrupt from None
         return EXIT_STOPPED

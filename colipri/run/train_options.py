@@ -16,13 +16,13 @@ Pre-train an image encoder and a text encoder on a preprocessed data set.
 
     colipri_train 101 3d_lowres 0        train on fold 0
     colipri_train 101 3d_lowres all      train on all cases (no validation)
-    colipri_train 101 3d_lowres 0 --c    go on where it was stopped
+    colipri_train 101 3d_lowres 0 --c    continue where it stopped
     colipri_train 101 3d_lowres 0 --val  only validate a finished training
     colipri_train 101 3d_lowres 0 -num_gpus 4                              four GPUs
     torchrun --nproc_per_node 8 --no-python colipri_train 101 3d_lowres 0  one or many machines
 
 Several processes share the plan's batch and compute what one process computes, faster; a training
-goes on with any number of them. See documentation/distributed.md.
+continues with any number of them. See documentation/distributed.md.
 
 Trainers are called by what they train: C contrastive alignment, R report generation, M masked
 image modelling (also on scans without a report), O opposite sentences. There are ColipriTrainer_C,
@@ -35,7 +35,7 @@ after the present step with a checkpoint (exit code 75; 130 for Ctrl-C).
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments (nnU-Net's, where it has them)."""
+    """Build the command's parser (nnU-Net's, where it has them)."""
     parser = make_parser("colipri_train", DESCRIPTION)
     parser.add_argument("dataset", help="number or name of the data set, e.g. 101")
     parser.add_argument("configuration", help="3d_lowres or 3d_fullres")
@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="processes on this machine, one a GPU (with -device cpu: N processes on the CPU)",
+        help="processes on this machine, one per GPU (with -device cpu: N processes on the CPU)",
     )
     parser.add_argument(
         "--parallel",
@@ -73,11 +73,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow_changed_data",
         action="store_true",
-        help="with --c or --val: go on although cases, reports, labels or splits are not those "
+        help="with --c or --val: continue although cases, reports, labels or splits are not those "
         "that the checkpoint was trained on; what has changed is logged",
     )
     parser.add_argument(
-        "--restart", action="store_true", help="begin anew; a training that is there is moved aside"
+        "--restart",
+        action="store_true",
+        help="start from scratch; an existing training is moved aside",
     )
     parser.add_argument(
         "--verify",
@@ -132,7 +134,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def given_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The run options that were typed; on --c all others are those of the interrupted run."""
+    """Return the run options that were typed; on --c all others are those of the interrupted
+    run.
+    """
     short = {
         "training.num_epochs": options.epochs,
         "training.num_iterations_per_epoch": options.iterations_per_epoch,

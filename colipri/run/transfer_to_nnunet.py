@@ -33,7 +33,7 @@ or the released colipri weights (model.safetensors).
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     parser = make_parser("colipri_transfer_to_nnunet", DESCRIPTION)
     parser.add_argument(
         "-d", required=True, metavar="DATASET", help="number or name in $nnUNet_raw, e.g. 4"
@@ -53,10 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-gpu_memory_target",
-        type=float,
-        default=24.0,
+        default="24",
         metavar="GB",
-        help="memory of one GPU that training may use (default: %(default)s)",
+        help="memory of one GPU that training may use (default: %(default)s); cpu for a machine "
+        "without a GPU; auto for the GPU of this machine, or cpu",
     )
     parser.add_argument(
         "--spacing",
@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="do not turn images into the encoder's axes (all must then be stored alike)",
     )
     parser.add_argument(
-        "--overwrite_plans", action="store_true", help="plan anew although the plan was edited"
+        "--overwrite_plans", action="store_true", help="plan again although the plan was edited"
     )
     parser.add_argument("--no_pp", action="store_true", help="do not preprocess")
     parser.add_argument("-np", type=int, metavar="N", help="processes (default: cores, at most 8)")
@@ -90,6 +90,7 @@ def transfer_to_nnunet(options: argparse.Namespace) -> int:
     """Check everything, then transfer."""
     _check_configuration(options.c)
     spacing = _spacing(options.spacing)
+    from colipri.common.devices import memory_target
     from colipri.common.parallel import default_num_processes
     from colipri.run.planning_options import check_processes
     from colipri.transfer.nnunet_dataset import (
@@ -108,16 +109,13 @@ def transfer_to_nnunet(options: argparse.Namespace) -> int:
     from colipri.transfer.transfer import transfer_encoder
 
     encoder = load_pretrained_encoder(options.m)
-    if not options.gpu_memory_target >= 1:
-        raise ColipriError(
-            f"-gpu_memory_target must be at least 1 GB, not {options.gpu_memory_target}"
-        )
+    target = memory_target(options.gpu_memory_target)
     result = transfer_encoder(
         dataset,
         encoder,
         PlanOptions(
             plans_name=options.overwrite_plans_name,
-            gpu_memory_target=options.gpu_memory_target,
+            gpu_memory_target=target,
             spacing=spacing,
             decoder=options.decoder,
             keep_orientation=options.keep_orientation,

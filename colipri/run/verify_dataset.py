@@ -37,7 +37,7 @@ file, message.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     parser = make_parser("colipri_verify_dataset", DESCRIPTION)
     add_dataset_option(parser)
     parser.add_argument(

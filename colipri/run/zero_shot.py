@@ -1,4 +1,4 @@
-"""colipri_zero_shot: findings in images by text alone, judged on a split or told of new images."""
+"""colipri_zero_shot: findings in images by text alone, evaluated on a split or for new images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _DECISIONS = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Build the command's parser."""
     parser = make_parser("colipri_zero_shot", DESCRIPTION)
     add_model_options(parser)
     parser.add_argument("-i", metavar="INPUT", help="image, folder of images, or DICOM folder")
@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def zero_shot(options: argparse.Namespace) -> int:
-    """Images or a split, as asked."""
+    """Score images or a split, as asked."""
     if (options.i is None) == (options.d is None):
         raise ColipriError("give either -i (images) or -d (a data set to be judged on)")
     if options.i is not None and options.control_untrained:

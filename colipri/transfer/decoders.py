@@ -53,7 +53,9 @@ class PatchLayers(nn.Module):
         _initialize(self)
 
     def forward(self, image: Tensor, tokens: list[Tensor], all_levels: bool) -> list[Tensor]:
-        """Tokens of the last block (B, D, G0, G1, G2) -> logits per level, finest first."""
+        """Map the tokens of the last block (B, D, G0, G1, G2) to logits per level, finest
+        first.
+        """
         del image
         x = tokens[-1]
         coarse: list[Tensor] = []
@@ -108,7 +110,9 @@ class DenseLayers(nn.Module):
         _initialize(self)
 
     def forward(self, image: Tensor, tokens: list[Tensor], all_levels: bool) -> list[Tensor]:
-        """Image (B, C, ...) and tokens of num_depths depths -> logits per level, finest first."""
+        """Map image (B, C, ...) and tokens of num_depths depths to logits per level, finest
+        first.
+        """
         details = [image]
         for detail in self.detail:
             details.append(detail(details[-1]))
@@ -138,7 +142,9 @@ class SegmentationDecoder(nn.Module):
         self.deep_supervision = deep_supervision
 
     def forward(self, image: Tensor, tokens: list[Tensor]) -> Tensor | list[Tensor]:
-        """Logits at full resolution, or with deep supervision a list of them, finest first."""
+        """Return the logits at full resolution, or with deep supervision a list of them, finest
+        first.
+        """
         logits: list[Tensor] = self.seg_layers(image, tokens, self.deep_supervision)
         return logits if self.deep_supervision else logits[0]
 
@@ -157,8 +163,13 @@ def build_decoder(
     """Build a decoder by the name that plans use.
 
     Args:
-        kind: one of DECODERS.
-        depth: blocks of the transformer.
+        kind: One of DECODERS.
+        input_channels: Of the image.
+        embed_dim: Width of a token.
+        depth: Blocks of the transformer.
+        strides: From voxels to tokens (colipri.architectures.stems.halvings).
+        num_classes: Output channels.
+        deep_supervision: Also return the outputs of coarser levels.
         base_features, num_depths: of "dense" (see :class:`DenseLayers`).
 
     Raises:

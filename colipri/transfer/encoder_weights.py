@@ -26,7 +26,7 @@ def weights_for_plan(
     configuration: Mapping[str, Any],
     num_channels: int,
 ) -> dict[str, Tensor]:
-    """The encoder's weights for the plan's channels, normalization and patch.
+    """Return the encoder's weights for the plan's channels, normalization and patch.
 
     nnU-Net pads with 0 after normalization. Where air is not 0 to the encoder, the plan shifts the
     normalized image so that it is, and the stem takes the shift back.
@@ -59,7 +59,7 @@ def weights_for_plan(
 
 
 def repeat_channels(encoder: PretrainedEncoder, num_channels: int) -> dict[str, Tensor]:
-    """Weights for ``num_channels`` input channels.
+    """Return the weights for ``num_channels`` input channels.
 
     The kernels of a single channel are repeated and divided by the number of channels, so that
     equal channels give the features of one. The number of channels as trained changes nothing.
@@ -82,6 +82,11 @@ def repeat_channels(encoder: PretrainedEncoder, num_channels: int) -> dict[str, 
 
 def save_encoder(target: Path, weights: Mapping[str, Tensor], provenance: dict[str, Any]) -> None:
     """Write the file for ``nnUNetv2_train -pretrained_weights``: float32 on the CPU, nothing else.
+
+    Args:
+        target: The file.
+        weights: By the names of PrimusEncoder.
+        provenance: Where they come from, plain data.
 
     Raises:
         ColipriError: the disk is full or the folder is not writable.

@@ -111,6 +111,11 @@ def export_primus(content: Mapping[str, Any], stock: StockTarget, target: Path) 
     Those trainers fix the network by their name and nnU-Net asks for every key of it, so the file
     holds our encoder and a decoder with random weights of the right shapes.
 
+    Args:
+        content: A loaded checkpoint.
+        stock: The data set and its plan.
+        target: The file.
+
     Returns:
         The trainer's name.
 

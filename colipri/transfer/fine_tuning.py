@@ -31,7 +31,7 @@ _BLOCK = re.compile(r"^eva\.blocks\.(\d+)\.")
 
 
 def fine_tuning_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan's ``colipri_training`` over the defaults.
+    """Return the plan's ``colipri_training`` over the defaults.
 
     Raises:
         ColipriError: unknown entries, or numbers that cannot be.
@@ -53,7 +53,7 @@ def fine_tuning_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parameter_groups(network: nn.Module, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Parameters by learning rate (depth) and by weight decay, the decoder first.
+    """Return the parameters by learning rate (depth) and by weight decay, the decoder first.
 
     Args:
         network: a PrimusSegmentation.
@@ -100,7 +100,7 @@ class FineTuningSchedule:
         self.step(0)
 
     def rate(self, epoch: int, is_encoder: bool) -> float:
-        """Scheduled rate before the factor of the layer."""
+        """Return the scheduled rate before the factor of the layer."""
         start = self.settings["decoder_only_epochs"] if is_encoder else 0
         if epoch < start:
             return 0.0

@@ -53,7 +53,7 @@ and languages are outside of it. Report text may have biases that the embeddings
 def model_card(
     config: Mapping[str, Any], plans: Plans, num_parameters: int, folder: str = "FOLDER"
 ) -> str:
-    """Markdown from what colipri_export writes into config.json.
+    """Write Markdown from what colipri_export writes into config.json.
 
     Args:
         config: Content of config.json.

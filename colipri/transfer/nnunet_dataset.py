@@ -67,7 +67,7 @@ class SegmentationDataset:
 
 
 def require_nnunet() -> str:
-    """The installed nnunetv2's version.
+    """Return the installed nnunetv2's version.
 
     Raises:
         ColipriError: not installed, or older than 2.8.
@@ -87,7 +87,7 @@ def require_nnunet() -> str:
 
 
 def nnunet_folder(variable: str) -> Path:
-    """One of nnU-Net's three folders; results and preprocessed are created where missing.
+    """Return one of nnU-Net's three folders; results and preprocessed are created where missing.
 
     Raises:
         ColipriError: the environment variable is not set or does not name a folder.
@@ -204,7 +204,8 @@ def _listed_cases(raw: Path, description: dict[str, Any]) -> dict[str, tuple[lis
 
 
 def oriented_axes(image: Path) -> tuple[int, int, int]:
-    """For each of the axes S, A, R: its axis in the array of the usual readers (reversed i, j, k).
+    """Return, for each of the axes S, A, R, its axis in the array of the usual readers (reversed
+    i, j, k).
 
     nnU-Net's fingerprint is made with the data set's usual reader, which keeps the axes of the
     files; the plan's reader permutes them.
@@ -227,5 +228,5 @@ def oriented_axes(image: Path) -> tuple[int, int, int]:
 
 
 def reorder(values: Sequence[float], axes: Sequence[int]) -> list[float]:
-    """Numbers per axis in another order of axes."""
+    """Return the numbers per axis in another order of axes."""
     return [float(values[axis]) for axis in axes]

@@ -58,7 +58,7 @@ class nnUNetTrainer_colipri(nnUNetTrainer):  # noqa: N801 - nnU-Net's way of nam
         self.random_start = self._probe().clone()
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, FineTuningSchedule]:
-        """AdamW with a rate per layer and no decay on norms, biases and embeddings."""
+        """Build AdamW with a rate per layer and no decay on norms, biases and embeddings."""
         network = plain(self.network)
         if self.settings["freeze_encoder"]:
             for name, parameter in network.named_parameters():
@@ -69,7 +69,9 @@ class nnUNetTrainer_colipri(nnUNetTrainer):  # noqa: N801 - nnU-Net's way of nam
         return optimizer, FineTuningSchedule(optimizer, self.settings)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802
-        """nnU-Net's, but mirrored only along the plan's axes, in training and at prediction."""
+        """Return nnU-Net's, but mirrored only along the plan's axes, in training and at
+        prediction.
+        """
         rotation, dummy_2d, initial_patch_size, _ = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
@@ -94,7 +96,7 @@ class nnUNetTrainer_colipri(nnUNetTrainer):  # noqa: N801 - nnU-Net's way of nam
         super().on_train_start()
 
     def on_train_epoch_start(self) -> None:
-        """A frozen encoder also stays deterministic (no drop path)."""
+        """Keep a frozen encoder deterministic too (no drop path)."""
         super().on_train_epoch_start()
         if self.settings["freeze_encoder"]:
             network = plain(self.network)
@@ -122,7 +124,7 @@ class nnUNetTrainer_colipri_scratch(nnUNetTrainer_colipri):  # noqa: N801
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel and torch.compile."""
+    """Return the network inside DistributedDataParallel and torch.compile."""
     inner = getattr(network, "module", network)
     result: nn.Module = getattr(inner, "_orig_mod", inner)
     return result

@@ -65,7 +65,16 @@ def decoder_activation_bytes(
     patch_size: Sequence[int],
     precision: str,
 ) -> float:
-    """Bytes that a decoder keeps for the backward pass, per sample, without the loss."""
+    """Return the bytes that a decoder keeps for the backward pass, per sample, without the loss.
+
+    Args:
+        decoder: Arguments of ``build_decoder``.
+        embed_dim: Width of a token.
+        depth: Blocks of the transformer.
+        token_patch: Voxels of a token per axis.
+        patch_size: Voxels per axis.
+        precision: See colipri.cost.memory.
+    """
     voxels = float(prod(patch_size))
     strides = halvings(token_patch)
     values = 0.0
@@ -93,7 +102,7 @@ def estimate_segmentation_memory(
     num_classes: int,
     precision: str = "bf16",
 ) -> SegmentationMemory:
-    """Memory of a training step of nnU-Net with our network.
+    """Estimate the memory of a training step of nnU-Net with our network.
 
     Args:
         arch_kwargs: of :class:`PrimusSegmentation`, as in the plan.

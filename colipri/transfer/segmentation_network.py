@@ -70,13 +70,15 @@ class PrimusSegmentation(PrimusEncoder):
     def forward(
         self, image: Tensor, ids_keep: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> Any:
-        """(B, C, A0, A1, A2) -> (B, classes, A0, A1, A2), or a list of them per level."""
+        """Map (B, C, A0, A1, A2) to (B, classes, A0, A1, A2), or to a list of them per level."""
         if ids_keep is not None or attention_mask is not None:
             raise ValueError("a segmentation needs all tokens")
         return self.decoder(image, self.token_maps(image))
 
     def token_maps(self, image: Tensor) -> list[Tensor]:
-        """Tokens after the chosen blocks as (B, D, G0, G1, G2); the last has the final norm."""
+        """Return the tokens after the chosen blocks as (B, D, G0, G1, G2); the last has the final
+        norm.
+        """
         tokens, grid = self.tokenize(image)
         positions, rope = _tables(grid, self.head_dim, image.device)
         x = self._with_absolute_positions(tokens, positions)
@@ -96,9 +98,10 @@ class PrimusSegmentation(PrimusEncoder):
 
 
 def deep_supervision_strides(token_patch: Sequence[int]) -> list[list[int]]:
-    """nnU-Net's ``strides`` for a token patch: [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]] for 8.
+    """Return nnU-Net's ``strides`` for a token patch: [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
+    for 8.
 
-    The deepest output of a list has weight 0 in nnU-Net's loss, so two halvings are the least.
+    The deepest output of a list has weight 0 in nnU-Net's loss, so two halvings are the minimum.
 
     Raises:
         ValueError: a token patch below 4 voxels along every axis.

@@ -48,7 +48,7 @@ class PatchPlanner:
         self.rationale = rationale
 
     def choose(self, spacing: Sequence[float], median_shape: np.ndarray) -> dict[str, Any]:
-        """Patch, batch, recomputation and the network in nnU-Net's form.
+        """Choose patch, batch, recomputation and the network in nnU-Net's form.
 
         Raises:
             ColipriError: not even the smallest patch fits.
@@ -109,7 +109,15 @@ class PatchPlanner:
         patch: Sequence[int],
         median_shape: np.ndarray,
     ) -> int:
-        """As many patches as fit, but at most 5 % of the data set's voxels, and at least two."""
+        """As many patches as fit, but at most 5 % of the data set's voxels, and at least two.
+
+        Args:
+            grid: Tokens per axis.
+            level: Of checkpointing.
+            budget: Bytes of one GPU.
+            patch: Voxels per axis.
+            median_shape: Voxels per axis of the data set's images.
+        """
         one = self.memory(grid, level, 1)
         memory = int((budget - one.fixed) // sum(one.per_patch.values()))
         voxels = float(np.prod(median_shape)) * len(self.dataset.cases)
@@ -121,7 +129,13 @@ class PatchPlanner:
         return max(MINIMUM_BATCH, min(memory, covered))
 
     def memory(self, grid: Sequence[int], level: str, batch: int) -> Any:
-        """Estimate for a token grid."""
+        """Estimate for a token grid.
+
+        Args:
+            grid: Tokens per axis.
+            level: Of checkpointing.
+            batch: Patches at once.
+        """
         token = self.encoder.token_patch
         return estimate_segmentation_memory(
             self.arch_kwargs(grid, level),
@@ -132,7 +146,7 @@ class PatchPlanner:
         )
 
     def arch_kwargs(self, grid: Sequence[int], level: str) -> dict[str, Any]:
-        """Arguments of the network class."""
+        """Return the arguments of the network class."""
         encoder = {**self.encoder.arch_kwargs, "activation_checkpointing": level}
         if encoder.get("position_grid") is not None:
             encoder["position_grid"] = [int(n) for n in grid]

@@ -82,7 +82,7 @@ class SegmentationPlanner:
         self.warnings: list[str] = list(encoder.notes)
 
     def plan(self) -> dict[str, Any]:
-        """The content of the plans file."""
+        """Return the content of the plans file."""
         reader, turned = self.choose_reader()
         spacings, shapes = self.oriented_fingerprint(turned)
         spacing = self.choose_spacing(np.median(spacings, axis=0))
@@ -125,7 +125,7 @@ class SegmentationPlanner:
     # ---------------------------------------------------------------- single decisions
 
     def choose_reader(self) -> tuple[str, bool]:
-        """Reader by name, and whether it turns images into S, A, R."""
+        """Choose the reader by name; True if it turns images into S, A, R."""
         ending = self.dataset.dataset_json["file_ending"]
         if self.encoder.orientation is None or self.options.keep_orientation:
             from nnunetv2.imageio.reader_writer_registry import (
@@ -151,7 +151,9 @@ class SegmentationPlanner:
         return REORIENTING_READER, True
 
     def oriented_fingerprint(self, turned: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Spacings and shapes after cropping, (cases, 3), in the axes of the plan's reader."""
+        """Return the spacings and shapes after cropping, (cases, 3), in the axes of the plan's
+        reader.
+        """
         spacings = [list(map(float, row)) for row in self.fingerprint["spacings"]]
         shapes = [list(map(float, row)) for row in self.fingerprint["shapes_after_crop"]]
         if len(spacings) != len(self.dataset.cases):
@@ -167,7 +169,7 @@ class SegmentationPlanner:
         return np.array(spacings), np.array(shapes)
 
     def choose_spacing(self, median: np.ndarray) -> tuple[float, ...]:
-        """mm per voxel and axis."""
+        """Choose mm per voxel and axis."""
         if self.options.spacing == "dataset":
             self.rationale["spacing"] = "the data set's median, as asked for"
             return tuple(round(float(step), 4) for step in median)
@@ -185,7 +187,9 @@ class SegmentationPlanner:
         return trained
 
     def choose_normalization(self) -> tuple[list[str], list[bool], dict[str, Any]]:
-        """nnU-Net's classes, masks and numbers per channel: the encoder's where they apply."""
+        """Choose nnU-Net's classes, masks and numbers per channel: the encoder's where they
+        apply.
+        """
         own_schemes, own_masks = _nnunet_normalization(self.dataset, self.fingerprint)
         measured = self.fingerprint["foreground_intensity_properties_per_channel"]
         schemes, masks, intensities = [], [], {}
@@ -214,7 +218,9 @@ class SegmentationPlanner:
         return schemes, masks, intensities
 
     def window(self, channel: int) -> dict[str, float]:
-        """CTNormalization's numbers: the encoder's, moved so that air is 0 where that is exact."""
+        """Return CTNormalization's numbers: the encoder's, moved so that air is 0 where that is
+        exact.
+        """
         wanted = ("mean", "std", "percentile_00_5", "percentile_99_5")
         numbers = {key: float(self.encoder.intensities[channel][key]) for key in wanted}
         air = self.encoder.air_value(channel)

@@ -13,8 +13,8 @@ from colipri.common.atomic import atomic_write_json, read_json
 from colipri.common.errors import ColipriError
 from colipri.common.hashing import json_digest
 from colipri.plans.plan_file import write_plans
-from colipri.transfer.edited_plans import check_plans, describe_edits, plan_digest
 from colipri.transfer.encoder_weights import repeat_channels, save_encoder, weights_for_plan
+from colipri.transfer.existing_plans import check_plans, merge_with_existing, plan_digest
 from colipri.transfer.nnunet_dataset import SegmentationDataset
 from colipri.transfer.segmentation_planner import CONFIGURATION, PlanOptions, SegmentationPlanner
 from colipri.transfer.verify_transfer import load_like_nnunet, quiet
@@ -54,16 +54,31 @@ def transfer_encoder(
 ) -> Transfer:
     """Make a data set ready for fine-tuning ``encoder`` with stock nnU-Net; safe to run again.
 
+    Args:
+        dataset: In nnU-Net's raw folder.
+        encoder: That is transferred.
+        options: Of planning.
+        num_processes: For fingerprint and preprocessing.
+        overwrite_plans: Replace a plan that was edited by hand.
+        preprocess: False stops after the plan.
+
     Raises:
         ColipriError: the encoder and the data set (or the hand-edited plan) do not go together.
     """
-    repeat_channels(encoder, len(dataset.channel_names))  # what cannot fit is said at once
+    repeat_channels(
+        encoder, len(dataset.channel_names)
+    )  # an encoder that cannot fit is refused here
     fingerprint = ensure_fingerprint(dataset, num_processes)
     planner = SegmentationPlanner(dataset, fingerprint, encoder, options)
-    planned = planner.plan()
-    plans, kept = _merge_with_existing(dataset, planned, planner, overwrite_plans)
-    check_plans(plans, encoder, dataset)
+    plans = planner.plan()
+    plans["colipri"] = {
+        "encoder": encoder.source,
+        "because": planner.rationale,
+        "planned_digest": plan_digest(plans),
+    }
     plans_file = dataset.preprocessed / f"{options.plans_name}.json"
+    kept = merge_with_existing(plans_file, plans, overwrite_plans)
+    check_plans(plans, encoder, dataset)
     encoder_file = dataset.preprocessed / f"{options.plans_name}_encoder.pth"
     atomic_write_json(dataset.preprocessed / "dataset.json", dataset.dataset_json)
     write_plans(plans_file, plans)
@@ -85,7 +100,7 @@ def transfer_encoder(
 
 
 def ensure_fingerprint(dataset: SegmentationDataset, num_processes: int) -> dict[str, Any]:
-    """nnU-Net's fingerprint, computed where missing (or half-written, or of other cases)."""
+    """Compute nnU-Net's fingerprint where it is missing, half-written, or of other cases."""
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset
 
     path = dataset.preprocessed / "dataset_fingerprint.json"
@@ -109,41 +124,15 @@ def ensure_fingerprint(dataset: SegmentationDataset, num_processes: int) -> dict
     return content
 
 
-def _merge_with_existing(
-    dataset: SegmentationDataset,
-    planned: dict[str, Any],
-    planner: SegmentationPlanner,
-    overwrite: bool,
-) -> tuple[dict[str, Any], bool]:
-    """The plan to use: one that somebody edited is kept, other configurations of it as well."""
-    planned["colipri"] = {
-        "encoder": planner.encoder.source,
-        "because": planner.rationale,
-        "planned_digest": plan_digest(planned),
-    }
-    path = dataset.preprocessed / f"{planner.options.plans_name}.json"
-    if not path.is_file():
-        return planned, False
-    existing = read_json(path)
-    marker = existing.get("colipri", {}).get("planned_digest") if isinstance(existing, dict) else 0
-    if marker is None or not isinstance(existing, dict):
-        raise ColipriError(
-            f"{path} is a plan of another planner; choose a name with -overwrite_plans_name"
-        )
-    edits = describe_edits(existing, planned)
-    if plan_digest(existing) != marker and edits and not overwrite:
-        logger.info("Keeping the edited plan %s (%s)", path, edits)
-        existing["colipri"]["encoder"] = planner.encoder.source
-        return existing, True
-    others = {k: v for k, v in existing["configurations"].items() if k != CONFIGURATION}
-    planned["configurations"].update(others)
-    return planned, False
-
-
 def ensure_preprocessed(
     dataset: SegmentationDataset, plans: dict[str, Any], num_processes: int
 ) -> bool:
     """Preprocess with nnU-Net, unless it was finished for the same plan and the same files.
+
+    Args:
+        dataset: In nnU-Net's raw folder.
+        plans: Content of the plans file.
+        num_processes: Of nnU-Net's preprocessing.
 
     Returns:
         True if anything had to be done.

@@ -135,7 +135,7 @@ def _rewound(source: Path | IO[bytes]) -> Path | IO[bytes]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """nnU-Net prints; at debug level its lines are logged, otherwise they are dropped."""
+    """Log what nnU-Net prints at debug level; otherwise drop it."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         yield

@@ -210,6 +210,27 @@ def test_an_unknown_entry_of_an_edited_plan_is_refused(
     assert not list(workspace.preprocessed.rglob("*.b2nd"))
 
 
+def test_planning_for_a_machine_without_a_gpu(
+    raw: Path,
+    workspace: Workspace,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The plan records the number; the default says what to choose instead."""
+    monkeypatch.setattr("colipri.common.devices.torch.cuda.is_available", lambda: False)
+    assert extract(["-d", "901", "-np", "1"]) == 0
+    files = []
+    for target in ("4", "cpu", "auto"):
+        arguments = ["-d", "901", "-text_encoder", "scratch", "-gpu_memory_target", target]
+        assert plan(arguments) == 0
+        assert "This machine has no GPU" not in capsys.readouterr().out
+        files.append((workspace.preprocessed / NAME / "colipriPlans.json").read_bytes())
+    assert files[0] == files[1] == files[2]
+    assert json.loads(files[0])["gpu_memory_target_in_gb"] == 4.0
+    assert plan(["-d", "901", "-text_encoder", "scratch"]) == 0
+    assert "plan with -gpu_memory_target cpu" in capsys.readouterr().out
+
+
 def _plan_of(workspace: Workspace, name: str = "colipriPlans") -> dict[str, Any]:
     return dict(json.loads((workspace.preprocessed / NAME / f"{name}.json").read_text()))
 

@@ -109,6 +109,47 @@ def test_an_edited_plan_of_another_encoder(nnunet_folders, checkpoint, capsys):
     assert "embed_dim 72, the checkpoint has 36" in error_of(capsys, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("spacing", [0, 1, 1], "configurations.3d_fullres.spacing must be three numbers above 0"),
+        ("batch_size", 0, "batch_size must be a whole number at least 1, not 0"),
+        ("patch_size", [16, 16], "patch_size must be three whole numbers at least 1"),
+        ("patch_size", [16, 16, 12], "patch_size [16, 16, 12] must be three multiples"),
+        ("batchsize", 3, "has no entry 'batchsize'; did you mean 'batch_size'?"),
+        ("architecture", {}, "architecture lacks 'network_class_name'"),
+        ("colipri_training", {"num_epochs": 0}, "num_epochs must be a whole number"),
+        ("use_mask_for_norm", "no", "use_mask_for_norm must be a list of true or false"),
+    ],
+)
+def test_a_bad_edit_is_one_line_and_changes_nothing(
+    nnunet_folders, checkpoint, capsys, entry, value, message
+):
+    _, target = ready(nnunet_folders)
+    assert run(checkpoint) == 0
+    file = target / "colipriPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["3d_fullres"][entry] = value
+    file.write_text(json.dumps(plans))
+    before = {path.name: path.read_bytes() for path in target.iterdir() if path.is_file()}
+    assert message in error_of(capsys, "-d", "411", "-m", str(checkpoint), "--no_pp")
+    after = {path.name: path.read_bytes() for path in target.iterdir() if path.is_file()}
+    assert after == before
+
+
+def test_a_replaced_plan_is_kept_under_a_number(nnunet_folders, checkpoint):
+    _, target = ready(nnunet_folders)
+    assert run(checkpoint) == 0
+    file = target / "colipriPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["3d_fullres"]["batch_size"] = 3
+    file.write_text(json.dumps(plans))
+    assert run(checkpoint, "--overwrite_plans") == 0
+    assert json.loads((target / "colipriPlans_before.json").read_text()) == plans
+    assert run(checkpoint) == 0
+    assert len(list(target.glob("colipriPlans_before*"))) == 1
+
+
 def checkpoint_of(target, channels=1, **arch_changes):
     """A checkpoint with another encoder than the example plan's."""
     from colipri.architectures.model import ColipriModel
@@ -119,8 +160,10 @@ def checkpoint_of(target, channels=1, **arch_changes):
     numbers.update({str(number): numbers["0"] for number in range(channels)})
     configuration = plans["configurations"]["3d_lowres"]
     configuration["normalization_schemes"] = ["CTNormalization"] * channels
+    configuration["use_mask_for_norm"] = [False] * channels
     arch = configuration["architecture"]["arch_kwargs"]
     arch.update(input_channels=channels, **arch_changes)
+    configuration["token_patch_size"] = arch.get("patch_embed_size", [8, 8, 8])
     weights = ColipriModel.from_plans(Configuration.from_dict(configuration), 300).state_dict()
     return write_checkpoint(target, plans=plans, network_weights=weights)
 
