@@ -36,8 +36,8 @@ def preset_names() -> list[str]:
 
 def load_preset(name: str) -> dict[str, Any]:
     """Return title, orientation, spacing (mm), patch_size (voxels), window (HU), hounsfield_range
-    (HU kept
-    when resampling, the lower one is the padding), output (what the window becomes), source.
+    (HU kept when resampling, the lower one is the padding), output (what the window becomes),
+    source.
 
     Raises:
         ColipriError: there is none of this name.

@@ -82,7 +82,13 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
 
 
 def train_or_validate(options: argparse.Namespace, device: torch.device, is_main: bool) -> int:
-    """Find everything by name, then train or validate; the main process writes."""
+    """Find everything by name, then train or validate; the main process writes.
+
+    Args:
+        options: As typed.
+        device: To compute on.
+        is_main: True in the process that writes files.
+    """
     import logging
     from dataclasses import replace
 

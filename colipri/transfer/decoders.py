@@ -53,8 +53,12 @@ class PatchLayers(nn.Module):
         _initialize(self)
 
     def forward(self, image: Tensor, tokens: list[Tensor], all_levels: bool) -> list[Tensor]:
-        """Map the tokens of the last block (B, D, G0, G1, G2) to logits per level, finest
-        first.
+        """Map the tokens of the last block (B, D, G0, G1, G2) to logits per level, finest first.
+
+        Args:
+            image: (B, C, A0, A1, A2); only its size counts here.
+            tokens: One map (B, D, G0, G1, G2) per depth.
+            all_levels: False for full resolution alone.
         """
         del image
         x = tokens[-1]
@@ -110,8 +114,12 @@ class DenseLayers(nn.Module):
         _initialize(self)
 
     def forward(self, image: Tensor, tokens: list[Tensor], all_levels: bool) -> list[Tensor]:
-        """Map image (B, C, ...) and tokens of num_depths depths to logits per level, finest
-        first.
+        """Map image (B, C, ...) and tokens of num_depths depths to logits per level, finest first.
+
+        Args:
+            image: (B, C, A0, A1, A2).
+            tokens: One map (B, D, G0, G1, G2) per depth.
+            all_levels: False for full resolution alone.
         """
         details = [image]
         for detail in self.detail:

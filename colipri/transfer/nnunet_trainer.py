@@ -28,6 +28,13 @@ BETAS = (0.9, 0.98)  # nnU-Net's for Primus
 class nnUNetTrainer_colipri(nnUNetTrainer):  # noqa: N801 - nnU-Net's way of naming trainers
     """Fine-tunes: decoder first, encoder warm-up, layer-wise rates, no mirroring of left and right.
 
+    Args:
+        plans: Content of nnU-Net's plans file.
+        configuration: Of the plans.
+        fold: 0 to 4, or "all".
+        dataset_json: Of the data set.
+        device: To train on.
+
     Raises:
         RuntimeError: when training starts without ``-pretrained_weights``; nnU-Net itself would
             train from scratch without a word.

@@ -70,7 +70,13 @@ class PrimusSegmentation(PrimusEncoder):
     def forward(
         self, image: Tensor, ids_keep: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> Any:
-        """Map (B, C, A0, A1, A2) to (B, classes, A0, A1, A2), or to a list of them per level."""
+        """Map (B, C, A0, A1, A2) to (B, classes, A0, A1, A2), or to a list of them per level.
+
+        Args:
+            image: (B, C, A0, A1, A2).
+            ids_keep: Must be None; a parameter of the encoder.
+            attention_mask: Must be None, as ids_keep.
+        """
         if ids_keep is not None or attention_mask is not None:
             raise ValueError("a segmentation needs all tokens")
         return self.decoder(image, self.token_maps(image))
