@@ -88,7 +88,7 @@ def test_refused(tmp_path: Path) -> None:
     with pytest.raises(ColipriError, match="holds no image"):
         find_images(tmp_path)
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(ColipriError, match="is no image file"):
+    with pytest.raises(ColipriError, match="is not an image file"):
         find_images(tmp_path / "a.txt")
     (tmp_path / "a.txt").unlink()
     _write(tmp_path / "a.nii.gz")

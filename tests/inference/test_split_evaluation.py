@@ -165,7 +165,7 @@ def test_refused(predictor: ColipriPredictor, monkeypatch: pytest.MonkeyPatch) -
         zero_shot_on_split(predictor, 950, "test", findings=["nodule"])
     with pytest.raises(ColipriError, match="no data set has the number 123"):
         zero_shot_on_split(predictor, 123, "test")
-    with pytest.raises(ColipriError, match="own needs the raw images"):
+    with pytest.raises(ColipriError, match="needs the raw images"):
         monkeypatch.setattr(predictor, "own_spacing", True)
         collect_cases(predictor, 950, "preprocessed")
 
