@@ -66,7 +66,11 @@ class Dicom(Converter):
         images = [instance for instance in scan.instances if not is_report(instance)]
         reports = [instance for instance in scan.instances if is_report(instance)]
         series, left_out = find_series(
-            images, options.modalities, options.with_derived, options.min_slices
+            images,
+            options.modalities,
+            options.with_derived,
+            options.min_slices,
+            not_dicom=scan.left_out,
         )
         of_series = [instance for one in series for instance in one.instances]
         self._reports = find_reports(of_series, reports, scan.texts, options.i)

@@ -68,6 +68,8 @@ def case_of_left_out(item: SkippedFile, identifiers: Identifiers) -> SourceCase:
     what = identifiers.name("file", item.what)
     row = f"{item.files} files, {what}" if item.files > 1 else what
     reason = item.reason if identifiers.keep else item.reason.replace(item.what, "the file")
+    if item.first_file:
+        reason += f" ({identifiers.name('file', item.first_file)})"
     if item.defect:
         return SourceCase(what, row, problem=reason)
     return SourceCase(what, row, skipped=reason)

@@ -178,7 +178,7 @@ def test_defects_stop_the_conversion_unless_told_otherwise(
     assert reasons == {
         "slices are missing": 1,
         "two series are mixed under one UID": 1,
-        "its pixels cannot be read": 1,
+        "its pixels cannot be read, a truncated file": 1,
         "the values are not HU": 1,
         "too few slices": 1,
     }

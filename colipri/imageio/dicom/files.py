@@ -22,6 +22,7 @@ from colipri.common.errors import ColipriError
 from colipri.imageio.dicom.headers import Instance, NotDicomError, read_instance
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+DICOM_ENDINGS = (".dcm", ".dicom", ".dic", ".ima")
 # A slice is half a megabyte, a multi-frame object rarely above one gigabyte; more is a zip bomb.
 _LARGEST_MEMBER = 4 * 2**30
 
@@ -36,6 +37,9 @@ class SkippedFile:
         files: number of files concerned.
         series: its series UID, if it has one.
         defect: True if it should have been a volume, but slices are missing, mixed or damaged.
+        place: folder (or archive and folder in it) and name of a single file that is not DICOM; it
+            may be a damaged slice of a series there.
+        first_file: of a series, the file that its reason speaks of.
     """
 
     what: str
@@ -43,6 +47,8 @@ class SkippedFile:
     files: int = 1
     series: str = ""
     defect: bool = False
+    place: tuple[str, str] | None = None
+    first_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,8 +129,10 @@ def read_file(
     if not is_archive(file):
         try:
             return [read_instance(file, file)]
-        except (NotDicomError, OSError) as error:
-            return [SkippedFile(str(file), str(error), defect=isinstance(error, OSError))]
+        except NotDicomError as error:
+            return [not_dicom(file, "", error)]
+        except OSError as error:
+            return [SkippedFile(str(file), str(error), defect=True, place=place_of(file))]
     found: list[Instance | SkippedFile | TextFile] = []
     try:
         for name, content, problem in _members(file):
@@ -137,11 +145,25 @@ def read_file(
             try:
                 found.append(read_instance(io.BytesIO(content), file, name))
             except NotDicomError as error:
-                found.append(SkippedFile(f"{file}:{name}", str(error)))
+                found.append(not_dicom(file, name, error))
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError) as error:
         reason = f"the archive is damaged or encrypted: {error}"
         found.append(SkippedFile(str(file), reason, defect=True))
     return found
+
+
+def place_of(file: Path, member: str = "") -> tuple[str, str]:
+    """Folder and name of a file, or of an archive's member."""
+    inside = PurePosixPath(member.replace("\\", "/"))
+    return (f"{file}:{inside.parent}", inside.name) if member else (str(file.parent), file.name)
+
+
+def not_dicom(file: Path, member: str, error: NotDicomError) -> SkippedFile:
+    """A file that is not DICOM; a defect if it was, or if it is called like one."""
+    what = f"{file}:{member}" if member else str(file)
+    place = place_of(file, member)
+    named_so = place[1].lower().endswith(DICOM_ENDINGS) and not place[1].startswith("._")
+    return SkippedFile(what, str(error), defect=error.damaged or named_so, place=place)
 
 
 @contextmanager

@@ -13,8 +13,10 @@ import numpy as np
 
 from colipri.imageio.dicom.headers import Instance
 
-# Positions are written with two or three decimals; a larger deviation is a missing slice.
+# By how much a slice may lie off its place on a straight line. Positions are written with one to
+# three decimals, and rounding moves a slice, and the line's ends, by half of the last digit.
 SPACING_TOLERANCE_MM = 0.1
+_LARGEST_SHIFT = 0.4  # of the slice distance: a missing slice moves others by half of it and more
 _SAME_PLACE_MM = 0.05
 _ORIENTATION_TOLERANCE = 1e-3
 
@@ -24,7 +26,8 @@ class Stack:
     """Slices of one grid, sorted by their position along the normal.
 
     Attributes:
-        step: mm between slices along the normal (the median; 0 for one slice).
+        step: mm between slices along the normal, from the first and last (0 for one slice). The
+            median distance of neighbours would add up rounding: 1.5 mm over 300 slices.
         shift: mm (along rows' direction, along columns' direction) from one slice to the next;
             nonzero if the gantry was tilted.
         problem: why the slices are not a volume; "" if they are one.
@@ -74,11 +77,10 @@ def stack_slices(instances: Sequence[Instance]) -> Stack:
     if len(ordered) < 2:
         return Stack(ordered, 0.0, (0.0, 0.0), "a single slice is not a volume")
     along, in_plane = along[order], in_plane[order]
-    gaps = np.diff(along)
-    step = float(np.median(gaps))
     span = max(float(along[-1] - along[0]), 1e-6)
-    shift = (in_plane[-1] - in_plane[0]) / span * step
-    problem = _spacing_problem(along, gaps, step) or _shift_problem(
+    step = span / (len(ordered) - 1)
+    shift = (in_plane[-1] - in_plane[0]) / (len(ordered) - 1)
+    problem = _spacing_problem(along, step, _last_digit(instances)) or _shift_problem(
         in_plane, along, ordered[0].spacing
     )
     # A drift of less than a pixel over the whole stack is rounding, not a tilted gantry.
@@ -121,22 +123,36 @@ def _same_grid(a: Instance, b: Instance) -> bool:
     )
 
 
-def _spacing_problem(along: np.ndarray, gaps: np.ndarray, step: float) -> str:
+def _last_digit(instances: Sequence[Instance]) -> float:
+    """The unit of the last digit that positions are written with, mm: 0.1, 0.01, ..."""
+    positions = np.array([instance.position for instance in instances])
+    for decimals in range(4):
+        if np.allclose(positions, np.round(positions, decimals), rtol=0, atol=1e-7):
+            return float(10.0**-decimals)
+    return 1e-4
+
+
+def _spacing_problem(along: np.ndarray, step: float, digit: float) -> str:
+    """Compare places along the normal with those of a straight line through the ends."""
+    gaps = np.diff(along)
     if gaps.min() < _SAME_PLACE_MM:
         count = int((gaps < _SAME_PLACE_MM).sum())
         return f"slices lie where others lie: {count}, first at {along[gaps.argmin()]:g} mm"
-    if gaps.max() - gaps.min() <= SPACING_TOLERANCE_MM:
+    off = np.abs(along - along[0] - step * np.arange(len(along)))
+    tolerance = max(SPACING_TOLERANCE_MM, digit if digit < 1 else 0.0)
+    if off.max() <= min(tolerance, _LARGEST_SHIFT * step) + 1e-6:
         return ""
-    multiples = np.round(gaps / step)
+    usual = float(np.median(gaps))
+    multiples = np.round(gaps / usual)
     wide = np.flatnonzero(multiples > 1)
-    even = np.abs(gaps - multiples * step) <= SPACING_TOLERANCE_MM * np.maximum(multiples, 1)
+    even = np.abs(gaps - multiples * usual) <= tolerance * np.maximum(multiples, 1)
     if len(wide) and multiples.min() >= 1 and even.all():
         missing = int((multiples - 1).sum())
-        places = ", ".join(f"{along[n] + step:g}" for n in wide[:3])
-        return f"slices are missing: {missing}, near {places} mm; they lie {step:g} mm apart"
+        places = ", ".join(f"{along[n] + usual:g}" for n in wide[:3])
+        return f"slices are missing: {missing}, near {places} mm; they lie {usual:g} mm apart"
     return (
         f"the slices are unevenly spaced: {gaps.min():g} to {gaps.max():g} mm, near "
-        f"{along[np.abs(gaps - step).argmax()]:g} mm; slices are missing, or two series are mixed"
+        f"{along[np.abs(gaps - usual).argmax()]:g} mm; slices are missing, or two series are mixed"
     )
 
 

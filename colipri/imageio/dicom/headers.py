@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pydicom
+
+from colipri.imageio.dicom.tags import Tags, listed, missing_pixels
 
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "PatientID", "AccessionNumber", "StudyInstanceUID",
@@ -17,11 +18,14 @@ TAGS = [
     "AcquisitionNumber", "ConvolutionKernel", "SliceThickness", "TemporalPositionIdentifier",
     "AcquisitionTime", "EchoTime", "Rows", "Columns", "PixelSpacing", "NumberOfFrames",
     "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope",
-    "RescaleIntercept", "RescaleType", "GantryDetectorTilt", "BitsStored", "PixelRepresentation",
+    "RescaleIntercept", "RescaleType", "GantryDetectorTilt", "BitsStored", "BitsAllocated",
+    "PixelRepresentation",
 ]  # fmt: skip
 SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # and .7.1 to .7.4, multi-frame
 STRUCTURED_REPORTS = tuple(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 34))
 _MARK = b"DICM"
+_FIRST_GROUPS = (b"\x08\x00", b"\x02\x00")  # of a file without preamble and mark
+_DICOMDIR = "1.2.840.10008.1.3.10"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Instance:
         marks: values that distinguish two scans under one series UID, in the order of ``MARKS``.
         intercept: None if the header has no rescale intercept.
         unsigned_bits: bits of a stored value without sign; 0 if values are signed.
+        problem: a tag that cannot be read, or missing pixels; "" if there is nothing wrong.
     """
 
     file: Path
@@ -64,6 +69,7 @@ class Instance:
     tilt: float
     marks: tuple[str, ...]
     unsigned_bits: int = 0
+    problem: str = ""
 
     @property
     def where(self) -> str:
@@ -72,11 +78,23 @@ class Instance:
 
 
 class NotDicomError(Exception):
-    """The file is not DICOM, or its header is damaged; the message tells which."""
+    """The file is not DICOM; the message tells why.
+
+    Args:
+        reason: for the list of skipped files.
+        damaged: True if it was one: it has the mark of DICOM files.
+    """
+
+    def __init__(self, reason: str, damaged: bool = False) -> None:
+        super().__init__(reason)
+        self.damaged = damaged
 
 
 def read_instance(source: Path | BinaryIO, file: Path, member: str = "") -> Instance:
-    """Read a header, without pixels.
+    """Read a header, without pixels, and check that all bytes of the pixels are there.
+
+    A tag that cannot be read does not end the reading: the object still belongs to its series, and
+    its ``problem`` says what is wrong with it.
 
     Args:
         source: a plain file, or the content of an archive's member.
@@ -84,40 +102,51 @@ def read_instance(source: Path | BinaryIO, file: Path, member: str = "") -> Inst
         member: the member's name in the archive; "" for a plain file.
 
     Raises:
-        NotDicomError: the file is not DICOM, or its header cannot be parsed.
+        NotDicomError: the file is not DICOM, or its header does not say which series it belongs to.
+        OSError: it cannot be opened.
     """
+    if isinstance(source, Path):
+        with source.open("rb") as stream:
+            return _read(stream, file, member)
+    return _read(source, file, member)
+
+
+def _read(stream: BinaryIO, file: Path, member: str) -> Instance:
+    head = stream.read(132)
+    stream.seek(0)
+    has_mark = head[128:] == _MARK
+    if not head:
+        raise NotDicomError("it is empty")
+    if not has_mark and not (head[:2] in _FIRST_GROUPS and len(head) == 132):
+        raise NotDicomError("it is not a DICOM file")
     try:
-        force = _has_no_mark(source)
         with warnings.catch_warnings():  # odd values in tags; those that matter are checked here
             warnings.simplefilter("ignore")
-            data = pydicom.dcmread(source, stop_before_pixels=True, specific_tags=TAGS, force=force)
-            return _instance(data, file, member)
+            data = pydicom.dcmread(
+                stream, stop_before_pixels=True, specific_tags=TAGS, force=not has_mark
+            )
+            return _instance(data, file, member, missing_pixels(stream, data))
     except NotDicomError:
         raise
     except Exception as error:
-        raise NotDicomError(f"its header is damaged: {type(error).__name__}, {error}") from error
+        reason = f"its header is damaged: {type(error).__name__}, {error}"
+        raise NotDicomError(reason, damaged=has_mark) from error
 
 
-def _has_no_mark(source: Path | BinaryIO) -> bool:
-    """True for a file that starts with the data (group 8 or 2), without preamble and mark."""
-    if isinstance(source, Path):
-        with source.open("rb") as stream:
-            head = stream.read(132)
-    else:
-        head = source.read(132)
-        source.seek(0)
-    if head[128:] == _MARK:
-        return False
-    if head[:2] in (b"\x08\x00", b"\x02\x00") and len(head) == 132:
-        return True
-    raise NotDicomError("it is not a DICOM file")
-
-
-def _instance(data: Any, file: Path, member: str) -> Instance:
-    if data.get("SOPClassUID") is None or data.get("SeriesInstanceUID") is None:
-        raise NotDicomError("it has no SOP class or series UID (a DICOMDIR, or a damaged header)")
-    intercept = data.get("RescaleIntercept")
-    text = {name: _text(data.get(name)) for name in TAGS}
+def _instance(data: Any, file: Path, member: str, missing: str) -> Instance:
+    tags = Tags(data)
+    text = {name: _text(tags.value(name)) for name in TAGS}
+    if not text["SOPClassUID"] or not text["SeriesInstanceUID"]:
+        is_directory = getattr(data, "file_meta", {}).get("MediaStorageSOPClassUID") == _DICOMDIR
+        reason = "a DICOMDIR" if is_directory else "it has no SOP class or series UID: damaged"
+        raise NotDicomError(reason, damaged=not is_directory)
+    spacing = tags.numbers("PixelSpacing", 2, lowest=1e-6)
+    orientation = tags.numbers("ImageOrientationPatient", 6)
+    if orientation and not _is_orthonormal(orientation):
+        tags.problems.append("ImageOrientationPatient")
+        orientation = ()
+    slope, intercept = tags.number("RescaleSlope"), tags.number("RescaleIntercept")
+    is_signed, bits = tags.number("PixelRepresentation"), tags.number("BitsStored")
     return Instance(
         file=file,
         member=member,
@@ -128,23 +157,24 @@ def _instance(data: Any, file: Path, member: str) -> Instance:
         study=text["StudyInstanceUID"],
         series=text["SeriesInstanceUID"],
         modality=text["Modality"].upper(),
-        image_type=tuple(sys.intern(str(part).upper()) for part in _listed(data.get("ImageType"))),
+        image_type=tuple(sys.intern(str(part).upper()) for part in listed(tags.value("ImageType"))),
         description=text["SeriesDescription"],
         date=text["StudyDate"],
         transfer_syntax=_text(getattr(data, "file_meta", {}).get("TransferSyntaxUID")),
-        rows=int(data.get("Rows") or 0),
-        columns=int(data.get("Columns") or 0),
-        frames=int(data.get("NumberOfFrames") or 1),
-        samples=int(data.get("SamplesPerPixel") or 1),
-        spacing=_numbers(data.get("PixelSpacing"), 2),
-        position=_numbers(data.get("ImagePositionPatient"), 3),
-        orientation=_numbers(data.get("ImageOrientationPatient"), 6),
-        slope=float(data.get("RescaleSlope") or 1.0),
-        intercept=None if intercept is None else float(intercept),
+        rows=int(tags.number("Rows", highest=65535) or 0),
+        columns=int(tags.number("Columns", highest=65535) or 0),
+        frames=int(tags.number("NumberOfFrames") or 1),
+        samples=int(tags.number("SamplesPerPixel") or 1),
+        spacing=spacing,
+        position=tags.numbers("ImagePositionPatient", 3),
+        orientation=orientation,
+        slope=slope or 1.0,
+        intercept=intercept,
         rescale_type=text["RescaleType"],
-        tilt=float(data.get("GantryDetectorTilt") or 0.0),
+        tilt=tags.number("GantryDetectorTilt") or 0.0,
         marks=tuple(text[name] for name in MARKS),
-        unsigned_bits=0 if data.get("PixelRepresentation") else int(data.get("BitsStored") or 0),
+        unsigned_bits=0 if is_signed else int(bits or 0),
+        problem=tags.problem() or missing,
     )
 
 
@@ -155,19 +185,16 @@ MARKS = (
 )  # fmt: skip
 
 
+def _is_orthonormal(orientation: tuple[float, ...]) -> bool:
+    """True if rows and columns run along perpendicular directions of length 1."""
+    row, column = orientation[:3], orientation[3:]
+    lengths = [sum(x * x for x in axis) for axis in (row, column)]
+    product = sum(a * b for a, b in zip(row, column, strict=True))
+    return all(abs(length - 1) < 0.02 for length in lengths) and abs(product) < 0.02
+
+
 def _text(value: Any) -> str:
     if value is None:
         return ""
     # An archive can hold millions of instances, most of them with the same texts.
-    return sys.intern("\\".join(str(part) for part in _listed(value)).strip())
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) or not hasattr(value, "__iter__") else tuple(value)
-
-
-def _numbers(value: Any, count: int) -> tuple[float, ...]:
-    numbers = tuple(float(part) for part in _listed(value))
-    return numbers if len(numbers) == count else ()
+    return sys.intern("\\".join(str(part) for part in listed(value)).strip())

@@ -10,7 +10,7 @@ import pydicom
 import SimpleITK as sitk
 
 from colipri.common.errors import ColipriError
-from colipri.imageio.dicom.files import is_archive, plain_files, read_file
+from colipri.imageio.dicom.files import SkippedFile, is_archive, plain_files, read_file
 from colipri.imageio.dicom.geometry import axes
 from colipri.imageio.dicom.headers import Instance
 from colipri.imageio.dicom.series import Series, find_series
@@ -71,28 +71,31 @@ def read_volume(series: Series) -> tuple[sitk.Image, list[str]]:
 
 def _only_series(folder: Path) -> Series:
     instances: list[Instance] = []
+    unreadable: list[SkippedFile] = []
     for file in sorted(entry for entry in folder.iterdir() if entry.is_file()):
         found = [] if is_archive(file) else read_file(file)
         instances += [item for item in found if isinstance(item, Instance)]
+        unreadable += [item for item in found if isinstance(item, SkippedFile)]
     if not instances:
         raise ColipriError(f"{folder} holds no DICOM series (nor is it an image file)")
-    series, skipped = find_series(instances, _SCANS)
+    series, skipped = find_series(instances, _SCANS, not_dicom=unreadable)
     if len(series) > 1:
         listed = ", ".join(f"{len(s.instances)} slices of {s.uid}{s.part}" for s in series[:5])
         raise ColipriError(
             f"{folder} holds {len(series)} DICOM series ({listed}); keep one series per folder"
         )
     if not series:
-        largest = max(skipped, key=lambda part: part.files)
+        largest = max(skipped, key=lambda part: (part.defect, part.files))
         raise ColipriError(
             f"the DICOM files in {folder} do not form a volume ({largest.files} files): "
-            f"{largest.reason}"
+            f"{largest.first_file + ': ' if largest.first_file else ''}{largest.reason}"
         )
     return series[0]
 
 
 def _decode(instances: Sequence[Instance], files: Sequence[Path]) -> np.ndarray:
     """(slices, rows, columns), rescaled."""
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # places of slices are checked here
     one_scale = len({(i.slope, i.intercept) for i in instances}) == 1
     try:
         if one_scale:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from colipri.imageio.dicom.damage import continues, damaged_slices, missing_from
 from colipri.imageio.dicom.files import SkippedFile, same_pixels
 from colipri.imageio.dicom.geometry import (
     Stack,
@@ -21,6 +22,7 @@ from colipri.imageio.dicom.headers import MARKS, SECONDARY_CAPTURES, Instance
 # (C.8.2.1) and the vendors' conformance statements.
 _DERIVED = {"MPR", "REFORMATTED", "PROJECTION IMAGE", "MIP", "MINIP", "CSA MPR", "CSAPARALLEL",
             "VOLUME", "3D", "SCREEN SAVE", "DOSE_INFO", "AVERAGE"}  # fmt: skip
+_FEW = 2  # slices of a series that may be torn off another one
 _LOCALISERS = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVIEW")
 _NO_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.88.67": "a radiation dose report",
@@ -65,8 +67,12 @@ def find_series(
     with_derived: bool = False,
     min_slices: int = 2,
     same_pixels: Callable[[Sequence[Instance]], bool] = same_pixels,
+    not_dicom: Sequence[SkippedFile] = (),
 ) -> tuple[list[Series], list[SkippedFile]]:
     """Sort instances into volumes.
+
+    A series that has lost slices (files that cannot be read, odd tags, cut pixels) is a defect as a
+    whole, and never a shorter volume.
 
     Args:
         instances: headers in any order; files of a series may lie in several folders.
@@ -74,6 +80,7 @@ def find_series(
         with_derived: keep reformatted, projected and otherwise derived series.
         min_slices: shorter series are skipped (scouts and single pictures).
         same_pixels: decides if slices at one place are copies; by default the pixels are compared.
+        not_dicom: files beside the instances that could not be read.
 
     Returns:
         Series sorted by UID, and what was skipped; their files add up to ``len(instances)``.
@@ -81,6 +88,7 @@ def find_series(
     by_series: dict[str, list[Instance]] = defaultdict(list)
     for instance in instances:
         by_series[instance.series].append(instance)
+    damaged = damaged_slices(instances, not_dicom)
     found: list[Series] = []
     skipped: list[SkippedFile] = []
     for uid, members in sorted(by_series.items()):
@@ -89,10 +97,36 @@ def find_series(
             by_reason[_reason(instance, modalities, with_derived)].append(instance)
         images = by_reason.pop("", [])
         skipped += [_skip(files, reason) for reason, files in by_reason.items()]
+        others = [instance for files in by_reason.values() for instance in files]
         volumes, problems = _volumes(uid, images, min_slices, same_pixels)
-        found += volumes
+        for volume in volumes:
+            lost, file = missing_from(volume.stack, images, others, damaged.get(uid, []))
+            if lost:
+                whole = _skip(volume.instances, lost, defect=True)
+                skipped.append(replace(whole, first_file=file))
+            else:
+                found.append(volume)
         skipped += problems
-    return found, skipped
+    return _without_torn(found, skipped, by_series)
+
+
+def _without_torn(
+    found: Sequence[Series], skipped: Sequence[SkippedFile], by_series: dict[str, list[Instance]]
+) -> tuple[list[Series], list[SkippedFile]]:
+    """Drop series that a slice under another series UID continues: they are not whole."""
+    known = {series.uid for series in found}
+    single = [members[0] for uid, members in by_series.items() if uid not in known]
+    single = [instance for instance in single if len(by_series[instance.series]) <= _FEW]
+    whole, defects = [], []
+    for series in found:
+        torn = [instance for instance in single if continues(series.stack, instance)]
+        if not torn:
+            whole.append(series)
+            continue
+        reason = "a slice next to the last one is stored under another series UID"
+        part = _skip(series.instances, reason, defect=True)
+        defects.append(replace(part, first_file=torn[0].where))
+    return whole, [*skipped, *defects]
 
 
 def _reason(instance: Instance, modalities: Sequence[str], with_derived: bool) -> str:
@@ -192,14 +226,16 @@ def _notes(stack: Stack) -> tuple[str, ...]:
 
 
 def _without_copies(images: Sequence[Instance]) -> tuple[list[Instance], list[Instance]]:
-    seen: set[str] = set()
+    """Separate copies; slices elsewhere that an anonymiser gave the same UID are none."""
+    seen: set[tuple[str, tuple[float, ...]]] = set()
     kept, copies = [], []
     for instance in images:
-        if instance.sop_instance and instance.sop_instance in seen:
+        key = instance.sop_instance, instance.position
+        if instance.sop_instance and key in seen:
             copies.append(instance)
         else:
             kept.append(instance)
-            seen.add(instance.sop_instance)
+            seen.add(key)
     return kept, copies
 
 
