@@ -33,7 +33,7 @@ def write_tiny_dataset(
         sitk.WriteImage(image, str(folder / "imagesTr" / f"{case}_0000.nii.gz"))
         if number < num_cases - image_only:
             text = "There is a pleural effusion." if effusion else "No pleural effusion."
-            extra = f" The heart has size {number}. Bones are normal."
+            extra = f" There is a nodule of {number + 3} mm. Bones are normal."
             report = f"FINDINGS: {text}{extra}\nIMPRESSION: {text}\n"
             (folder / "reportsTr" / f"{case}.txt").write_text(report, encoding="utf-8")
         split = ("train", "val", "test")[min(2, number % 4)] if number < 8 else "train"

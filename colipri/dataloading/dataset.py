@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from colipri.plans.plans import Configuration
 from colipri.preprocessing.body_grid import centre_start
 from colipri.preprocessing.store import CaseStore
 from colipri.text.prompts.augmentation import CaptionAugmentation, Mirroring
+from colipri.text.prompts.same_text import text_key
 from colipri.text.structured_report import StructuredReport
 
 
@@ -90,7 +90,7 @@ class ColipriDataset:
         return Sample(
             case=key.case,
             study=self.store.record(key.case)["study"],
-            text_hash=text_hash(report),
+            text_key=text_key(report),
             caption=self.caption(report, key),
             report=report,
             image=None if image is None else torch.from_numpy(image),
@@ -134,14 +134,6 @@ class ColipriDataset:
         return objective.draw(
             report, np.random.default_rng(derive_seed(self.seed, purpose, number))
         )
-
-
-def text_hash(report: StructuredReport | None) -> str:
-    """Equal for reports that say the same words, whatever the spaces and capitals; "" for none."""
-    if report is None:
-        return ""
-    words = " ".join(report.text.lower().split())
-    return hashlib.sha256(words.encode("utf-8")).hexdigest()[:16]
 
 
 def paired_cases(store: CaseStore, cases: Sequence[str], include_image_only: bool) -> list[str]:

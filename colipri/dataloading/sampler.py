@@ -3,8 +3,9 @@
 Two reconstructions of one study share one report; as each other's negatives they would teach the
 model to tell kernels apart. A batch therefore holds distinct studies: in every pass over the data
 each study comes up once, with one of its reconstructions drawn at random. Equal reports of
-different patients cannot be kept apart like that (there are hundreds of word-for-word equal normal
-reports), so they stay in the batch and become further positives (colipri.objectives.contrastive).
+different patients cannot be kept apart like that (there are hundreds of equal normal reports, see
+colipri.text.prompts.same_text), so they stay in the batch and become further positives
+(colipri.objectives.contrastive).
 
 Batch number n depends on the seed and n only. Resuming is therefore setting the position, and all
 processes of a run draw the same global batches (colipri.dataloading.sharing).

@@ -1,8 +1,8 @@
 """Retrieval between images and reports: Recall@k, median rank, mean reciprocal rank.
 
-Texts that are equal word for word count as one (``text_groups``): one candidate when images look
-for reports, and one rank as queries, that of the best image with this text. Otherwise a data set
-with many identical normal reports would punish a model for being right.
+Texts that are the same (colipri.text.prompts.same_text) count as one (``text_groups``): one
+candidate when images look for reports, and one rank as queries, that of the best image with this
+text. Otherwise a data set with many identical normal reports would punish a model for being right.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from torch import Tensor
 from colipri.common.atomic import read_json
 from colipri.common.display import progress
 from colipri.common.errors import ColipriError
-from colipri.dataloading.dataset import text_hash
 from colipri.evaluation.bootstrap import NUM_RESAMPLES
 from colipri.evaluation.classification import classification_metrics
 from colipri.evaluation.prompts import PromptPair
@@ -29,6 +28,7 @@ from colipri.evaluation.zero_shot import (
 from colipri.inference.labelled_cases import LabelledCase, label_matrix
 from colipri.inference.predictor import ColipriPredictor
 from colipri.text.prompts.captions import full_caption
+from colipri.text.prompts.same_text import text_key
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def retrieval_result(
     return retrieval_metrics(
         split.embeddings[rows],
         predictor.encode_texts([full_caption(report) for report in present]),
-        [text_hash(report) for report in present],
+        [text_key(report) for report in present],
         patients=[split.subjects[row] for row in rows],
         num_resamples=num_resamples,
         seed=seed,

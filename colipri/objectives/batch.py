@@ -31,7 +31,8 @@ class Sample:
 
     Attributes:
         case, study: identifiers.
-        text_hash: equal for reports with the same words; "" without a report.
+        text_key: equal for reports with the same caption (colipri.text.prompts.same_text);
+            "" without a report.
         caption: the text to align the image with; "" without a report.
         report: the structured report, or None for an image-only case.
         image: (C, *patch) int16 or float16 as stored; None where another process encodes it.
@@ -41,7 +42,7 @@ class Sample:
 
     case: str
     study: str
-    text_hash: str
+    text_key: str
     caption: str
     report: StructuredReport | None
     image: Tensor | None
@@ -74,7 +75,7 @@ class Batch:
     """B cases, ready for the device; P of them have a report.
 
     Attributes:
-        case, study, text_hash, caption: B strings each; see :class:`Sample`.
+        case, study, text_key, caption: B strings each; see :class:`Sample`.
         has_report: (B,) bool.
         names_side: B flags: the report says "left" or "right", so the image is never mirrored.
         image: (R, C, *patch) int16 or float16 of the R cases whose images were read here.
@@ -86,7 +87,7 @@ class Batch:
 
     case: list[str]
     study: list[str]
-    text_hash: list[str]
+    text_key: list[str]
     caption: list[str]
     has_report: Tensor
     names_side: list[bool]
@@ -143,7 +144,7 @@ def make_batch(
     batch = Batch(
         case=[sample.case for sample in samples],
         study=[sample.study for sample in samples],
-        text_hash=[sample.text_hash for sample in samples],
+        text_key=[sample.text_key for sample in samples],
         caption=[sample.caption for sample in samples],
         has_report=torch.tensor([sample.report is not None for sample in samples]),
         # the whole report counts, not the caption alone: it decides the positives as well

@@ -17,7 +17,7 @@ further positive here, from the text alone and without labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,9 +26,8 @@ from torch import Tensor
 
 from colipri.objectives.base import IMAGE_ENCODER, SHARED_SPACE, Objective, option
 from colipri.objectives.batch import ContrastiveBatch, Sample, TextTools
+from colipri.text.prompts.same_text import caption_sentences, report_sentences
 from colipri.text.prompts.short_prompts import report_prompts
-from colipri.text.reports.cleaning import fold_spaces
-from colipri.text.reports.sentences import split_sentences
 
 # Start of the inverse temperature and of the bias, from the two papers.
 _START = {"infonce": (1 / 0.07, 0.0), "siglip": (10.0, -10.0)}
@@ -124,9 +123,9 @@ class Contrastive(Objective):
 def positives_of(samples: Sequence[Sample]) -> Tensor:
     """(P, P) positives of the samples with a report, from studies and texts."""
     paired = [sample for sample in samples if sample.report is not None]
-    captions = [_normalized(split_sentences(sample.caption)) for sample in paired]
+    captions = [caption_sentences(sample.caption) for sample in paired]
     reports = [
-        _normalized(s.text for s in sample.report.sentences())
+        report_sentences(sample.report)
         | report_prompts(sample.report)  # captions may be short prompts
         for sample in paired
         if sample.report is not None
@@ -142,13 +141,13 @@ def positive_pairs(
     """Mark the (image, text) pairs of a batch that belong together.
 
     Image i and text j are a positive pair if they come from the same study, or if every sentence
-    of caption j also occurs, word for word, in the report of image i. The second rule covers equal
-    reports, and short captions that are true of several images.
+    of caption j also occurs in the report of image i (:mod:`colipri.text.prompts.same_text`). The
+    second rule covers equal reports, and short captions that are true of several images.
 
     Args:
         studies: P study identifiers.
-        captions: P sets of normalized sentences: what the text encoder reads.
-        reports: P sets of normalized sentences: the whole report of each image.
+        captions: P sets of sentences as they are compared: what the text encoder reads.
+        reports: P sets of sentences as they are compared: the whole report of each image.
 
     Returns:
         (P, P) bool, rows are images, columns are texts; the diagonal is True.
@@ -162,8 +161,3 @@ def positive_pairs(
             if same_study or also_true:
                 pairs[image, text] = True
     return pairs
-
-
-def _normalized(sentences: Iterable[str]) -> frozenset[str]:
-    """Sentences without what depends on their place: case, spaces, the full stop."""
-    return frozenset(fold_spaces(text).strip(" .").lower() for text in sentences)

@@ -112,7 +112,7 @@ def _evaluated(step: TrainingStep, batch: Batch) -> _Evaluated:
         {name: float(value) for name, value in terms.items()},
         {name: rows.cpu() for name, rows in embeddings.items()},
         batch.case,
-        batch.text_hash,
+        batch.text_key,
     )
 
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from colipri.common.errors import ColipriError
-from colipri.dataloading.dataset import text_hash
 from colipri.evaluation.prompts import make_prompts
 from colipri.objectives.base import Objective
 from colipri.preprocessing.store import CaseStore
+from colipri.text.prompts.same_text import text_key
 
 ZERO_SHOT, RETRIEVAL, LOSS = "zero-shot macro AUROC", "mean recall@5", "loss (negated)"
 MINIMUM_LABELLED_CASES = 10  # with fewer, the AUROC of an epoch says next to nothing
@@ -73,7 +73,7 @@ def plan_validation(
     if zero_shot:
         make_prompts(finding_names, prompt_style)  # a faulty file is an error before training
         return ValidationPlan(finding_names, prompt_style, True, True, ZERO_SHOT)
-    reports = len({text_hash(store.report(case)) for case in val_cases})
+    reports = len({text_key(store.report(case)) for case in val_cases})
     if reports >= MINIMUM_REPORTS:
         return ValidationPlan(finding_names, prompt_style, True, False, RETRIEVAL)
     note = (

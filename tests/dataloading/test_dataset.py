@@ -10,9 +10,10 @@ import torch
 from dataloading.hand_made_store import PatchOnly, write_store
 
 from colipri.common.errors import ColipriError
-from colipri.dataloading.dataset import ColipriDataset, LoadFailure, paired_cases, text_hash
+from colipri.dataloading.dataset import ColipriDataset, LoadFailure, paired_cases
 from colipri.dataloading.sampler import SampleKey
 from colipri.preprocessing.store import CaseStore
+from colipri.text.prompts.same_text import text_key
 
 REPORT = "Large left pleural effusion. No pneumothorax. The heart is enlarged."
 
@@ -84,11 +85,11 @@ def test_small_volumes_are_padded_with_air(store: CaseStore) -> None:
 
 def test_image_only_case(store: CaseStore) -> None:
     sample = _dataset(store, True).load(SampleKey("image_only", 0))
-    assert sample.report is None and sample.caption == "" and sample.text_hash == ""
+    assert sample.report is None and sample.caption == "" and sample.text_key == ""
 
 
 def test_equal_texts_have_equal_hashes(store: CaseStore) -> None:
-    assert text_hash(store.report("big")) == text_hash(store.report("small")) != ""
+    assert text_key(store.report("big")) == text_key(store.report("small")) != ""
 
 
 def test_paired_cases(store: CaseStore) -> None:

@@ -43,7 +43,7 @@ def _dataset(store: CaseStore, training: bool = True) -> ColipriDataset:
 
 def _same(first: Batch, second: Batch) -> bool:
     tensors = ("image", "body", "has_report")
-    lists = ("caption", "case", "study", "text_hash", "names_side")
+    lists = ("caption", "case", "study", "text_key", "names_side")
     return all(torch.equal(getattr(first, n), getattr(second, n)) for n in tensors) and all(
         getattr(first, n) == getattr(second, n) for n in lists
     )
@@ -108,7 +108,7 @@ def test_texts_are_the_same_everywhere_and_images_where_they_are_needed(store: C
         part = batches(lambda keys, rank=rank: range(rank, len(keys), 2))
         assert part[0].image_row is None  # the first batch is read whole
         for one, all_of_it in zip(part[1:], whole[1:], strict=True):
-            for name in ("caption", "names_side", "case", "study", "text_hash"):
+            for name in ("caption", "names_side", "case", "study", "text_key"):
                 assert getattr(one, name) == getattr(all_of_it, name)
             for row, place in enumerate(one.image_row):
                 assert (place >= 0) == (row % 2 == rank)

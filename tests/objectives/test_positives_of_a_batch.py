@@ -39,3 +39,22 @@ def test_short_prompts_are_positives_of_every_report_that_makes_them_true() -> N
         [0, 0, 1, 0],
         [0, 0, 0, 1],
     ]
+
+
+def test_numbering_and_order_do_not_make_equal_reports_negatives() -> None:
+    numbered = "IMPRESSION:\n1. The lungs are clear.\n2. The heart is normal in size."
+    bulleted = "FINDINGS: \u2022 The heart is normal in size \u2022 The lungs are clear"
+    caption = "The lungs are clear. The heart is normal in size."
+    other = "The lungs are clear. The heart is large."
+    batch = _batch((numbered, caption), (bulleted, caption), (caption, caption), (other, other))
+    pairs = positives_of(batch)
+    assert pairs[:3, :3].all()
+    assert not pairs[3, :3].any() and not pairs[:3, 3].any()
+
+
+def test_clauses_of_a_sentence_are_found_in_the_report_that_holds_them() -> None:
+    batch = _batch(
+        ("Small left effusion, no pneumothorax.", "Small left effusion. No pneumothorax."),
+        ("No pneumothorax; small left effusion.", "No pneumothorax."),
+    )
+    assert positives_of(batch).all()

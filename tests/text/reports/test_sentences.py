@@ -7,12 +7,8 @@ import time
 
 import pytest
 
-from colipri.text.reports.sentences import (
-    as_sentence,
-    join_wrapped_lines,
-    split_sentences,
-    strip_enumeration,
-)
+from colipri.text.reports.lines import join_wrapped_lines, strip_enumeration
+from colipri.text.reports.sentences import as_sentence, split_sentences
 
 
 @pytest.mark.parametrize(
@@ -37,6 +33,11 @@ from colipri.text.reports.sentences import (
         "SUVmax 3.2 (previously 5.1).",
         "T2.5 weighted, b = 0.8 s.",
         "Nodule (see fig. 2 and ser. 4) in the lingula.",
+        "Lesion in seg. VIII of the liver.",
+        "Cyst in seg. 4a, unchanged.",
+        "Seg. and subseg. emboli in the right lower lobe.",
+        "The lung vol. is reduced.",
+        "Effusion with an est. vol. of 300 ml.",
     ],
 )
 def test_one_sentence_stays_whole(sentence: str) -> None:
@@ -63,6 +64,26 @@ def test_one_sentence_stays_whole(sentence: str) -> None:
         ("- one\n- two", ["- one", "- two"]),
         ("Lungs:\nClear.", ["Lungs: Clear."]),
         ("A nodule in the right\nlower lobe.", ["A nodule in the right lower lobe."]),
+        (
+            "• Emphysema • No nodule • Small effusion",
+            ["• Emphysema", "• No nodule", "• Small effusion"],
+        ),
+        ("•Emphysema;•No nodule", ["•Emphysema;", "•No nodule"]),
+        ("- Emphysema - No nodule - Cyst", ["- Emphysema", "- No nodule", "- Cyst"]),
+        ("- Left effusion - small\n- Cyst", ["- Left effusion - small", "- Cyst"]),
+        ("* Emphysema * No nodule * Cyst", ["* Emphysema", "* No nodule", "* Cyst"]),
+        ("1. Emphysema 2. No nodule 3. Cyst", ["1. Emphysema", "2. No nodule", "3. Cyst"]),
+        ("1) Emphysema 2) No nodule", ["1) Emphysema", "2) No nodule"]),
+        ("1. Cyst in segment 2. No nodule.", ["1. Cyst in segment 2.", "No nodule."]),
+        ("no effusion\nsmall nodule\nno fracture", ["no effusion", "small nodule", "no fracture"]),
+        ("lungs:\nno nodule\nsmall effusion", ["lungs: no nodule", "small effusion"]),
+        ("no effusion\nor nodule\nsmall cyst", ["no effusion or nodule", "small cyst"]),
+        (
+            "There is a small\nnodule in the\nlobe. ok",
+            ["There is a small nodule in the lobe.", "ok"],
+        ),
+        ("Effusion\nno nodule", ["Effusion", "no nodule"]),
+        ("Lesion in the lateral seg. No nodule.", ["Lesion in the lateral seg.", "No nodule."]),
         ("Small effusion,\nLeft more than right.", ["Small effusion, Left more than right."]),
     ],
 )

@@ -1,0 +1,51 @@
+"""When two texts are the same: one notion for positives, retrieval and validation.
+
+The text encoder reads captions, not reports: two reports with different indications or numbering
+may have one caption, and its embedding cannot tell their images apart. Two texts are the same if
+they consist of the same sentences, whatever their order, numbering, capitals and spaces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from colipri.text.prompts.captions import full_caption
+from colipri.text.reports.cleaning import fold_spaces
+from colipri.text.reports.sentences import as_sentence, split_sentences
+from colipri.text.structured_report import StructuredReport
+
+
+def caption_sentences(caption: str) -> frozenset[str]:
+    """The sentences of a caption in the form in which they are compared.
+
+    Example:
+        >>> caption_sentences("No effusion.  Small nodule.") == caption_sentences(
+        ...     "1. small nodule\\n2. no effusion"
+        ... )
+        True
+    """
+    return _compared(split_sentences(caption))
+
+
+def report_sentences(report: StructuredReport) -> frozenset[str]:
+    """The sentences of a whole report in the form in which they are compared."""
+    return _compared(
+        part
+        for sentence in report.sentences()
+        for part in split_sentences(as_sentence(sentence.text))
+    )
+
+
+def text_key(report: StructuredReport | None) -> str:
+    """Equal for reports with the same full caption; "" without a report."""
+    if report is None:
+        return ""
+    sentences = "\n".join(sorted(caption_sentences(full_caption(report))))
+    return hashlib.sha256(sentences.encode("utf-8")).hexdigest()[:16]
+
+
+def _compared(sentences: Iterable[str]) -> frozenset[str]:
+    """Sentences without what depends on their place: numbering, case, spaces, the full stop."""
+    folded = (fold_spaces(as_sentence(text)).strip(" .").lower() for text in sentences)
+    return frozenset(text for text in folded if text)
