@@ -6,6 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from colipri.text.text_length import (
+    CHOICES,
+    MAX_TEXT_TOKENS,
+    MIN_TEXT_TOKENS,
+    PIECES_PER_WORD,
+    Cut,
+    tokens_to_plan,
+)
+
 
 @dataclass(frozen=True)
 class ModelSize:
@@ -80,10 +89,6 @@ BY_DATA: tuple[tuple[int, ModelSize], ...] = (
 SMALL_MACHINE_GB = 6.0
 
 
-# Tokens of a WordPiece vocabulary per word of a report; medical words are split more than others.
-PIECES_PER_WORD = 1.35
-MAX_TEXT_TOKENS = 512  # BERT's own limit
-MIN_TEXT_TOKENS = 32
 NO_REPORTS = "no reports: the least, so that some can be added later"
 
 # (words in all reports at least, width, layers, heads) of a BERT from scratch
@@ -106,14 +111,15 @@ def plan_text_length(text: Mapping[str, Any]) -> tuple[int, str]:
     if not num_words(text):
         return MIN_TEXT_TOKENS, NO_REPORTS
     words = float(text["tokens_per_report"].get("percentile_99") or 0.0)
-    wanted = words * PIECES_PER_WORD + 2
-    tokens = int(min(MAX_TEXT_TOKENS, max(MIN_TEXT_TOKENS, -(-wanted // 16) * 16)))
+    tokens = tokens_to_plan(words)
     reason = (
         f"99 % of reports have at most {words:.0f} words and punctuation marks, times "
         f"{PIECES_PER_WORD} pieces each, plus [CLS] and [SEP]"
     )
     if tokens == MAX_TEXT_TOKENS:
         reason += "; cut at BERT's 512"
+    if text.get("cut", {}).get("cut_texts"):
+        reason += f"; about {Cut(**text['cut']).describe()}: {CHOICES}"
     return tokens, reason
 
 

@@ -28,7 +28,13 @@ from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.dataset import RawDataset
 from colipri.raw_dataset.left_out import UNREADABLE, describe_left_out, load_without
 from colipri.raw_dataset.structured_reports import load_structured_reports
+from colipri.text.reports_without_findings import (
+    allowed_share,
+    describe_missing,
+    require_findings,
+)
 from colipri.text.text_fingerprint import text_fingerprint
+from colipri.text.text_length import CHOICES, Cut
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +64,8 @@ def extract_fingerprint(
         The content of $colipri_preprocessed/DatasetXXX/dataset_fingerprint.json.
 
     Raises:
-        ColipriError: cases cannot be read (without ``keep_going``), or none can.
+        ColipriError: cases cannot be read (without ``keep_going``), or none can, or too many
+            reports describe nothing in the image.
     """
     excluded = dict(left_out or {})
     dataset = load_without(dataset, excluded)
@@ -81,6 +88,8 @@ def extract_fingerprint(
         raise ColipriError(f"no case of {dataset.name} could be read, see the lines above")
     if broken_reports or len(readable) < len(cases):  # what is left out must not count
         reports, _ = load_structured_reports(readable, processes)
+    allowed = allowed_share(dataset.dataset_json)
+    require_findings(sum(not r.has_findings for r in reports), len(reports), allowed)
     images = [found[case.identifier] for case in readable]
     fingerprint = {
         "fingerprint_version": FINGERPRINT_VERSION,
@@ -258,6 +267,12 @@ def summarize_fingerprint(fingerprint: Mapping[str, Any]) -> str:
             f"  reports: {words['mean']:.0f} words on average, 99 % at most "
             f"{words['percentile_99']:.0f}; {repeated:,} words occur at least twice"
         )
+    if text.get("num_reports_without_findings"):
+        total = text["num_reports"] - text["num_empty_reports"]
+        missing = describe_missing(text["num_reports_without_findings"], total)
+        lines.append(f"  {missing}; colipri_verify_dataset names them")
+    if text.get("cut", {}).get("cut_texts"):
+        lines.append(f"  about {Cut(**text['cut']).describe()}: {CHOICES}")
     for code, entry in fingerprint["hounsfield"]["remarks"].items():
         lines.append(
             f"  {entry['cases']} of {fingerprint['hounsfield']['checked']} CTs: {code} (first: "

@@ -17,6 +17,7 @@ from colipri.raw_dataset.table import (
     read_cases_table,
     refuse,
 )
+from colipri.text.reports_without_findings import SHARE_KEY
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def _load_collection(
         name: read_description(raw_folder() / find_dataset_name(name)) for name in names
     }
     content = {**description, **merge_descriptions(where, descriptions)}
+    if SHARE_KEY in description:  # the collection's own statement counts
+        content[SHARE_KEY] = description[SHARE_KEY]
     cases: list[Case] = []
     for name in names:
         prefix = f"{dataset_id(name)}_"

@@ -10,6 +10,7 @@ from typing import Any
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.raw_dataset.table import FIXED_COLUMNS
+from colipri.text.reports_without_findings import SHARE_KEY, allowed_share
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -39,6 +40,10 @@ def read_description(folder: Path) -> dict[str, Any]:
     channels = description["channel_names"]
     if set(channels) != {str(number) for number in range(len(channels))}:
         raise ColipriError(f'{path}: channel_names must be numbered "0", "1", ...')
+    try:
+        allowed_share(description)
+    except ColipriError as error:
+        raise ColipriError(f"{path}: {error}") from error
     findings = description.get("findings", [])
     if not isinstance(findings, list) or not all(isinstance(name, str) for name in findings):
         raise ColipriError(f"{path}: findings must be a list of names")
@@ -51,6 +56,8 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 def merge_descriptions(where: str, members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Merge channel_names, file_ending and findings of data sets that are trained together.
+
+    Reports without findings are allowed as the most generous member states.
 
     A finding that a member has no column for is unknown in its cases. Findings that differ only in
     spelling are an error: each would be unknown in the other's cases, and nobody would notice.
@@ -85,6 +92,9 @@ def merge_descriptions(where: str, members: Mapping[str, Mapping[str, Any]]) -> 
                     f"{where}: the finding '{finding}' of {name} is called '{known}' in {member}; "
                     "give it one name in both (dataset.json and cases.csv)"
                 )
+    shares = [allowed_share(d) for d in members.values() if SHARE_KEY in d]
+    if shares:
+        merged[SHARE_KEY] = max(shares)
     merged["findings"] = [finding for finding, _ in spelling.values()]
     return merged
 

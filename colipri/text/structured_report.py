@@ -15,6 +15,7 @@ from colipri.text.reports.sentences import split_sentences
 
 _CODES: dict[str, Polarity] = {"p": "positive", "n": "negative", "u": "uncertain", "0": "neutral"}
 _IMPORTANCE: tuple[Polarity, ...] = ("positive", "uncertain", "negative", "neutral")
+_FINDINGS = ("positive", "negative", "uncertain")
 _CODE_OF = {polarity: code for code, polarity in _CODES.items()}
 
 
@@ -45,6 +46,11 @@ class StructuredReport:
     def is_empty(self) -> bool:
         """True if there is no sentence."""
         return next(self.sentences(), None) is None
+
+    @property
+    def has_findings(self) -> bool:
+        """True if a sentence affirms, doubts or denies something."""
+        return any(sentence.polarity in _FINDINGS for sentence in self.sentences())
 
     @property
     def text(self) -> str:

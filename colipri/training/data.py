@@ -25,6 +25,7 @@ from colipri.text.finding_names import FindingNames
 from colipri.text.structured_report import StructuredReport
 from colipri.text.tokenizer import load_pretrained_tokenizer, train_wordpiece
 from colipri.training.options import RunOptions
+from colipri.training.text_check import check_texts
 
 _NO_REPORTS = "abcdefghijklmnopqrstuvwxyz " * 2
 
@@ -125,6 +126,11 @@ class TrainingData:
     def digests(self) -> DataDigests:
         """Digests of all cases in use; computed once, which reads every report."""
         return digest_data(self.store, self.train_cases, self.val_cases)
+
+    def check_texts(self) -> list[str]:
+        """What somebody should know about the training reports: see colipri.training.text_check."""
+        longest = self.configuration.max_text_tokens
+        return check_texts(self.reports, self.tokenizer, longest, self.dataset_json)
 
     def collate(self) -> Collate:
         """Return what makes batches of samples, in the worker processes."""

@@ -108,6 +108,9 @@ class ColipriTrainer(TrainerSetup):
     def on_train_start(self) -> None:
         """Open the log and say what is about to happen."""
         self.log = RunLog(self.folder, self.progress.history, self.processes.is_main)
+        if self.data.needs_reports and self.global_iteration() == 0:
+            for note in self.data.check_texts():
+                logger.warning("%s", note)
         self.data.start_training(self.global_iteration())
         self.log_start()
 

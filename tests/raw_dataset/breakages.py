@@ -417,6 +417,24 @@ def _short(data: SmallRawDataset) -> Place:
     return "a", data.write_report("a", b"See above.")
 
 
+@breaks("report_without_findings")
+def _neutral(data: SmallRawDataset) -> Place:
+    return "a", data.write_report("a", b"INDICATION: effusion?\nCOMPARISON: CT of 2019.")
+
+
+@breaks("reports_without_findings")
+def _other_language(data: SmallRawDataset) -> Place:
+    data.write_report("a", "Plevral ef\u00fczyon izlenmedi.".encode())
+    data.write_report("b", "Kalp boyutlar\u0131 ola\u011fan.".encode())
+    return "", data.folder
+
+
+@breaks("report_text_cut")
+def _endless(data: SmallRawDataset) -> Place:
+    data.write_report("a", b"There is a small left effusion. " * 100)
+    return "", data.folder
+
+
 @breaks("report_file_shared")
 def _one_file(data: SmallRawDataset) -> Place:
     data.row("b")["report"] = "reportsTr/a.txt"

@@ -96,7 +96,7 @@ def test_verification_looks_across_members(workspace: Workspace) -> None:
     first = SmallRawDataset(workspace.raw, "Dataset101_A")
     second = SmallRawDataset(workspace.raw, "Dataset201_B")
     for case in ("a", "b"):
-        second.write_report(case, f"Another wording for case {case}.".encode())
+        second.write_report(case, f"A small effusion in case {case}.".encode())
     second.write_image("a", scan("pyradiomics_lung1"))
     second.row("b")["split"] = "test"
     second.row("a")["effusion"] = "perhaps"

@@ -131,12 +131,13 @@ def test_more_or_fewer_dimensions(data: SmallRawDataset) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("Ein kleiner Erguß links.".encode("utf-16"), ["report_encoding"]),
+        ("A small effusion, Erguß.".encode("utf-16"), ["report_encoding"]),
         ("A small effusion on the left side.".encode("utf-16-le"), ["report_encoding"]),
-        ("Petit épanchement à gauche.".encode("latin-1"), ["report_encoding"]),
-        ("Petit épanchement à gauche.".encode("utf-8-sig"), []),
-        ("Petit Ã©panchement Ã  gauche.".encode(), ["report_encoding"]),  # encoded twice
-        (b"Petit \xef\xbf\xbdpanchement gauche.", ["report_damaged"]),
+        ("Small effusion, épanchement.".encode("latin-1"), ["report_encoding"]),
+        ("Small effusion, épanchement.".encode("utf-8-sig"), []),
+        ("Petit épanchement à gauche.".encode(), ["report_without_findings"]),
+        ("Small effusion, Ã©panchement.".encode(), ["report_encoding"]),  # encoded twice
+        (b"Small effusion, \xef\xbf\xbdpanchement.", ["report_damaged"]),
         (b"PK\x03\x04 word/document.xml", ["report_not_text"]),
         (b"{\\rtf1\\ansi Small effusion.}", ["report_not_text"]),
         (b"\xef\xbb\xbf\n", ["report_empty"]),

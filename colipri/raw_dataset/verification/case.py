@@ -23,8 +23,12 @@ from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.structured_reports import load_structured_report, structured_reports_file
 from colipri.raw_dataset.verification.codes import ERROR
 from colipri.raw_dataset.verification.issues import Issue, make_issue
+from colipri.text.prompts.captions import full_caption
 from colipri.text.reports.cleaning import fold_spaces
 from colipri.text.reports.report import read_report
+from colipri.text.structured_file import rules_method
+from colipri.text.structured_report import structure_report
+from colipri.text.text_length import count_words
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +46,33 @@ FEWEST_WORDS = 3
 
 
 @dataclass(frozen=True)
+class ReportFacts:
+    """What the checks across cases need to know of a report.
+
+    Attributes:
+        digest: of its text; equal for equal wording.
+        has_findings: a sentence affirms, doubts or denies something.
+        caption_words: words and punctuation marks of the text that the encoder reads.
+    """
+
+    digest: str
+    has_findings: bool
+    caption_words: int
+
+
+@dataclass(frozen=True)
 class CaseResult:
-    """The issues of one case, and digests of its voxels and of its report's text."""
+    """What was found in one case.
+
+    Attributes:
+        issues: of its files.
+        image_digest: of its voxels; "" if they could not be read.
+        report: what is known of its report; None without a readable one.
+    """
 
     issues: list[Issue]
     image_digest: str
-    report_digest: str
+    report: ReportFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -77,20 +102,20 @@ def check_case(task: CaseTask) -> CaseResult:
     from colipri.raw_dataset.verification.images import check_images
 
     images, image_digest = check_images(task.case, task.channel_names, task.label_values)
-    report, report_digest = check_report(task.case)
-    result = CaseResult([*images, *report], image_digest, report_digest)
+    issues, report = check_report(task.case)
+    result = CaseResult([*images, *issues], image_digest, report)
     task.cache.store(task.case, result)
     return result
 
 
-def check_report(case: Case) -> tuple[list[Issue], str]:
+def check_report(case: Case) -> tuple[list[Issue], ReportFacts | None]:
     """Check the report of one case.
 
     Returns:
-        Issues, and a digest of the text ("" if there is none); equal for equal wording.
+        Issues, and what the checks across cases need; None without a readable report.
     """
     if case.report is None:
-        return [], ""
+        return [], None
 
     def found(code: str, what: str) -> Issue:
         return make_issue(code, case.identifier, case.report, what)
@@ -99,17 +124,17 @@ def check_report(case: Case) -> tuple[list[Issue], str]:
     try:
         if not path.exists():
             link = f"a link to {path.readlink()}, which does not exist" if path.is_symlink() else ""
-            return [found("report_missing", link or "it does not exist")], ""
+            return [found("report_missing", link or "it does not exist")], None
         with path.open("rb") as file:
             start = file.read(8).lstrip()
         for signature, name in _DOCUMENTS:
             if start.startswith(signature):
-                return [found("report_not_text", f"it is a {name} file")], ""
+                return [found("report_not_text", f"it is a {name} file")], None
         report = read_report(path)
     except (ColipriError, OSError) as error:
-        return [found("report_unreadable", str(error))], ""
+        return [found("report_unreadable", str(error))], None
     if report.is_empty:
-        return [found("report_empty", "it holds no text")], ""
+        return [found("report_empty", "it holds no text")], None
     issues = []
     text = report.text
     if "\ufffd" in text:
@@ -119,13 +144,19 @@ def check_report(case: Case) -> tuple[list[Issue], str]:
         issues.append(found("report_encoding", what))
     if len(text.split()) < FEWEST_WORDS:
         issues.append(found("report_short", f"it has {len(text.split())} words"))
+    structured = structure_report(report)
     if structured_reports_file(case) is not None:
         try:
-            load_structured_report(case)
+            structured = load_structured_report(case) or structured
         except ColipriError as error:
             issues.append(found("report_not_structured", str(error)))
+    if not structured.has_findings:
+        count = sum(1 for _ in structured.sentences())
+        issues.append(found("report_without_findings", f"none of its {count} sentences does"))
     folded = fold_spaces(text).casefold()
-    return issues, hashlib.blake2b(folded.encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(folded.encode(), digest_size=16).hexdigest()
+    words = count_words(full_caption(structured))
+    return issues, ReportFacts(digest, structured.has_findings, words)
 
 
 class CaseCache:
@@ -149,7 +180,9 @@ class CaseCache:
             if content["key"] != self._key(case):
                 return None
             issues = [Issue(**stored) for stored in content["findings"]]
-            return CaseResult(issues, content["image_digest"], content["report_digest"])
+            report = content["report"]
+            facts = None if report is None else ReportFacts(**report)
+            return CaseResult(issues, content["image_digest"], facts)
         except (ColipriError, OSError, ValueError, KeyError, TypeError):  # absent: check again
             return None
 
@@ -161,7 +194,7 @@ class CaseCache:
             "key": self._key(case),
             "findings": [asdict(issue) for issue in result.issues],
             "image_digest": result.image_digest,
-            "report_digest": result.report_digest,
+            "report": None if result.report is None else asdict(result.report),
         }
         try:
             atomic_write_json(self._file(case), content)
@@ -173,8 +206,8 @@ class CaseCache:
         return self._folder / f"{case.identifier}.json"
 
     def _key(self, case: Case) -> str:
-        """Changes when a file of the case changes."""
-        parts: list[Any] = [FORMAT, self._settings, case.identifier]
+        """Changes when a file of the case changes, or the rules that read its report."""
+        parts: list[Any] = [FORMAT, rules_method(), self._settings, case.identifier]
         for path in (*case.images, case.label, case.report, structured_reports_file(case)):
             parts.append(None if path is None else list(_states(path)))
         return json_digest(parts)

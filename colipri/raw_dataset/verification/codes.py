@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from colipri.text.reports_without_findings import REMEDY
+from colipri.text.text_length import CHOICES
+
 ERROR, WARNING, INFO = "error", "warning", "info"
 SEVERITIES = (ERROR, WARNING, INFO)
 
@@ -304,6 +307,21 @@ CODES: dict[str, Code] = {
         "check that its characters are right, or save it as UTF-8",
     ),
     "report_short": Code(WARNING, "the report has fewer than 3 words", "check that it is a report"),
+    "report_without_findings": Code(
+        WARNING,
+        "no sentence of the report affirms, doubts or denies anything in the image",
+        "check its headings and language",
+    ),
+    "reports_without_findings": Code(
+        ERROR,
+        "more reports than the data set allows (5 %) describe nothing in the image",
+        REMEDY,
+    ),
+    "report_text_cut": Code(
+        WARNING,
+        "captions are longer than the 512 tokens that BERT reads",
+        CHOICES,
+    ),
     "report_file_shared": Code(
         ERROR,
         "one report file belongs to several subjects",

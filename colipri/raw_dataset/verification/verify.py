@@ -29,6 +29,7 @@ from colipri.raw_dataset.verification.tables import (
     check_shared_reports,
     check_tables,
 )
+from colipri.raw_dataset.verification.texts import check_texts
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +67,11 @@ def verify_dataset(name: str | int, num_processes: int | None = None) -> Verific
     for result in results.values():
         issues += result.issues
     images = {case: result.image_digest for case, result in results.items()}
-    reports = {case: result.report_digest for case, result in results.items()}
+    reports = {case: r.report for case, r in results.items() if r.report is not None}
     issues += check_duplicate_images(dataset.cases, images)
-    issues += check_shared_reports(dataset.cases, reports)
+    digests = {case: report.digest for case, report in reports.items()}
+    issues += check_shared_reports(dataset.cases, digests)
+    issues += check_texts(dataset, reports)
     return Verification(dataset.name, len(dataset.cases), sort_issues(issues))
 
 
@@ -111,7 +114,7 @@ def _check_cases(dataset: RawDataset, num_processes: int) -> dict[str, CaseResul
         if result is None:
             logger.debug("%s", outcome.details)
             failed = make_issue("check_failed", case.identifier, None, outcome.problem or "")
-            result = CaseResult([failed], "", "")
+            result = CaseResult([failed], "")
         results[case.identifier] = result
     return results
 
