@@ -150,7 +150,7 @@ def check_report(case: Case) -> tuple[list[Issue], ReportFacts | None]:
             structured = load_structured_report(case) or structured
         except ColipriError as error:
             issues.append(found("report_not_structured", str(error)))
-    if not structured.has_findings:
+    if not structured.has_findings and not any(i.code == "report_short" for i in issues):
         count = sum(1 for _ in structured.sentences())
         issues.append(found("report_without_findings", f"none of its {count} sentences does"))
     folded = fold_spaces(text).casefold()
