@@ -67,7 +67,7 @@ def test_it_plans_trains_stops_and_continues(folders: Path, monkeypatch: Any) ->
 
     whole, parts, shared = (folders / name for name in ("whole", "parts", "shared"))
     line = succeed("colipri_train", *SHORT, colipri_results=str(whole))
-    assert "body_fraction x 1" in line
+    assert "V (body_fraction, weight 1)" in line
 
     monkeypatch.setenv("colipri_results", str(parts))
     latest = run_folder(parts) / "checkpoint_latest.pth"
