@@ -142,7 +142,7 @@ def test_killed_and_run_again(workspace: Workspace) -> None:
     for number in range(10):
         array = voxels(scan("cip_ct64"))
         image = with_voxels(scan("cip_ct64"), array + number + 1)
-        data.add(f"c{number}", image, "train", f"Report number {number} of many.", number % 2)
+        data.add(f"c{number}", image, "train", f"Nodule number {number} of many.", number % 2)
     data.write_report("c4", b"Normal.")
     data.description["numTraining"] = 12
     data.save()
