@@ -21,16 +21,17 @@ Pre-train an image encoder and a text encoder on a preprocessed data set.
     colipri_train 101 3d_lowres 0 -num_gpus 4                              four GPUs
     torchrun --nproc_per_node 8 --no-python colipri_train 101 3d_lowres 0  one or many machines
 
-Several processes share the plan's batch and compute what one process computes, faster; a training
-continues with any number of them. See documentation/distributed.md.
+Several processes share the plan's batch. With equal micro batches they compute what one process
+computes, only faster. A training continues with any number of processes. See
+documentation/distributed.md.
 
-Trainers are called by what they train: C contrastive alignment, R report generation, M masked
+Trainers are named after their objectives: C contrastive alignment, R report generation, M masked
 image modelling (also on scans without a report), O opposite sentences. There are ColipriTrainer_C,
 _M, _CO, _CR, _CM, _CRM and _CRMO, and any other combination of letters.
 
 Every number comes from the plan ($colipri_preprocessed/DatasetXXX/colipriPlans.json), which you may
 edit; --set PATH=VALUE replaces single numbers for one run. SIGTERM, SIGUSR1 and Ctrl-C end the run
-after the present step with a checkpoint (exit code 75; 130 for Ctrl-C).
+after the current step with a checkpoint (exit code 75; 130 for Ctrl-C).
 """
 
 
@@ -62,8 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--parallel",
         choices=("ddp", "fsdp"),
-        help="several processes: all weights in each (ddp, the default), or of transformer blocks "
-        "a shard in each (fsdp), for models that do not fit otherwise",
+        help="several processes: all weights in each (ddp, the default), or "
+        "a shard of each transformer block (fsdp), for models that do not fit otherwise",
     )
     parser.add_argument("--c", action="store_true", help="continue from the latest checkpoint")
     parser.add_argument("--val", action="store_true", help="only validate a trained model")

@@ -75,6 +75,11 @@ def test_every_command_exists(project) -> None:
         assert callable(getattr(import_module(module), function))
 
 
+def test_the_readme_lists_every_command(project) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Commands")[2]
+    assert set(re.findall(r"`(colipri_\w+)`", readme)) == set(project["project"]["scripts"])
+
+
 def test_every_module_with_a_parser_is_a_command(project) -> None:
     """A command that nobody can call would be missed by no other test."""
     modules = {target.partition(":")[0] for target in project["project"]["scripts"].values()}
