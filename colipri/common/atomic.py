@@ -16,6 +16,7 @@ from typing import Any
 from colipri.common.errors import ColipriError
 
 TEMPORARY_MARK = ".partial-"
+_LONGEST_NAME = 255  # bytes, on usual file systems
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(
-            prefix=TEMPORARY_MARK, suffix="-" + target.name, dir=target.parent
+            prefix=TEMPORARY_MARK, suffix="-" + temporary_tail(target.name), dir=target.parent
         )
         os.close(descriptor)
     except OSError as error:
@@ -46,6 +47,14 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         raise _write_error(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_tail(name: str) -> str:
+    """What a temporary name ends with: the name, or as much of its end as a file name has room."""
+    room = _LONGEST_NAME - len(TEMPORARY_MARK) - len("12345678-")
+    while len(os.fsencode(name)) > room:
+        name = name[1:]
+    return name
 
 
 def atomic_write_bytes(target: Path | str, content: bytes) -> None:
@@ -64,7 +73,8 @@ def atomic_write_text(target: Path | str, content: str) -> None:
 def atomic_write_json(target: Path | str, content: Any) -> None:
     """Write ``content`` to ``target`` as indented JSON (NaN and infinity are refused)."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    atomic_write_text(target, text)
+    # Bytes of file names that are no text become JSON's own escape, which reads back as it was.
+    atomic_write_bytes(target, text.encode("utf-8", "backslashreplace"))
 
 
 def read_json(source: Path | str) -> Any:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from colipri.common.names import is_utf8
 from colipri.imageio.errors import ImageError, ShearedGridError
 from colipri.imageio.image import ImageHeader, orientation_of
-from colipri.imageio.parts import side_files
+from colipri.imageio.parts import image_ending, side_files
 from colipri.imageio.streams import require_memory
 
 # In SimpleITK x grows to the left and y to posterior ("LPS"), in NIfTI to the right and to anterior
@@ -108,12 +109,11 @@ def itk_path(path: Path) -> Iterator[str]:
     Such files are reached through a link with a plain name.
     """
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what it warns of is checked here
-    if _is_utf8(str(path)):
+    if is_utf8(str(path)):
         yield str(path)
         return
     with tempfile.TemporaryDirectory(prefix="colipri-link-") as folder:
-        ending = "".join(path.suffixes[-2:]) if path.name.lower().endswith(".gz") else path.suffix
-        link = Path(folder) / ("image" + (ending if _is_utf8(ending) else ""))
+        link = Path(folder) / f"image{image_ending(path.name)}"
         link.symlink_to(path.absolute())
         for part in side_files(path):
             (Path(folder) / part.relative_to(path.parent)).parent.mkdir(parents=True, exist_ok=True)
@@ -128,14 +128,6 @@ def unreadable(path: Path, error: Exception) -> ImageError:
     if "orthonormal" in reason:
         return ShearedGridError(f"{path}: the axes in its header are not perpendicular ({reason})")
     return ImageError(f"image {path} cannot be read (damaged, truncated or not an image): {reason}")
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _header(

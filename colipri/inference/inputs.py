@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from colipri.common.errors import ColipriError
+from colipri.imageio.dicom.files import read_file
+from colipri.imageio.dicom.headers import Instance
 
 # What SimpleITK reads and nnU-Net's readers accept in three dimensions; longest endings first.
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl.gz", ".gipl", ".tif")
@@ -88,7 +88,8 @@ def _is_dicom_folder(folder: Path) -> bool:
 
 
 def _has_series(folder: Path) -> bool:
-    return bool(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
+    files = (entry for entry in sorted(folder.iterdir()) if entry.is_file())
+    return any(isinstance(item, Instance) for file in files for item in read_file(file))
 
 
 def _single_file(path: Path, num_channels: int) -> ImageInput:

@@ -14,6 +14,7 @@ from colipri.imageio.reading import read_image
 from colipri.inference.volume import Volume
 from colipri.preprocessing.body_grid import crop_padded
 from colipri.raw_dataset.dataset import load_raw_dataset
+from colipri.raw_dataset.labels import parse_labels
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,8 @@ class LabelMaps:
             raw = load_raw_dataset(dataset)
         except ColipriError:  # a copy of the preprocessed data is enough for everything else
             return cls()
-        values = {
-            _key(name): tuple(value) if isinstance(value, list) else (int(value),)
-            for name, value in (raw.dataset_json.get("labels") or {}).items()
-            if isinstance(value, (int, list))
-        }
+        labels = parse_labels(raw.dataset_json.get("labels") or {}, f"{raw.folder}/dataset.json")
+        values = {_key(name): numbers for name, numbers in labels.items()}
         files = {case.identifier: case.label for case in raw.cases if case.label is not None}
         return cls(files, values, orientation)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import re
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from colipri.common.atomic import TEMPORARY_MARK, atomic_write_json
+from colipri.common.atomic import TEMPORARY_MARK, atomic_write_json, temporary_tail
 from colipri.common.errors import ColipriError
 from colipri.common.parallel import Outcome, default_num_processes, run_parallel
 from colipri.paths import preprocessed_folder
@@ -97,6 +98,12 @@ def _check_identifiers(identifiers: Sequence[str]) -> None:
         raise ColipriError("the data set has no cases")
     reserved = {Path(MANIFEST).stem, Path(REPORTS).stem}
     for name in identifiers:
+        longest = max(len(os.fsencode(file)) for file in case_files(name))
+        if longest > 255:
+            raise ColipriError(
+                f"case '{name}': files named after it would have {longest} bytes in their name, "
+                "255 are possible; rename the case"
+            )
         if name in reserved or name.endswith(("_tokens", ".failed")):
             raise ColipriError(
                 f"case '{name}': the store uses this name itself (manifest, reports, *_tokens, "
@@ -211,7 +218,8 @@ def _remove_leftovers(folder: Path, tasks: Sequence[CaseTask], alone: bool) -> N
     mine = {MANIFEST, REPORTS} if alone else set()
     for task in tasks:
         case = task.case.identifier
-        mine.update((*case_files(case), f"{case}.json", failure_file(folder, case).name))
+        names = (*case_files(case), f"{case}.json", failure_file(folder, case).name)
+        mine.update(temporary_tail(name) for name in names)
     for path in folder.glob(TEMPORARY_MARK + "*"):
         match = _PARTIAL.fullmatch(path.name)
         if match is not None and match.group(1) in mine:

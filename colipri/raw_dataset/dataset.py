@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from colipri.common.errors import ColipriError
+from colipri.common.names import name_problem, printable
 from colipri.paths import dataset_id, find_dataset_name, raw_folder
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.description import merge_descriptions, read_description
@@ -102,6 +103,11 @@ def _rows_from_folders(
             if not name.endswith(ending):
                 continue
             case = name[: -len(ending)]
+            problem = name_problem(case)
+            if problem:
+                where = subfolders.folder / images
+                on_problem(TableProblem("case_name_unusable", printable(case), where, problem))
+                continue
             if case in rows:
                 what = f"case '{case}' is in imagesTr and in imagesTs"
                 on_problem(TableProblem("case_twice", case, subfolders.folder / images, what))

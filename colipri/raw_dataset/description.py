@@ -37,6 +37,9 @@ def read_description(folder: Path) -> dict[str, Any]:
                 f"{path} needs '{key}', for example "
                 + ('{"0": "CT"}' if key == "channel_names" else '".nii.gz"')
             )
+    ending = description["file_ending"]
+    if not ending.startswith("."):
+        raise ColipriError(f"{path}: file_ending '{ending}' lacks its dot; write '.{ending}'")
     channels = description["channel_names"]
     if set(channels) != {str(number) for number in range(len(channels))}:
         raise ColipriError(f'{path}: channel_names must be numbered "0", "1", ...')

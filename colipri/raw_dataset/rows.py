@@ -11,6 +11,7 @@ from colipri.common.errors import ColipriError
 from colipri.raw_dataset.cases import SPLITS, Case
 from colipri.raw_dataset.table import ProblemHandler, TableProblem, parse_finding, parse_split
 
+_HIDDEN = (TEMPORARY_MARK, "._", ".DS_Store")
 REPORT_ENDINGS = (".txt", ".json")
 _HELD_OUT = {"imagesTr": "imagesTs", "reportsTr": "reportsTs", "labelsTr": "labelsTs"}
 
@@ -28,6 +29,7 @@ class Subfolders:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._names: dict[str, frozenset[str]] = {}
+        self._hidden: dict[str, frozenset[str]] = {}
 
     def names(self, subfolder: str) -> frozenset[str]:
         """File names in a subfolder; empty if it does not exist."""
@@ -39,10 +41,15 @@ class Subfolders:
             except OSError as error:
                 where = self.folder / subfolder
                 raise ColipriError(f"{where} cannot be listed: {error.strerror}") from error
-            self._names[subfolder] = frozenset(
-                name for name in listed if not name.startswith((TEMPORARY_MARK, "._", ".DS_Store"))
-            )
+            hidden = [name for name in listed if name.startswith(_HIDDEN)]
+            self._hidden[subfolder] = frozenset(hidden)
+            self._names[subfolder] = frozenset(listed) - self._hidden[subfolder]
         return self._names[subfolder]
+
+    def hidden(self, subfolder: str) -> frozenset[str]:
+        """Names of files that are not used: what macOS and killed runs leave."""
+        self.names(subfolder)
+        return self._hidden[subfolder]
 
     def find(self, kind: str, split: str, names: tuple[str, ...]) -> list[Path]:
         """Find files in the folder of a kind, for a test case also in its held-out folder.

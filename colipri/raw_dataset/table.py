@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from colipri.common.errors import ColipriError
+from colipri.common.names import name_problem
 from colipri.raw_dataset.cases import SPLITS
 from colipri.raw_dataset.verification.codes import CODES
 
 FIXED_COLUMNS = ("case", "subject", "study", "split", "image", "report")
 _UNKNOWN = ("", "nan", "na", "n/a", "none", "null", "-1")
-_VALUES = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
+_VALUES = {"0": 0, "-0": 0, "false": 0, "no": 0, "1": 1, "true": 1, "yes": 1}
+_WHOLE = re.compile(r"\+?(-?\d+)(?:[.,]0*)?")
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,9 @@ def parse_finding(value: str) -> int | None:
         ValueError: none of these.
     """
     lowered = value.strip().lower()
+    number = _WHOLE.fullmatch(lowered)  # spreadsheets write 1.0 and -1.00
+    if number is not None:
+        lowered = number[1]
     if lowered in _UNKNOWN:
         return None
     if lowered not in _VALUES:
@@ -154,6 +160,10 @@ def _row_values(
     if not case or "/" in case or "\\" in case or case.startswith("."):
         what = f"line {number}: '{case}' is not a valid case name (it must be a file's stem)"
         on_problem(TableProblem("case_row_invalid", "", path, what))
+        return None
+    problem = name_problem(case)
+    if problem:
+        on_problem(TableProblem("case_name_unusable", case, path, f"line {number}: {problem}"))
         return None
     return values
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from colipri.common.atomic import atomic_path, atomic_write_json, atomic_write_text
 from colipri.common.errors import ColipriError
+from colipri.common.names import name_problem, printable
 from colipri.raw_dataset.cases import SPLITS
 from colipri.raw_dataset.table import FIXED_COLUMNS
 
@@ -175,6 +176,9 @@ def _check_row(row: CaseRow, seen: set[str], finding_names: Sequence[str]) -> No
         raise ColipriError(f"'{case}' is not a valid case name (it must be a file's stem)")
     if any(character in case for character in "/\\\n\r"):
         raise ColipriError(f"'{case}' is not a valid case name (no slashes, no line breaks)")
+    problem = name_problem(case)
+    if problem:
+        raise ColipriError(f"'{printable(case)}' is not a valid case name: {problem}")
     if case in seen:
         raise ColipriError(f"case '{case}' is written twice; case names must be unique")
     seen.add(case)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 import traceback
@@ -15,6 +16,7 @@ from colipri.common.errors import (
     EXIT_UNEXPECTED,
     ColipriError,
 )
+from colipri.common.names import printable
 
 
 def make_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -80,6 +82,8 @@ def configure_logging(verbose: bool) -> None:
     for handler in list(logger.handlers):
         if getattr(handler, "from_command_line", False):
             logger.removeHandler(handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no text
     handler = logging.StreamHandler(sys.stdout)
     handler.from_command_line = True  # type: ignore[attr-defined]
     pattern = "%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"
@@ -91,4 +95,4 @@ def _report(command: str, message: str, with_traceback: bool) -> None:
     if with_traceback:
         traceback.print_exc()
     one_line = " ".join(message.split())
-    print(f"{command}: error: {one_line}", file=sys.stderr)
+    print(f"{command}: error: {printable(one_line)}", file=sys.stderr)

@@ -14,9 +14,12 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
+from colipri.common.names import is_utf8, printable
+from colipri.raw_dataset.labels import gap_in_labels, parse_labels
 
 MINIMUM_VERSION = (2, 8)  # the first with external trainer folders and today's network signature
 FOLDERS = {
@@ -139,10 +142,48 @@ def find_segmentation_dataset(id_or_name: str | int) -> SegmentationDataset:
         if not isinstance(description, dict) or not description.get(key):
             hint = "; it has no labels to train a segmentation on" if key == "labels" else ""
             raise ColipriError(f"{raw / 'dataset.json'} lacks '{key}'{hint}")
-    if "background" not in description["labels"]:
-        raise ColipriError(f'{raw / "dataset.json"}: labels must hold "background": 0')
+    _check_description(description, raw / "dataset.json")
+    _check_file_names(raw, description["file_ending"])
     cases = _cases(raw, description)
     return SegmentationDataset(name, raw, preprocessed_base / name, description, cases)
+
+
+def _check_description(description: dict[str, Any], path: Path) -> None:
+    """Check what nnU-Net would only stumble over in training, or with a message of its own.
+
+    Raises:
+        ColipriError: the file ending lacks its dot, or labels are not 0, 1, 2, ...
+    """
+    ending = description["file_ending"]
+    if not str(ending).startswith("."):
+        raise ColipriError(f"{path}: file_ending '{ending}' lacks its dot; write '.{ending}'")
+    labels = parse_labels(description["labels"], str(path))
+    if labels.get("background") != (0,):
+        raise ColipriError(f'{path}: labels must hold "background": 0')
+    gap = gap_in_labels(description["labels"], str(path))
+    if gap:
+        raise ColipriError(f"{path}: {gap}")
+
+
+def _check_file_names(raw: Path, ending: str) -> None:
+    """nnU-Net takes every file with the ending for an image, hidden or not.
+
+    Raises:
+        ColipriError: there are hidden ones, as macOS leaves them, or names that are not UTF-8.
+    """
+    for name in ("imagesTr", "labelsTr"):
+        hidden = sorted(file.name for file in (raw / name).glob(f".*{ending}"))
+        if hidden:
+            raise ColipriError(
+                f"{raw / name} holds {len(hidden)} hidden files that nnU-Net takes for images, "
+                f"first {hidden[0]}; delete them: find {raw} -name '._*' -delete"
+            )
+        odd = [file.name for file in (raw / name).glob(f"*{ending}") if not is_utf8(file.name)]
+        if odd:
+            raise ColipriError(
+                f"{raw / name}: the name {printable(odd[0])} is not UTF-8, which ends nnU-Net's "
+                "processes; rename the file (convmv renames whole folders)"
+            )
 
 
 def _find_name(text: str, raw: Path) -> str:
@@ -215,7 +256,7 @@ def oriented_axes(image: Path) -> tuple[int, int, int]:
     """
     try:
         header: Any = nibabel.load(image)
-    except (ImageFileError, OSError, ValueError) as error:
+    except (ImageFileError, HeaderDataError, OSError, ValueError, KeyError) as error:
         raise ColipriError(f"{image} cannot be read as NIfTI: {error}") from error
     if len(header.shape) != 3:
         raise ColipriError(f"{image} has {len(header.shape)} dimensions; three are needed")

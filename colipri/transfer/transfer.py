@@ -16,6 +16,7 @@ from colipri.plans.plan_file import write_plans
 from colipri.transfer.encoder_weights import repeat_channels, save_encoder, weights_for_plan
 from colipri.transfer.existing_plans import check_plans, merge_with_existing, plan_digest
 from colipri.transfer.nnunet_dataset import SegmentationDataset
+from colipri.transfer.nnunet_labels import check_label_maps
 from colipri.transfer.segmentation_planner import CONFIGURATION, PlanOptions, SegmentationPlanner
 from colipri.transfer.verify_transfer import load_like_nnunet, quiet
 
@@ -68,6 +69,7 @@ def transfer_encoder(
     repeat_channels(
         encoder, len(dataset.channel_names)
     )  # an encoder that cannot fit is refused here
+    check_label_maps(dataset, num_processes)
     fingerprint = ensure_fingerprint(dataset, num_processes)
     planner = SegmentationPlanner(dataset, fingerprint, encoder, options)
     plans = planner.plan()

@@ -18,6 +18,7 @@ from colipri.dataset_conversion.base.images import (
     link,
     note_of,
     place_image,
+    require_utf8,
     write_image,
 )
 from colipri.dataset_conversion.base.source_case import SourceCase
@@ -110,7 +111,7 @@ def _report(case: SourceCase, stem: Path, mode: str) -> Path | None:
         source = check_source(report, "report")
         target = stem.with_name(stem.name + (".json" if _is_json(source) else ".txt"))
         if mode == "reference":
-            return source
+            return require_utf8(source, "report")
         return link(source, target) if mode == "link" else copy(source, target)
     if isinstance(report, Mapping):
         sections = {name: text for name, text in report.items() if text and text.strip()}

@@ -161,7 +161,9 @@ class ConversionReport:
 
     def __enter__(self) -> ConversionReport:
         path = self._stack.enter_context(atomic_path(self.folder / "conversion_report.csv"))
-        file = self._stack.enter_context(path.open("w", encoding="utf-8", newline=""))
+        file = self._stack.enter_context(
+            path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        )
         self._writer = csv.writer(file, lineterminator="\n")
         self._writer.writerow(COLUMNS)
         return self

@@ -12,6 +12,8 @@ import SimpleITK as sitk
 
 from colipri.common.atomic import TEMPORARY_MARK, atomic_path
 from colipri.common.errors import ColipriError
+from colipri.common.names import is_utf8, printable
+from colipri.dataset_conversion.base.source_case import image_ending
 from colipri.imageio.dicom.pixels import read_series
 from colipri.imageio.integrity import require_whole, stated_geometry
 from colipri.imageio.itk_files import itk_image
@@ -48,6 +50,20 @@ def check_source(path: Path, what: str = "image") -> Path:
     return path
 
 
+def require_utf8(path: Path, what: str) -> Path:
+    """``path``, if cases.csv, which is UTF-8, can hold it.
+
+    Raises:
+        ColipriError: its name has other bytes.
+    """
+    if not is_utf8(str(path)):
+        raise ColipriError(
+            f"the path of the {what} is not UTF-8; use --copy, --link or --compress, or rename it: "
+            f"{printable(str(path))}"
+        )
+    return path
+
+
 def place_image(source: Path, stem: Path, mode: str) -> Path:
     """Bring one channel's image into the data set; finished files are kept.
 
@@ -60,7 +76,7 @@ def place_image(source: Path, stem: Path, mode: str) -> Path:
         The path for cases.csv.
     """
     if mode == "reference":
-        return source
+        return require_utf8(source, "image")
     several = source.is_file() and bool(side_files(source))
     if mode == "link":
         if several:
@@ -129,10 +145,8 @@ def is_current(target: Path, sources: Sequence[Path]) -> bool:
 
 
 def ending_of(path: Path) -> str:
-    """ ".nii.gz", ".nrrd", ...; empty for a folder."""
-    if path.is_dir():
-        return ""
-    return ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix
+    """ ".nii.gz", ".nrrd", ...; empty for a folder, and for names that are no image's."""
+    return "" if path.is_dir() else image_ending(path.name)
 
 
 def read_volume(source: Path) -> sitk.Image:

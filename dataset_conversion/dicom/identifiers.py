@@ -57,7 +57,7 @@ class Identifiers:
         path = self.private / "identifiers.csv"
         with (
             atomic_path(path) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as file,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["name", "kind", "original"])

@@ -270,6 +270,40 @@ def _no_rows(data: SmallRawDataset) -> Place:
     return "", data.folder
 
 
+@breaks("case_name_unusable")
+def _long_name(data: SmallRawDataset) -> Place:
+    name = "x" * 241
+    data.rows.append({"case": name, "subject": "p_c", "image": "imagesTr/a_0000.nii.gz"})
+    return name, data.folder / "cases.csv"
+
+
+@breaks("labels_invalid")
+def _labels_as_text(data: SmallRawDataset) -> Place:
+    data.description["labels"] = {"background": 0, "lung": "1"}
+    return "", data.folder / "dataset.json"
+
+
+@breaks("labels_with_gap")
+def _gap(data: SmallRawDataset) -> Place:
+    data.description["labels"] = {"background": 0, "lung": 1, "heart": 4}
+    return "", data.folder / "dataset.json"
+
+
+@breaks("image_hidden")
+def _left_by_macos(data: SmallRawDataset) -> Place:
+    path = data.folder / "imagesTr" / "._a_0000.nii.gz"
+    path.write_bytes(b"\0\5\x16\7")
+    return "", path
+
+
+@breaks("label_not_whole")
+def _scaled_labels(data: SmallRawDataset) -> Place:
+    import SimpleITK as sitk
+
+    data.description["labels"] = {"background": 0, "lung": 1}
+    return "a", data.write_label("a", sitk.Cast(scan("cip_ct64") > 0, sitk.sitkFloat32) * 1.0000001)
+
+
 @breaks("case_twice")
 def _same_case(data: SmallRawDataset) -> Place:
     data.rows.append(data.row("b"))

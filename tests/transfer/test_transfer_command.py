@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import SimpleITK as sitk
 import torch
 from tiny_dataset import PLANS
 from tiny_model import write_checkpoint
@@ -348,3 +349,63 @@ def test_an_image_that_nnunet_cannot_read(nnunet_folders, checkpoint, capsys):
     message = error_of(capsys, "-d", "411", "-m", str(checkpoint), "-np", "1")
     assert f"could not make the fingerprint of {NAME}" in message and "case_2" in message
     assert not (target / "colipriPlans.json").exists()
+
+
+def describe(folder, **changes):
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": {"background": 0, "box": 1, "core": 4}}, "change 4 to 2 in all label maps"),
+        ({"labels": {"background": 0, "box": "1"}}, "label 'box' is \"1\"; write 1"),
+        ({"labels": {"0": "background", "1": "box"}}, "in the order of nnU-Net v1"),
+        ({"labels": {"background": 0, "box": [[1]]}}, "write 1"),
+        ({"labels": {"background": 1, "box": 0}}, 'labels must hold "background": 0'),
+        ({"labels": {"background": 0, "whole": [1, 3], "core": 3}}, "change 3 to 2"),
+        ({"file_ending": "nii.gz"}, "file_ending 'nii.gz' lacks its dot"),
+    ],
+)
+def test_descriptions_that_fail_in_training(nnunet_folders, checkpoint, capsys, changes, message):
+    """nnU-Net says it after hours, as "index 4 is out of bounds"."""
+    folder, target = ready(nnunet_folders)
+    describe(folder, **changes)
+    assert message in error_of(capsys, "-d", "411", "-m", str(checkpoint), "--no_pp")
+    assert not (target / "colipriPlans.json").exists()
+
+
+def test_label_maps_with_values_of_their_own(nnunet_folders, checkpoint, capsys):
+    folder, target = ready(nnunet_folders)
+    path = folder / "labelsTr" / "case_2.nii.gz"
+    image = sitk.ReadImage(str(path))
+    arguments = ("-d", "411", "-m", str(checkpoint), "--no_pp", "-np", "1")
+    sitk.WriteImage(image * 4, str(path))
+    message = error_of(capsys, *arguments)
+    assert "1 of 5 label maps cannot be used, first case_2" in message
+    assert "holds the values 4, which dataset.json does not name" in message
+    sitk.WriteImage(sitk.Cast(image, sitk.sitkFloat32) * 1.0000001, str(path))
+    assert "not whole numbers (1.00000012)" in error_of(capsys, *arguments)
+    path.write_bytes(b"no image")
+    assert "case_2" in error_of(capsys, *arguments)
+    sitk.WriteImage(image, str(path))
+    assert main(list(arguments)) == 0
+    marker = (target / "colipri_checked_labels.json").stat().st_mtime_ns
+    assert main(list(arguments)) == 0
+    assert (target / "colipri_checked_labels.json").stat().st_mtime_ns == marker
+
+
+@pytest.mark.parametrize("name", ["imagesTr/._case_0_0000.nii.gz", "labelsTr/._case_0.nii.gz"])
+def test_files_that_macos_leaves(nnunet_folders, checkpoint, capsys, name):
+    folder, _ = ready(nnunet_folders)
+    (folder / name).write_bytes(b"\0\5\x16\7")
+    message = error_of(capsys, "-d", "411", "-m", str(checkpoint), "--no_pp")
+    assert "1 hidden files that nnU-Net takes for images" in message and "-delete" in message
+    (folder / name).unlink()
+    latin = folder / "imagesTr" / os.fsdecode(b"M\xfcller_0000.nii.gz")
+    latin.write_bytes(b"")
+    message = error_of(capsys, "-d", "411", "-m", str(checkpoint), "--no_pp")
+    assert "M\\xfcller_0000.nii.gz is not UTF-8" in message
+    latin.unlink()
+    assert run(checkpoint) == 0

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 import pydicom
 
 from colipri.common.errors import ColipriError
+from colipri.common.names import is_utf8
 from colipri.imageio.dicom.headers import Instance, NotDicomError, read_instance
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -170,11 +171,14 @@ def not_dicom(file: Path, member: str, error: NotDicomError) -> SkippedFile:
 def plain_files(instances: Sequence[Instance]) -> Iterator[list[Path]]:
     """Paths of the instances in order; archive members are unpacked temporarily.
 
+    A name that is not UTF-8 would end the process in SimpleITK; such files are reached by a link.
+
     Raises:
         ColipriError: a member is gone, or the archive cannot be read.
     """
     if not any(instance.member for instance in instances):
-        yield [instance.file for instance in instances]
+        with _plain_names([instance.file for instance in instances]) as paths:
+            yield paths
         return
     with tempfile.TemporaryDirectory(prefix="colipri-dicom-") as folder:
         wanted = {(i.file, i.member): n for n, i in enumerate(instances) if i.member}
@@ -191,6 +195,18 @@ def plain_files(instances: Sequence[Instance]) -> Iterator[list[Path]]:
             if not path.is_file():
                 raise ColipriError(f"{instance.where} cannot be found any more")
         yield paths
+
+
+@contextmanager
+def _plain_names(files: list[Path]) -> Iterator[list[Path]]:
+    if all(is_utf8(str(file)) for file in files):
+        yield files
+        return
+    with tempfile.TemporaryDirectory(prefix="colipri-dicom-") as folder:
+        links = [Path(folder) / f"{number:06d}.dcm" for number in range(len(files))]
+        for link, file in zip(links, files, strict=True):
+            link.symlink_to(file.absolute())
+        yield links
 
 
 def same_pixels(instances: Sequence[Instance]) -> bool:

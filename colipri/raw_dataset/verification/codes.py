@@ -46,6 +46,11 @@ CODES: dict[str, Code] = {
         "a row of cases.csv has no valid case name or the wrong number of columns",
         "correct the row",
     ),
+    "case_name_unusable": Code(
+        ERROR,
+        "a case name is not UTF-8, or longer than 240 bytes: no file can be named after it",
+        "rename the case (convmv renames whole folders to UTF-8)",
+    ),
     "case_twice": Code(
         ERROR, "a case is in two rows of cases.csv, or in imagesTr and imagesTs", "keep one"
     ),
@@ -95,6 +100,21 @@ CODES: dict[str, Code] = {
         "a report in reportsTr or reportsTs belongs to no case",
         "name it like its case, or remove it: it is not used",
     ),
+    "labels_invalid": Code(
+        ERROR,
+        "labels in dataset.json are not those of nnU-Net v2: name to value, or to a list of values",
+        "correct dataset.json",
+    ),
+    "labels_with_gap": Code(
+        WARNING,
+        "the values of labels are not 0, 1, 2, ... without a gap",
+        "renumber them before using nnU-Net",
+    ),
+    "image_hidden": Code(
+        WARNING,
+        "hidden files in imagesTr or imagesTs are called like images (macOS leaves ._*)",
+        "delete them (find FOLDER -name '._*' -delete): nnU-Net takes them for images",
+    ),
     "num_training_differs": Code(
         INFO, "numTraining is not the number of cases outside test", "correct it for nnU-Net"
     ),
@@ -142,6 +162,11 @@ CODES: dict[str, Code] = {
     "label_unreadable": Code(ERROR, "the label map cannot be read", "replace or remove the file"),
     "label_geometry": Code(
         ERROR, "the label map has a different grid than the image", "resample it to the image"
+    ),
+    "label_not_whole": Code(
+        ERROR,
+        "the label map holds values that are not whole numbers",
+        "round them (nnU-Net cuts 0.9999 to 0) and store integers without slope and intercept",
     ),
     "label_value_unknown": Code(
         ERROR,

@@ -111,8 +111,13 @@ def check_label(case: Case, image: Grid, values: frozenset[int] | None) -> list[
     if difference:
         what = f"compared with {image.path.name} it has {difference}"
         issues.append(make_issue("label_geometry", case.identifier, path, what))
-    if values is not None:
-        unknown = sorted(set(np.unique(label.array).tolist()) - set(values))
+    found = np.unique(label.array)
+    broken = found[found != np.rint(found)]
+    if broken.size:
+        what = "values such as " + ", ".join(f"{value:.9g}" for value in broken[:5])
+        issues.append(make_issue("label_not_whole", case.identifier, path, what))
+    elif values is not None:
+        unknown = sorted(set(found.tolist()) - set(values))
         if unknown:
             what = "unknown values " + ", ".join(f"{value:g}" for value in unknown[:10])
             issues.append(make_issue("label_value_unknown", case.identifier, path, what))

@@ -11,6 +11,8 @@ from colipri.common.errors import ColipriError
 from colipri.imageio.parts import image_ending, side_files
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.dataset import RawDataset
+from colipri.raw_dataset.description import read_description
+from colipri.raw_dataset.labels import gap_in_labels
 from colipri.raw_dataset.rows import Subfolders
 from colipri.raw_dataset.verification.issues import Issue, make_issue
 
@@ -27,6 +29,7 @@ def check_tables(dataset: RawDataset, member_folders: Iterable[Path]) -> list[Is
     """
     issues = [*_sides(dataset), *_studies(dataset), *_labels(dataset), *_counts(dataset)]
     for folder in member_folders:
+        issues += _label_names(folder)
         issues += _unlisted(folder, dataset.cases)
     return issues
 
@@ -72,6 +75,19 @@ def _labels(dataset: RawDataset) -> Iterator[Issue]:
             yield make_issue("finding_constant", "", table, f"'{name}' is always {known.pop()}")
 
 
+def _label_names(folder: Path) -> Iterator[Issue]:
+    """Check dataset.json's labels, which nnU-Net and the outlines of findings use."""
+    file = folder / "dataset.json"
+    try:
+        labels = read_description(folder).get("labels")
+        gap = "" if labels is None else gap_in_labels(labels, "dataset.json")
+    except ColipriError as error:
+        yield make_issue("labels_invalid", "", file, str(error))
+        return
+    if gap:
+        yield make_issue("labels_with_gap", "", file, gap)
+
+
 def _counts(dataset: RawDataset) -> Iterator[Issue]:
     description = dataset.folder / "dataset.json"
     trained = [case for case in dataset.cases if case.split != "test"]
@@ -105,6 +121,10 @@ def _unlisted(folder: Path, cases: Iterable[Case]) -> Iterator[Issue]:
         for name in names:
             here = used.get(name, set())
             stems = {_stem(file) for file in here} if kind == "image_unlisted" else set()
+            hidden = sorted(n for n in subfolders.hidden(name) if image_ending(n))
+            if hidden:
+                what = f"{len(hidden)} in {name}, first {hidden[0]}"
+                yield make_issue("image_hidden", "", folder / name / hidden[0], what)
             for file in sorted(subfolders.names(name) - here):
                 if image_ending(file) or Path(file).stem not in stems:  # scan.json beside scan.nii
                     what = f"{name}/{file} belongs to no case"

@@ -12,6 +12,7 @@ from colipri.common.errors import ColipriError
 from colipri.common.parallel import default_num_processes, run_parallel
 from colipri.paths import find_dataset_name, preprocessed_folder, raw_folder
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
+from colipri.raw_dataset.labels import label_values
 from colipri.raw_dataset.table import TableProblem
 from colipri.raw_dataset.verification.case import (
     CaseCache,
@@ -127,14 +128,13 @@ def _cache_folder(name: str) -> Path | None:
 
 
 def _label_values(description: dict[str, Any]) -> frozenset[int] | None:
-    """Values that a label map may contain: nnU-Net's labels, including regions (lists)."""
-    labels = description.get("labels")
-    if not isinstance(labels, dict):
+    """Values that a label map may contain; None if dataset.json does not say (correctly)."""
+    if "labels" not in description:
         return None
-    values: set[int] = set()
-    for value in labels.values():
-        values.update(value if isinstance(value, list) else [value])
-    return frozenset(values)
+    try:
+        return label_values(description["labels"], "dataset.json")
+    except ColipriError:  # an issue of its own
+        return None
 
 
 def _member_folders(dataset: RawDataset) -> list[Path]:
