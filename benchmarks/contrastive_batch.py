@@ -2,7 +2,7 @@
 
     python benchmarks/contrastive_batch.py [--batches 16 32 64 128 256 512] [--micro_batch 8]
 
-For each batch: the peak of what autograd keeps, and the time a pair, of colipri's cached gradients
+For each batch: the peak of what autograd keeps, and the time per pair, of cached gradients
 (every micro batch is encoded twice, its graph freed at once), and beside them of one graph of the
 whole batch, as far as --whole_up_to. Both give the same gradients; how far they differ is printed
 as well. In one process and in turns; on a CPU, time is processor time. The defaults take a few
@@ -107,7 +107,7 @@ class NoisePairs:
 
 
 def main() -> None:
-    """One line a batch."""
+    """One line per batch."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,8 +1,8 @@
-"""Conversion speed: a table with a report a row becomes a raw data set that refers to the images.
+"""Conversion speed: a table with a report per row becomes a raw data set that refers to the images.
 
     python benchmarks/conversion.py [--rows 50000] [--processes 2]
 
-The images are hard links to a scan that the package brings along, one a row, in folders of 500, so
+The images are hard links to a scan that comes with the package, one per row, in folders of 500, so
 that every row costs the file system what it costs in an archive. Two reports in three are 1,500
 characters, as in public archives; one in three differs in length. Prints rows per second, the peak
 memory of the conversion, and for comparison what only touching the same files takes (a stat of

@@ -2,7 +2,7 @@
 
     python benchmarks/finding_polarity.py [--errors]
 
-tests/text/finding_polarity.tsv says of each sentence which findings are present, absent, possible
+tests/text/finding_polarity.tsv gives for each sentence which findings are present, absent, possible
 or not described. A finding counts as right if the first clause that names it has that polarity.
 "given" are sentences by another author, to whom the rules were unknown; the rules were changed
 until they read them. "variants" were written for the tests along with the rules. Both figures are

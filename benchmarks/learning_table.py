@@ -12,7 +12,7 @@ the encoder, with 95 % intervals over studies, for each seed. Controls: an untra
 reports given to other people's scans.
 
 Each step is a command that users type, in a process of its own, with its output in OUT/logs. Killed
-and started again, it goes on where it stopped. OUT/table.md and OUT/results.json are written anew
+and started again, it continues where it stopped. OUT/table.md and OUT/results.json are rewritten
 after every run. The defaults are sized for 100 minutes on two cores: the rows of one seed took 71
 minutes on one of two busy cores, and two seeds run beside each other.
 """

@@ -20,8 +20,8 @@ Starts that are compared, each with 10, 25 and 100 % of the labels of a fold's t
 
 All starts of a data set share one plan. Every step is one of the commands that users type, in a
 process of its own, with its output in OUT/logs. Killed at any moment and started again, the same
-command goes on; a fine-tuning that was interrupted is trained anew, so the result is that of a run
-which was never stopped. OUT/table.md, curves_*.png and results.json are written anew after every
+command continues; an interrupted fine-tuning starts over, so the result is that of a run that was
+never stopped. OUT/table.md, curves_*.png and results.json are rewritten after every
 training.
 """
 
@@ -119,7 +119,7 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     options.starts = options.starts or ["images", *(["checkpoint"] if options.m else [])]
     if not all(0 < fraction <= 1 for fraction in options.fractions):
-        parser.error("--fractions must lie above 0 and at most at 1")
+        parser.error("--fractions must be above 0 and at most 1")
     if options.folds is not None and options.folds < 2:
         parser.error("--folds must be at least 2")
     if options.np < 1:

@@ -27,7 +27,9 @@ SPARING = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 _SUMMARY = Path("validation") / "summary.json"
-_TRAINERS = files("colipri.transfer") / "nnunet_trainers"  # as colipri_nnunet_trainer_folder says
+_TRAINERS = (
+    files("colipri.transfer") / "nnunet_trainers"
+)  # what colipri_nnunet_trainer_folder prints
 
 
 class Experiment:
@@ -77,7 +79,7 @@ class Experiment:
                 os.replace(written, self._encoder(start, fold))
 
     def is_trained(self, start: str, fraction: float, fold: int) -> bool:
-        """Whether a fine-tuning has come to its end, validation included."""
+        """True if a fine-tuning has finished, validation included."""
         return (self._run_folder(start, fraction, fold) / _SUMMARY).is_file()
 
     def train(self, start: str, fraction: float, fold: int) -> None:

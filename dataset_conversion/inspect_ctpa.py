@@ -16,8 +16,8 @@ from colipri.dataset_conversion.table.file import TableFile
 _KEY = "impression_id"
 _IMPRESSIONS = ("impressions_*.tsv", "Final_Impressions.csv", "Final_Impressions.xlsx")
 _TEXT = ("impressions", "impression", "Impressions_EN")
-# What the impression says of this scan. Outcomes of later months (mortality, readmission) are not
-# findings of the image and are left to whoever predicts them.
+# What the impression states about this scan. Outcomes of later months (mortality, readmission) are
+# not findings of the image and are left to whoever predicts them.
 _LABELS = {
     "Pulmonary embolism": ("pe_positive_nlp", "pe_positive"),
     "Acute pulmonary embolism": ("pe_acute",),
@@ -71,7 +71,7 @@ class Inspect(Converter):
         return list(self.findings)
 
     def cases(self) -> Iterator[SourceCase]:
-        """One case a row of the impressions."""
+        """One case per row of the impressions."""
         mapping = _by_impression(self.mapping, ["image_id", "person_id"])
         splits = _by_impression(self.splits, ["split"])
         labels = _by_impression(self.labels, list(self.findings.values()))

@@ -78,7 +78,7 @@ class Merlin(Converter):
         return [name for name in self.labels.columns if name and name not in other]
 
     def cases(self) -> Iterator[SourceCase]:
-        """One case a row of the report table."""
+        """One case per row of the report table."""
         names = self.finding_names()
         labels = self._read_labels(names)
         columns = [
@@ -110,7 +110,7 @@ class Merlin(Converter):
         )
 
     def _sections(self, row: TableRow) -> dict[str, str]:
-        """The published findings go on with "IMPRESSION: ..." in the same cell."""
+        """The published findings continue with "IMPRESSION: ..." in the same cell."""
         from colipri.dataset_conversion.dicom.source import named
 
         texts = {s: str(report_text(row.cells[name])) for s, name in self.sections.items()}

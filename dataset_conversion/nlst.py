@@ -44,7 +44,7 @@ class Nlst(Converter):
 
         colipri_convert_dataset nlst -i /data/NLST -d 105 -n NLST
 
-    SOURCE holds <patient>/<study>/*.nii.gz, one file a series, as the DICOM download is commonly
+    SOURCE holds <patient>/<study>/*.nii.gz, one file per series, as the DICOM download is commonly
     converted (for the DICOM files themselves: colipri_convert_dataset dicom --keep_identifiers).
     <study> starts with the study date (19990102..., or 01-02-1999-... as TCIA's folders do); 1999,
     2000 and 2001 are the screening rounds T0, T1 and T2.

@@ -116,7 +116,7 @@ class Decathlon(NnUnet):
         colipri_convert_dataset msd -i /data/Task06_Lung -d 206 -n MSDLung
 
     The images that dataset.json lists are read ("test": test cases) and stay where they are; a
-    four-dimensional image (tasks 1 and 5) becomes one file a channel. Labels are not used.
+    four-dimensional image (tasks 1 and 5) becomes one file per channel. Labels are not used.
 
     Source: http://medicaldecathlon.com, free to download. Licence: CC BY-SA 4.0. Cite
     https://doi.org/10.1038/s41467-022-30695-9.

@@ -1,4 +1,4 @@
-"""torch.compile for the image encoder's blocks, where it works; otherwise the run goes on without.
+"""torch.compile for the image encoder's blocks, where it works; other runs continue without it.
 
 The blocks are compiled one by one and in place: they are the same program, so it is compiled once,
 and the names in the state dict stay what they are.
@@ -44,7 +44,7 @@ def compile_blocks(model: ColipriModel, setting: bool | str, autocast: bool = Fa
         torch.compiler.reset()
         first = str(error).strip().splitlines() or [""]
         logger.warning(
-            "torch.compile does not work here (%s: %s); training goes on without it",
+            "torch.compile does not work here (%s: %s); training continues without it",
             type(error).__name__,
             first[0][:200],
         )

@@ -47,7 +47,7 @@ def cluster(backend: str = "local", scheduler: str | None = None) -> Iterator[No
     """
     if backend == "local":
         if scheduler is not None:
-            raise ColipriError("--scheduler belongs to a cluster: say --backend dask as well")
+            raise ColipriError("--scheduler belongs to a cluster: add --backend dask")
         yield
         return
     if scheduler is None:
@@ -97,7 +97,7 @@ def run_on_cluster(function: Callable[[Any], Any], items: Sequence[Any]) -> Iter
     except KilledWorker as error:
         raise ColipriError(
             f"dask workers died while they worked on a case (out of memory?): {error}; finished "
-            "cases are kept: run the same command again, with fewer workers a machine"
+            "cases are kept: run the same command again, with fewer workers per machine"
         ) from error
     except (CommClosedError, CancelledError, OSError) as error:
         raise ColipriError(

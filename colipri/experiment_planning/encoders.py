@@ -25,8 +25,8 @@ class ModelSize:
         embed_dim, depth, num_heads: of the transformer; heads are a multiple of 6 wide (RoPE).
         stem, stem_kwargs: see colipri.architectures.stems.
         token_factor: token budget over embed_dim. Attention costs N / (6 d) of the rest of a block:
-            at 16 it is 73 % of the arithmetic, and a finer grid is paid for quadratically; small
-            models are for small machines and stay where attention is the smaller part.
+            at 16 it is 73 % of the arithmetic, and a finer grid costs quadratically more; small
+            models are for small machines and keep attention the smaller part.
         shared_dim: width of the shared space and of a text encoder from scratch at most.
         learning_rate: peak; smaller for wider models, as is usual for transformers.
         pool_add_max: see colipri.architectures.pooling.AttentionPool.

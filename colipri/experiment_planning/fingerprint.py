@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 FINGERPRINT_VERSION = 1
 FINGERPRINT_FILE = "dataset_fingerprint.json"
-CACHE_FOLDER = "fingerprint_cases"  # one file a case, so that a run can be continued
+CACHE_FOLDER = "fingerprint_cases"  # one file per case, so that a run can be continued
 MAXIMUM_SAMPLES = 20_000_000  # intensities of a channel in all, for the percentiles
 
 
@@ -52,7 +52,7 @@ def extract_fingerprint(
 ) -> dict[str, Any]:
     """Read all images and reports of a data set and write its fingerprint.
 
-    Killed and run again, only what is missing or changed is read.
+    After an interruption only what is missing or has changed is read.
 
     Args:
         dataset: loaded, or its number or name.
@@ -129,7 +129,7 @@ def _look_at_images(
 
 
 def _report_problems(problems: dict[str, str], total: int, keep_going: bool) -> None:
-    """Name every case that is left out; without --keep_going that is the end.
+    """Name every case that is left out; without --keep_going raise an error.
 
     Raises:
         ColipriError: there are problems and the run does not keep going.

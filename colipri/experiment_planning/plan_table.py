@@ -1,4 +1,4 @@
-"""A plan as tables that a person reads: what it costs, what was chosen, and why."""
+"""A plan as tables for people: what it costs, what was chosen, and why."""
 
 from __future__ import annotations
 

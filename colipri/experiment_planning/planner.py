@@ -302,7 +302,7 @@ class ColipriPlanner:
         batch = min(MAXIMUM_BATCH, max(MINIMUM_BATCH, 2 ** int(math.log2(tenth))))
         batch = min(batch, max(2, self.num_studies))
         rationale["batch_size"] = (
-            f"largest power of two that still gives ten updates a pass over {self.num_studies:,} "
+            f"largest power of two that still gives ten updates per pass over {self.num_studies:,} "
             f"studies, between {MINIMUM_BATCH} and {MAXIMUM_BATCH}; micro batches with cached "
             "gradients make it independent of memory"
             if batch >= MINIMUM_BATCH

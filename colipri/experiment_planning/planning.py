@@ -43,7 +43,7 @@ def plan_experiment(
         planner_name: Of the planner class (-pl).
         gpu_memory_target_in_gb: Memory of one accelerator in GiB.
         text_encoder: "scratch", a name or folder, or "auto": CXR-BERT where it can be loaded,
-            otherwise from scratch; the plan says which and why.
+            otherwise from scratch; the plan records which and why.
         plans_name: Of the plans file.
         like: a preset (colipri.experiment_planning.presets) that replaces the image side.
         overrides: path -> value (``--set``); what was not set is fitted to the memory again.
@@ -111,7 +111,7 @@ def _read_fingerprint(path: Path, dataset: str | int) -> dict[str, Any]:
 
 
 def resolve_text_encoder(wanted: str) -> tuple[str, str]:
-    """Decide which text encoder is planned for, and say why."""
+    """Choose the text encoder of the plan, and give the reason."""
     if wanted == "scratch":
         return wanted, "asked for (-text_encoder scratch)"
     if wanted != "auto":

@@ -1,4 +1,4 @@
-"""Preprocessing of other projects as plans, so that their encoders are fed what they expect.
+"""Preprocessing of other projects as plans, so that their encoders get the input they expect.
 
 Numbers are data (presets.json). A preset replaces what the image side sees: axes, spacing, patch,
 window, padding, resampling. Model, text and training stay the planner's. Three small things differ:

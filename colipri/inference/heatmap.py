@@ -1,8 +1,8 @@
-"""Where in the image a text is: similarity of every token to a text, laid over slices.
+"""Where in the image a text is: similarity of every token to a text, overlaid on slices.
 
 Tokens are projected by the value and output projections of the attention pool alone
 (``ColipriModel.project_tokens``), which puts each place into the shared space without any training
-on locations. A map says what the embedding is made of; it is not a segmentation.
+on locations. A map shows what the embedding is made of; it is not a segmentation.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def inside_of_body(
     plans: Plans,
     configuration: Configuration,
 ) -> np.ndarray:
-    """Return the voxels of a crop that lie inside the body, lungs and bowel gas included.
+    """Return the voxels of a crop that are inside the body, lungs and bowel gas included.
 
     A token that touches the skin is encoded whole, and at its border most of it is air. A heat map
     that counts all of the token points into that air.

@@ -47,7 +47,7 @@ class LabelledCase:
 
 @dataclass(frozen=True)
 class CaseCollection:
-    """All cases of a data set that a model can be judged on.
+    """All cases of a data set that a model can be evaluated on.
 
     Attributes:
         dataset: Name.
@@ -122,7 +122,7 @@ def cases_of_split(
 ) -> list[LabelledCase]:
     """Return the cases of one split, sorted.
 
-    test: what cases.csv (or imagesTs) says. val and train: on the data set that the model was
+    test: as in cases.csv (or imagesTs). val and train: on the data set that the model was
     trained on, those of its fold (of fold all: every case that is not test, and none); elsewhere
     what cases.csv says.
 

@@ -59,11 +59,11 @@ def zero_shot_on_split(
 
     Raises:
         ColipriError: no such data set or split, no labels, unknown findings, thresholds from the
-            very split that is judged.
+            split that is evaluated.
     """
     if thresholds_from == split:
         raise ColipriError(
-            f"thresholds may not be chosen on the split that is judged ('{split}'); use "
+            f"thresholds may not be chosen on the split that is evaluated ('{split}'); use "
             "--thresholds_from with another split, a file or none"
         )
     collection = collect_cases(predictor, dataset, source)
@@ -135,7 +135,7 @@ def retrieval_on_split(
 def result_head(
     predictor: ColipriPredictor, collection: CaseCollection, split: str
 ) -> dict[str, Any]:
-    """Return what a result file says about model and data.
+    """Return what a result file records about model and data.
 
     Args:
         predictor: The model.

@@ -105,7 +105,7 @@ def split_logits(
 def thresholds_from_split(
     predictor: ColipriPredictor, split: EncodedSplit, prompts: Sequence[PromptPair], dataset: str
 ) -> Thresholds:
-    """Choose the thresholds of maximum F1 on a split that is not the one to be judged.
+    """Choose the thresholds of maximum F1 on a split other than the evaluated one.
 
     Args:
         predictor: The model.

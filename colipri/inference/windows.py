@@ -1,4 +1,4 @@
-"""Sliding windows on the token grid: where they lie, and how their tokens become one volume's.
+"""Sliding windows on the token grid: where they are, and how their tokens become one volume's.
 
 A volume larger than the patch (or prepared at a finer spacing) is covered by windows of the size
 that the encoder knows. Every window is encoded by itself; its tokens are put into the token grid of
@@ -77,8 +77,8 @@ def stitch(
 
     Args:
         plan: Of the windows.
-        tokens: One (K_w, D) a window.
-        kept: One (K_w,) a window: flat index of each token in the window (axis 0 slowest).
+        tokens: One (K_w, D) per window.
+        kept: One (K_w,) per window: flat index of each token in the window (axis 0 slowest).
 
     Returns:
         (K, D) float32, the mean of the windows that hold a token, and (K, 3) its positions in the

@@ -136,7 +136,7 @@ def parse_objectives(text: str) -> list[str]:
     names = [key if ":" in key else find_objective(key).name for key in keys]
     for name in names:
         if names.count(name) > 1:
-            raise ColipriError(f"the objective '{name}' stands twice in '{text}'")
+            raise ColipriError(f"the objective '{name}' is listed twice in '{text}'")
     return names
 
 
@@ -180,7 +180,7 @@ def build_objectives(settings: Settings) -> dict[str, Objective]:
     for key, options in settings.items():
         objective = build_objective(key, options)
         if objective.name in built:
-            raise ColipriError(f"the objective '{objective.name}' stands twice in the settings")
+            raise ColipriError(f"the objective '{objective.name}' is listed twice in the settings")
         other = letters.setdefault(objective.letter, objective.name)
         if other != objective.name:
             raise ColipriError(

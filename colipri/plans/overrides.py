@@ -71,7 +71,7 @@ def parse_assignments(texts: Sequence[str] | None, flag: str = "--set") -> dict[
     for text in texts or ():
         path, sign, value = text.partition("=")
         if not (path and sign and value):
-            raise ColipriError(f"{flag} {text}: say PATH=VALUE, for example batch_size=8")
+            raise ColipriError(f"{flag} {text}: write PATH=VALUE, for example batch_size=8")
         try:
             values[path] = json.loads(value)
         except json.JSONDecodeError:

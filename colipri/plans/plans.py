@@ -295,7 +295,7 @@ class Plans(Settings):
         """Return one configuration by name.
 
         Raises:
-            ColipriError: there is none of this name.
+            ColipriError: no configuration has this name.
         """
         if name not in self.configurations:
             raise ColipriError(

@@ -24,7 +24,7 @@ Give a trained model to others.
     colipri_export -m checkpoint_best.pth -o primus.pth --format primus -d 4
         for stock nnUNet_Primus_{S,B,M,L}_Trainer on one data set
 
-For fine-tuning with nnU-Net colipri_transfer_to_nnunet is the shorter way, for any encoder.
+To fine-tune with nnU-Net, colipri_transfer_to_nnunet is shorter and works for any encoder.
 """
 
 
@@ -52,14 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Read the checkpoint and write what was asked for."""
+    """Read the checkpoint and write the requested format."""
     target = Path(options.o)
     if options.format == "safetensors" and target.is_file():
         raise ColipriError(f"{target} is a file; name a folder")
     if options.format != "safetensors" and target.suffix != ".pth":
         raise ColipriError(f"{target} must end in .pth for --format {options.format}")
     if (options.d is not None) != (options.format == "primus"):
-        raise ColipriError("-d goes with --format primus, and is needed there")
+        raise ColipriError("--format primus needs -d, and other formats do not take it")
     stock = _stock_target(options) if options.format == "primus" else None
 
     from colipri.checkpoints.checkpoint_file import load_checkpoint

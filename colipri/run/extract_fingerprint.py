@@ -22,9 +22,9 @@ shapes and physical extents of the body, intensities, lengths and vocabulary of 
 
     colipri_extract_fingerprint -d 101 -np 8
 
-Only training and validation cases count; held-out cases never influence a plan. Killed and run
-again, only cases that are missing or whose files changed are read. colipri_plan_and_preprocess does
-this, planning and preprocessing in one command.
+Only training and validation cases count; held-out cases never influence a plan. If the command is
+killed and run again, it reads only cases that are missing or whose files have changed.
+colipri_plan_and_preprocess does this, planning and preprocessing in one command.
 """
 
 

@@ -27,8 +27,8 @@ Write reports with a model that was trained with report generation (ColipriTrain
     colipri_generate_reports -m CHECKPOINT -i SCAN.nii.gz -o report.json --method beam
     colipri_generate_reports -m CHECKPOINT -d 101 --split test -o generated.jsonl
 
-A .jsonl file has one line an image: {"case": ..., "report": ...}; a .json file has the same under
-"reports", with how they were made. Exit code 1 if an image could not be read; the others are
+A .jsonl file has one line per image: {"case": ..., "report": ...}; a .json file has the same under
+"reports", and how they were made. Exit code 1 if an image could not be read; the others are
 written. Generated reports are for research; they are not medical findings.
 """
 

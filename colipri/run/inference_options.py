@@ -19,7 +19,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "-m", required=True, metavar="CHECKPOINT", help="checkpoint_best.pth of a training"
     )
     parser.add_argument(
-        "-device", default="auto", help="cuda, cpu or mps (default: the best there is)"
+        "-device", default="auto", help="cuda, cpu or mps (default: the best available)"
     )
     parser.add_argument(
         "--window",

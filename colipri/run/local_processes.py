@@ -69,14 +69,14 @@ def train_here(main: Command, arguments: Sequence[str], number: int) -> int:
         if code < 0:
             raise ColipriError(
                 f"process {rank} of {number} was ended by {signal.Signals(-code).name} (by hand, "
-                "or out of memory); all have stopped, the last checkpoint is whole: "
+                "or out of memory); all have stopped, the last checkpoint is complete: "
                 "continue with --c"
             )
     faults = [code for code in codes if code not in (*_NO_FAULT, EXIT_PEER_LOST)]
     if not faults and EXIT_PEER_LOST in codes:
         raise ColipriError(
-            "the processes lost each other (network?); the last checkpoint is whole: continue with "
-            "--c"
+            "the processes lost each other (network?); the last checkpoint is complete: continue "
+            "with --c"
         )
     return faults[0] if faults else max(codes)
 

@@ -22,7 +22,7 @@ def say_next(*words: object) -> None:
 
 
 def evaluation_command(command: str, checkpoint: Path, dataset: object, split: str) -> list[str]:
-    """Return the words of an evaluation whose result lies where colipri_report looks for it.
+    """Return the words of an evaluation that writes its result where colipri_report looks for it.
 
     Args:
         command: colipri_zero_shot or colipri_retrieve.

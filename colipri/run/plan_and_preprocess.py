@@ -29,9 +29,9 @@ preprocess all cases.
     colipri_plan_and_preprocess -d 101 -gpu_memory_target 80 -np 16
 
 Use --verify_dataset_integrity the first time: it names every problem of every case before hours are
-spent. Killed and run again, finished steps and cases are not repeated. To spread preprocessing over
-a job array, run this command with --no_pp once, then colipri_preprocess with --num_parts and
---part_id.
+spent. If the command is killed and run again, it does not repeat finished steps and cases. To
+spread preprocessing over a job array, run this command with --no_pp once, then colipri_preprocess
+with --num_parts and --part_id.
 """
 
 

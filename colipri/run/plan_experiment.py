@@ -67,8 +67,8 @@ def plan_and_show(dataset: str, options: argparse.Namespace) -> None:
     logger.info("%s", format_plan(plans))
     if target > CPU_MEMORY_TARGET and not has_accelerator():
         logger.info(
-            "\nThis machine has no GPU. To train here, plan with -gpu_memory_target cpu: a model "
-            "that two CPU cores train in minutes to hours"
+            "\nThis machine has no GPU. To train here, plan with -gpu_memory_target cpu: a small "
+            "model that a CPU can train"
         )
     logger.info("\nThe plan is in %s", plans.source)
 

@@ -139,7 +139,7 @@ def add_part_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_parts(num_parts: int, part_id: int) -> None:
-    """Refuse a part that is not one of the array, before hours are spent on the way to it.
+    """Refuse a part that is not in the array, before any work is done.
 
     Raises:
         ColipriError: it is not.

@@ -29,9 +29,9 @@ Crop every case to the body, resample it to the plan's spacing and store it for 
     colipri_preprocess -d 101                      all configurations of the plan
     colipri_preprocess -d 101 -c 3d_lowres -np 8   one configuration, eight processes
 
-The result lies in $colipri_preprocessed/DatasetXXX/<configuration>. The command may be stopped or
-killed at any moment: run it again and it continues, finished cases are skipped. Cases whose source
-file or plan has changed are made again.
+The result is in $colipri_preprocessed/DatasetXXX/<configuration>. You may stop or kill the command
+at any time: if you run it again, it skips finished cases and continues. Cases whose source file or
+plan has changed are preprocessed again.
 
 In a job array, give every job --num_parts (how many) and --part_id (0, 1, ...); the last job to
 finish completes the folder. With --backend dask the workers of a dask cluster do the work; see
@@ -94,7 +94,7 @@ def _preprocess(options: argparse.Namespace) -> int:
 
 
 def say_what_is_ready(name: str, plans_name: str, stores: Mapping[str, CaseStore | None]) -> None:
-    """Say where the cases are and what to type next (also used by colipri_plan_and_preprocess).
+    """Log where the cases are and what to type next (also used by colipri_plan_and_preprocess).
 
     Args:
         name: of the data set.

@@ -1,4 +1,4 @@
-"""colipri_quickstart: the whole main job on embedded data, with the commands that do it."""
+"""colipri_quickstart: the whole pipeline on embedded data, with the commands that do it."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ TRAINER = "ColipriTrainer_CO"
 FOLD = "0"  # fold 0 is the split of cases.csv: validation scans' anatomy is not trained on
 
 DESCRIPTION = """\
-Run the main job of colipri from raw data to a result, on data that the package brings along:
+Run the whole pipeline of colipri, from raw data to a result, on data that come with the package:
 
     build a semi-synthetic chest CT set (real scans, inserted findings, written reports)
     verify it, plan, preprocess, pre-train image and text encoder
     evaluate zero-shot classification and retrieval on anatomy that was never seen in training
 
 It prints every command as you would type it for your own data, and ends with one HTML page. Two CPU
-cores need about 15 minutes. Killed or interrupted, the same command continues where it stopped.
+cores need about 15 minutes. After an interruption the same command continues where it stopped.
 """
 
 
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--iterations_per_epoch", type=int, default=75, metavar="N", help="default: %(default)s"
     )
     size.add_argument(
-        "--batch_size", type=int, default=32, metavar="N", help="pairs a step (%(default)s)"
+        "--batch_size", type=int, default=32, metavar="N", help="pairs per step (%(default)s)"
     )
     return parser
 
@@ -231,7 +231,7 @@ class Quickstart:
         self.say(f"# {title}: {self.seconds[title]:.0f} s")
 
     def say_result(self, metrics: dict[str, Any]) -> None:
-        """Say the outcome in a few lines, with the control beside it."""
+        """Print the result in a few lines, with the control beside it."""
         lines = [
             "",
             "Zero-shot macro AUROC on unseen anatomy (semi-synthetic data, 95 % interval):",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from colipri.common.page_parts import Section
 
 DESCRIPTION = """\
-Write one HTML page about a trained model. It needs no other file and loads nothing from anywhere.
+Write one HTML page about a trained model. It needs no other file and loads nothing from elsewhere.
 
     FOLD=$colipri_results/Dataset101_ChestCT/ColipriTrainer_C__colipriPlans__3d_lowres/fold_0
     colipri_report $FOLD
@@ -26,7 +26,7 @@ retrieval*.json), training curves, the data, and the plan with its reasons. Writ
                       -o $FOLD/zero_shot_test.json
     colipri_retrieve -m $FOLD/checkpoint_best.pth -d 101 -o $FOLD/retrieval_test.json
 
-The page holds no report text of any patient, unless --show_reports is given.
+The page contains no report text of any patient unless you give --show_reports.
 """
 
 

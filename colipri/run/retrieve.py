@@ -30,7 +30,8 @@ Retrieval between reports and images.
     colipri_retrieve -m CHECKPOINT -i SCANS_FOLDER -q "emphysema" "cardiomegaly"
 
 Without -q: Recall@1, 5, 10, 50, 100, median rank and mean reciprocal rank in both directions, with
-95 % confidence intervals over patients and the level of chance. Equal reports are one report.
+95 % confidence intervals over patients, and recalls by chance. Reports with the same caption count
+as one report.
 With -q: the best scans for each text.
 """
 
@@ -59,7 +60,7 @@ def retrieve(options: argparse.Namespace) -> int:
     if (options.i is None) == (options.d is None):
         raise ColipriError("give either -d (a data set) or -i (images to search with -q)")
     if options.i is not None and options.q is None:
-        raise ColipriError("with -i a text to look for is needed (-q)")
+        raise ColipriError("-i needs a text to look for (-q)")
     if options.top < 1:
         raise ColipriError("--top must be at least 1")
     output = check_output(options.o, (".json",))

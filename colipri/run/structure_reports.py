@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from colipri.text.structured_file import StructuredFile
 
 DESCRIPTION = """\
-Sort the sentences of reports by section and polarity: positive, negative, uncertain or neutral. By
-rules on this machine, or by a language model if you name an endpoint.
+Sort the sentences of reports by section and polarity: positive, negative, uncertain or neutral.
+Rules on this machine do it, or a language model if you name an endpoint.
 
     colipri_structure_reports -i REPORTS_FOLDER -o structured.jsonl
     colipri_structure_reports -i reports.csv --case_column VolumeName -o structured.jsonl

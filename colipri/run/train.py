@@ -44,7 +44,7 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     device = find_device(options.device)
     if options.num_gpus > 1 and os.environ.get(STARTED_HERE) is None:
         if started_by_another():
-            raise ColipriError("torchrun says how many processes there are; leave -num_gpus out")
+            raise ColipriError("torchrun sets the number of processes; omit -num_gpus")
         _require_gpus(options)
         return train_here(main, arguments, options.num_gpus)
 
@@ -61,7 +61,7 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         leave_processes()
         return code
     except PeerLost:
-        if STARTED_HERE in os.environ:  # the starting process says which one has ended
+        if STARTED_HERE in os.environ:  # the starting process names the one that ended
             return EXIT_PEER_LOST
         if claim_error_report(if_unknown=True):
             raise
@@ -110,7 +110,7 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, is_main
 
     logger = logging.getLogger("colipri")
     if options.val_best and not options.val:
-        raise ColipriError("--val_best says which checkpoint --val validates; add --val")
+        raise ColipriError("--val_best chooses the checkpoint that --val validates; add --val")
     if options.c and options.restart:
         raise ColipriError("--c and --restart contradict each other")
     fold = _fold(options.fold)
@@ -198,7 +198,7 @@ def _require_gpus(options: argparse.Namespace) -> None:
     import torch
 
     if options.device == "mps":
-        raise ColipriError("there is one MPS device; leave -num_gpus out")
+        raise ColipriError("there is one MPS device; omit -num_gpus")
     if options.device == "cuda" and options.num_gpus > torch.cuda.device_count():
         raise ColipriError(
             f"-num_gpus {options.num_gpus}: this machine shows {torch.cuda.device_count()} GPUs"

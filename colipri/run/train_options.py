@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--allow_changed_data",
         action="store_true",
         help="with --c or --val: continue although cases, reports, labels or splits are not those "
-        "that the checkpoint was trained on; what has changed is logged",
+        "that the checkpoint was trained on; the log lists what has changed",
     )
     parser.add_argument(
         "--restart",
@@ -125,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-pretrained_weights",
         metavar="FILE",
         help="start from a checkpoint of colipri, nnssl or nnU-Net's Primus, or from the released "
-        "COLIPRI; what is loaded is said",
+        "COLIPRI; the log lists what is loaded",
     )
     parser.add_argument("--validate_every", type=int, metavar="N", help="epochs")
     parser.add_argument("--seed", type=int, metavar="N", help="default: 12345")

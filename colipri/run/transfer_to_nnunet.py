@@ -76,10 +76,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep_orientation",
         action="store_true",
-        help="do not turn images into the encoder's axes (all must then be stored alike)",
+        help="do not reorient images to the encoder's axes (all must then have one orientation)",
     )
     parser.add_argument(
-        "--overwrite_plans", action="store_true", help="plan again although the plan was edited"
+        "--overwrite_plans",
+        action="store_true",
+        help="plan from scratch although the plan was edited",
     )
     parser.add_argument("--no_pp", action="store_true", help="do not preprocess")
     parser.add_argument("-np", type=int, metavar="N", help="processes (default: cores, at most 8)")

@@ -20,7 +20,7 @@ from colipri.run.next_command import say_next_after_evaluation
 from colipri.run.tables import format_interval, format_number, format_table
 
 DESCRIPTION = """\
-Zero-shot classification: no training on labels, only texts.
+Zero-shot classification: findings are described by text; no labels are needed.
 
     colipri_zero_shot -m CHECKPOINT -i SCAN.nii.gz -f "pleural effusion" "lung nodule"
     colipri_zero_shot -m CHECKPOINT -i DICOM_FOLDER -f "pleural effusion" -o findings.json
@@ -29,7 +29,7 @@ Zero-shot classification: no training on labels, only texts.
 With -i: probabilities for every image (a file, a folder of images, or a DICOM series folder).
 With -d: AUROC, AUPRC, F1, balanced accuracy, sensitivity and specificity per finding and macro,
 with 95 % confidence intervals over patients. Thresholds come from the validation split (maximum
-F1) and never from the split that is judged. Exit code 1 if an image could not be read.
+F1) and never from the split that is evaluated. Exit code 1 if an image could not be read.
 """
 _DECISIONS = {
     "f1": "F1",
@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--control_untrained",
         action="store_true",
-        help="with -d: judge the same network before training as well, and the paired difference",
+        help="with -d: also evaluate the same network before training, and the paired difference",
     )
     parser.add_argument("-o", metavar="FILE.json", help="write everything there")
     return parser
@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
 def zero_shot(options: argparse.Namespace) -> int:
     """Score images or a split, as asked."""
     if (options.i is None) == (options.d is None):
-        raise ColipriError("give either -i (images) or -d (a data set to be judged on)")
+        raise ColipriError("give either -i (images) or -d (a data set to evaluate)")
     if options.i is not None and options.control_untrained:
         raise ColipriError("--control_untrained needs labels: use it with -d")
     if options.i is not None and options.thresholds_from in ("val", "train"):

@@ -66,7 +66,7 @@ class RandomState:
 
     @contextmanager
     def replay(self) -> Iterator[None]:
-        """Run a block from the remembered state, then go on as if it had not run."""
+        """Run a block from the remembered state, then restore the state before it."""
         before = RandomState.capture(self.device)
         self.restore()
         try:

@@ -37,7 +37,7 @@ _FORMER_GROUPS = {
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Choices of one run: what replaces the plan's numbers, and what no plan says.
+    """Choices of one run: what replaces the plan's numbers, and what is not in a plan.
 
     Attributes:
         overrides: path in the plan -> value (``--set``, colipri.plans.overrides); paths into
@@ -145,8 +145,8 @@ class RunOptions:
             key, option = path if len(path) == 2 else (path[0] if path else "", "")
             if key not in keys or not option:
                 raise ColipriError(
-                    f"--set objectives.{'.'.join(path)}: say objectives.LETTER.OPTION of a trained "
-                    "objective; here: "
+                    f"--set objectives.{'.'.join(path)}: write objectives.LETTER.OPTION of a "
+                    "trained objective; here: "
                     + ", ".join(f"{find_objective(n).letter} ({n})" for n in chosen)
                 )
             options[keys[key]][option] = value

@@ -53,8 +53,8 @@ def refuse_to_overwrite(folder: Path, resume: bool, restart: bool) -> None:
     existing = checkpoint_to_continue(folder)
     if existing is not None and not resume and not restart:
         raise ColipriError(
-            f"{folder} already holds a training ({existing.name}): go on with --c, or start again "
-            "with --restart, which moves the old one aside"
+            f"{folder} already holds a training ({existing.name}): continue with --c, or start "
+            "over with --restart, which moves the old one aside"
         )
 
 

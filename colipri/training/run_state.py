@@ -122,7 +122,7 @@ def state_of_model(
 
     Args:
         model, optimizer: whole, or sharded over the processes.
-        average: its weights are what is used afterwards, beside those that training goes on with.
+        average: its weights are what is used afterwards, beside those that training continues with.
         device: whose random state counts.
     """
     state = RandomState.capture(device)
@@ -165,7 +165,7 @@ class SavedState:
         return TrainingPlan.from_dict({name: settings[name] for name in settings if name in known})
 
     def require_same_run(self, plans: Plans, configuration: Configuration) -> None:
-        """Check that a run goes on with the plan and the numbers it began with.
+        """Check that a run continues with the plan and the numbers it began with.
 
         Args:
             plans: in use.
@@ -211,7 +211,7 @@ class SavedState:
                 )
 
     def require_same_data(self, now: DataDigests, allow_changes: bool) -> None:
-        """Check that a run goes on with the cases, reports and labels it began with.
+        """Check that a run continues with the cases, reports and labels it began with.
 
         Args:
             now: digests of the present data.
@@ -267,7 +267,7 @@ class SavedState:
         return Progress.from_dict(self.content)
 
     def random_state(self, device: torch.device) -> RandomState:
-        """Random numbers go on as if the run had not stopped."""
+        """Restore the random numbers as if the run had not stopped."""
         state = self.content["random_state"]
         return RandomState(state["cpu"], state["accelerator"], device)
 

@@ -235,7 +235,7 @@ class TrainerSetup:
             logger.info("%s", note)
 
     def log_objectives(self) -> None:
-        """Say which objectives are trained, and who chose them."""
+        """Log which objectives are trained, and what chose them."""
         chosen = ", ".join(
             f"{objective.letter} ({name}, weight {objective.weight:g})"
             for name, objective in self.objectives.items()

@@ -1,4 +1,4 @@
-"""Before the first step: how many reports say nothing, and what the token limit cuts off."""
+"""Before the first step: how many reports describe nothing, and what the token limit cuts off."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_texts(
         description: the content of dataset.json.
 
     Returns:
-        What somebody should know, one line each; none if nothing is wrong.
+        One line per warning; none if nothing is wrong.
 
     Raises:
         ColipriError: more reports than the data set allows describe nothing in the image.

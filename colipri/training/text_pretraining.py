@@ -1,13 +1,13 @@
 """A text encoder from scratch first learns which findings a text asserts and which it denies.
 
-A pretrained text encoder brings this along; a fresh one does not: "pneumothorax" and "no
+A pretrained text encoder can already do this; a fresh one cannot: "pneumothorax" and "no
 pneumothorax" differ by one token, and the difference t(X) - t(no X) of a fresh transformer is
-nearly the same for every finding X (cosine 0.66 on the semi-synthetic chest set). Image and text
-encoder then agree on one axis for all findings and the images are never looked at. So before the
+nearly the same for every finding X (cosine about 0.7 on the semi-synthetic chest set). Image and
+text encoder then agree on one axis for all findings and ignore the images. So before the
 first image the text encoder is trained for some seconds on the training reports alone: from a
 sentence, a bare name or several of them it has to tell which names are asserted and which denied
 (colipri.text.finding_names), by the cosine with a learned vector for each. These vectors are
-thrown away; the encoder keeps a place for every finding and its denial. Ours; the published method
+discarded; the encoder keeps a place for every finding and its denial. Ours; the published method
 starts from CXR-BERT, which was trained on reports as well.
 """
 

@@ -27,7 +27,7 @@ class ModelFlops:
     """Counts a model's arithmetic while it trains: whatever objectives run, on the tokens they see.
 
     Formulas of the shapes that go in and out, so it costs nothing. Recomputation (activation
-    checkpointing, cached gradients) is no progress and is not counted, nor is what a frozen part
+    checkpointing, cached gradients) is not counted, nor is what a frozen part
     would need for its gradients.
 
     Args:
@@ -103,7 +103,7 @@ def _times(trained: bool) -> int:
 def measured_peak_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
     """Measure FLOP/s of square matrix products on a device: the yardstick of utilisation.
 
-    Measured, because data-sheet peaks exist for few devices and are reached by none.
+    Measured, because few devices have a published peak and none reaches it.
 
     Args:
         device: to measure.

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingStopped(Exception):
-    """A signal asked for the end; the checkpoint is written, ``--c`` continues from it."""
+    """A signal stopped the run; the checkpoint is written, and ``--c`` continues from it."""
 
 
 class ColipriTrainer(TrainerSetup):
@@ -102,11 +102,11 @@ class ColipriTrainer(TrainerSetup):
         )
 
     def verify_transfer(self) -> None:
-        """Load the present encoder into the network that nnU-Net would build from this plan."""
+        """Load the current encoder into the network that nnU-Net would build from this plan."""
         verify_transfer(self.model.state_dict(), self.plans, self.configuration_name)
 
     def on_train_start(self) -> None:
-        """Open the log and say what is about to happen."""
+        """Open the log and describe the run in it."""
         self.log = RunLog(self.folder, self.progress.history, self.processes.is_main)
         if self.data.needs_reports and self.global_iteration() == 0:
             for note in self.data.check_texts():
@@ -211,7 +211,7 @@ class ColipriTrainer(TrainerSetup):
             shard_model(self.model, self.optimizer, average, self.processes)
 
     def require_finite(self, value: Tensor, what: str, batch: Batch) -> None:
-        """Stop before a broken case spoils the weights, and name the cases it can be.
+        """Stop before a broken case spoils the weights, and name the cases of the batch.
 
         Args:
             value: a scalar.
@@ -232,7 +232,7 @@ class ColipriTrainer(TrainerSetup):
     # ---------------------------------------------------------------- validation
 
     def validation_of_epoch(self) -> ValidationResult | None:
-        """Validation, unless ``validate_every`` says that this epoch has none."""
+        """Validate, unless ``validate_every`` skips this epoch."""
         epoch = self.progress.epoch
         last = epoch + 1 == self.training_plan.num_epochs
         due = last or (epoch + 1) % self.options.validate_every == 0
@@ -360,7 +360,7 @@ class ColipriTrainer(TrainerSetup):
 
         Args:
             checkpoint: of this run.
-            allow_changed_data: go on although cases, reports, labels or splits have changed.
+            allow_changed_data: continue although cases, reports, labels or splits have changed.
 
         Raises:
             ColipriError: the checkpoint belongs to another plan, to other training numbers or to

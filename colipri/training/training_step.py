@@ -6,8 +6,8 @@ A batch is cut into parts that fit in memory, and each part is one forward pass:
   that look at pairs read the tokens of the same forward pass;
 * further texts of the objectives that compare;
 * all cases, once for every objective that looks at images alone. These passes are not shared:
-  masked image modelling hides three quarters of the tokens, and of a nodule in one token three
-  reports in four would speak without the encoder having seen it.
+  masked image modelling hides three quarters of the tokens, so three reports in four would mention
+  a nodule of one token that the encoder has not seen.
 
 Several processes share the parts of each kind (colipri.dataloading.sharing). Random numbers are
 seeded for each part from its place in the global batch, and every loss is divided by the size of

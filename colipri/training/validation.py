@@ -48,7 +48,7 @@ def validate(
     findings_of: Callable[[str], dict[str, int | None]],
     plan: ValidationPlan,
 ) -> ValidationResult:
-    """Compute every objective's loss on the validation cases, and what the embeddings are worth.
+    """Compute every objective's loss on the validation cases, and measure the embeddings.
 
     Args:
         step: model and objectives.
@@ -162,10 +162,10 @@ def _number(value: int | None) -> float:
 def write_report_samples(
     step: TrainingStep, batch: Batch, folder: Path, epoch: int, is_main: bool = True
 ) -> list[Path]:
-    """Write what the model says of the first cases of a validation batch, for reading.
+    """Write the model's reports for the first cases of a validation batch, for people to read.
 
     The samples are files in the run's folder and not in the log: log files travel further than
-    checkpoints do, and a decoder that knows its training reports by heart writes patients' data.
+    checkpoints do, and a decoder that has memorised its training reports writes patients' data.
 
     Args:
         step: with the model in the state to look at.
@@ -175,7 +175,7 @@ def write_report_samples(
         is_main: False if another process writes the same; with sharded weights all compute it.
 
     Returns:
-        One file (one {"case", "report"} a line) per objective that writes reports.
+        One file (one {"case", "report"} per line) per objective that writes reports.
     """
     parts = step.encoder.pair_parts(batch, NUM_SAMPLES, 0)[:1]
     model = step.encoder.model

@@ -16,7 +16,7 @@ from colipri.preprocessing.store import CaseStore
 from colipri.text.prompts.same_text import text_key
 
 ZERO_SHOT, RETRIEVAL, LOSS = "zero-shot macro AUROC", "mean recall@5", "loss (negated)"
-MINIMUM_LABELLED_CASES = 10  # with fewer, the AUROC of an epoch says next to nothing
+MINIMUM_LABELLED_CASES = 10  # with fewer, the AUROC of an epoch is mostly noise
 MINIMUM_REPORTS = 10  # chance finds the right one of ten among the first five in half of all cases
 MINIMUM_PAIRS = 2  # there is nothing to retrieve from a single pair
 
@@ -118,7 +118,7 @@ def _single_pair(case: str, objectives: Mapping[str, Objective]) -> ValidationPl
             score_name=None,
             notes=(
                 f"The only validation case, {case}, has no other to be compared with, so the loss "
-                "says nothing: no best checkpoint; the result is the final one",
+                "is always 0: no best checkpoint; the result is the final one",
             ),
         )
     note = (

@@ -1,4 +1,4 @@
-"""The trainers by name: a name says which objectives, all numbers are data in the plan."""
+"""The trainers by name: the name lists the objectives, and all numbers are in the plan."""
 
 from __future__ import annotations
 

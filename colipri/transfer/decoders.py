@@ -140,7 +140,7 @@ class DenseLayers(nn.Module):
 class SegmentationDecoder(nn.Module):
     """What nnU-Net expects of a decoder: a switch for deep supervision.
 
-    All weights lie under ``seg_layers``: nnU-Net's loader of pretrained weights asks for every key
+    All weights are under ``seg_layers``: nnU-Net's loader of pretrained weights asks for every key
     of a network except those that contain ``.seg_layers.``.
     """
 

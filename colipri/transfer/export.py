@@ -99,7 +99,7 @@ def export_nnssl(content: Mapping[str, Any], target: Path) -> None:
             "network_weights": encoder_to_dna(_encoder(content["network_weights"]), rows),
             "nnssl_adaptation_plan": nnssl_adaptation_plan(plans, configuration.name, prefix=""),
             "citations": [],
-            "written_by": "colipri",  # tokens lie as the network downstream expects them
+            "written_by": "colipri",  # tokens are in the order that the network downstream expects
             "trainer_name": content.get("trainer_name"),
         },
     )

@@ -59,7 +59,7 @@ def model_card(
         config: Content of config.json.
         plans: As trained.
         num_parameters: Of the whole model.
-        folder: How the card calls the place where it lies.
+        folder: Name of the model's folder, for the card's examples.
     """
     dataset = config["dataset_json"]
     configuration = plans.configuration(config["configuration"])

@@ -108,7 +108,7 @@ def nnunet_folder(variable: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ColipriError(
-            f"{variable} points at {folder}, which cannot be made a folder: {error.strerror}"
+            f"{variable} points at {folder}, where no folder can be created: {error.strerror}"
         ) from error
     return folder
 

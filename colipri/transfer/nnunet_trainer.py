@@ -1,7 +1,7 @@
 """nnU-Net trainers with a schedule for pretrained transformers.
 
 Found by nnU-Net through the folder that colipri_nnunet_trainer_folder prints. Everything that can
-be set lies in the plan (``colipri_training`` of the configuration, colipri.transfer.fine_tuning):
+be set is in the plan (``colipri_training`` of the configuration, colipri.transfer.fine_tuning):
 one class is enough. Network, loss, data augmentation, validation and checkpoints are nnU-Net's.
 """
 

@@ -35,7 +35,7 @@ class PrimusSegmentation(PrimusEncoder):
             from voxels to tokens.
 
     Raises:
-        ValueError: arguments that do not fit together; the message says which.
+        ValueError: arguments that do not fit together; the message names them.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ def verify_transfer(weights: Mapping[str, Tensor], plans: Plans, configuration_n
         How many tensors nnU-Net's loader takes from the encoder.
 
     Raises:
-        ColipriError: the encoder cannot be transferred; the message says why.
+        ColipriError: the encoder cannot be transferred; the message gives the reason.
     """
     require_nnunet()
     encoder = encoder_of_file(file_of_model(weights, plans, configuration_name), "the model")

@@ -1,4 +1,4 @@
-"""What a source says of one case: its names, split and paths."""
+"""What a source states about one case: its names, split and paths."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SourceCase:
 
     Attributes:
         identifier: becomes the case's name (made safe for file names); unique in the source.
-        row: where it stands in the source ("reports.csv, row 12"), for messages and the report.
+        row: where it is in the source ("reports.csv, row 12"), for messages and the report.
         subject: the patient; empty: the case is its own subject.
         study: reconstructions of one scan share it; empty: the case is its own study.
         split: "train", "val", "test" or "" (left to the framework).

@@ -34,8 +34,9 @@ class CtRate(Converter):
     and intercept are applied only where the values show that this has not happened yet; the
     evidence is in conversion_report.csv.
 
-    --evaluation_subset keeps only the part of the test split that the COLIPRI paper evaluates on:
-    for each report the volume with the smallest pixels, then one volume per distinct findings text.
+    --evaluation_subset keeps what RadFinder describes as the COLIPRI paper's evaluation set (the
+    paper's own list is not public): for each report the volume with the smallest pixels, then one
+    volume per distinct findings text.
 
     Labels are predictions of a text classifier, not readings of images. Licence: CC BY-NC-SA 4.0;
     access: gated, accept the terms on the data set's page at Hugging Face (ibrahimhamamci/CT-RATE).
@@ -69,7 +70,7 @@ class CtRate(Converter):
         parser.add_argument(
             "--evaluation_subset",
             action="store_true",
-            help="keep one test volume per distinct report, as in the COLIPRI paper",
+            help="keep one test volume per distinct report (RadFinder's rule)",
         )
         parser.add_argument(
             "--with_no_chest",

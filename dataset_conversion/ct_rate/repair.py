@@ -1,7 +1,7 @@
 """The first release of CT-RATE: blank headers, and stored values where HU should be.
 
 The well-known mistake is to apply slope and intercept to files that hold HU already. The metadata
-cannot say whether that has happened; the values can: a chest CT has much air (-1000 HU, lungs -850)
+do not show if that has happened; the values do: a chest CT has much air (-1000 HU, lungs -850)
 and much soft tissue (0 to 100 HU), and a shift by the intercept leaves one of the two empty.
 """
 
@@ -26,7 +26,7 @@ _SAMPLES = 500_000
 
 @dataclass(frozen=True)
 class Header:
-    """What the metadata says about a volume.
+    """What the metadata states about a volume.
 
     Attributes:
         spacing: mm along x, y, z.

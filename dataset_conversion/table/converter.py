@@ -1,4 +1,4 @@
-"""A table of your own: one row a scan, columns named by you."""
+"""A table of your own: one row per scan, columns named by you."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from colipri.dataset_conversion.table.file import TableFile, TableRow
 
 
 class Table(Converter):
-    """Convert a table with one row a scan: CSV, TSV, JSON lines, Parquet or Excel.
+    """Convert a table with one row per scan: CSV, TSV, JSON lines, Parquet or Excel.
 
         colipri_convert_dataset table -i scans.csv -d 101 -n ChestCT --image path --report report
         colipri_convert_dataset table -i scans.xlsx -d 101 -n ChestCT --image file \\
@@ -28,7 +28,7 @@ class Table(Converter):
 
     Name the columns. Paths of images and reports are absolute, or relative to the table's folder
     (--root: another one). An image is a file, or a folder with one DICOM series. A row without
-    report is an image-only case. Commas, quotes and line breaks may stand in quoted reports; UTF-8,
+    report is an image-only case. Quoted reports may contain commas, quotes and line breaks; UTF-8,
     UTF-16 and Windows-1252 are recognised. Without --case a scan is called like its file.
 
     Licence and access terms are those of your data.
@@ -63,7 +63,7 @@ class Table(Converter):
         return list(self.options.labels)
 
     def cases(self) -> Iterator[SourceCase]:
-        """One case a row."""
+        """One case per row."""
         for row in self.table.rows(self.columns):
             where = f"{self.table.path.name}, row {row.number}"
             if row.problem:

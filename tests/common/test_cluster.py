@@ -87,7 +87,7 @@ def test_the_commands_write_what_they_write_without_a_cluster(
     ("options", "part"),
     [
         (("dask", None), "needs the --scheduler"),
-        (("local", "tcp://127.0.0.1:1"), "say --backend dask"),
+        (("local", "tcp://127.0.0.1:1"), "add --backend dask"),
         (("dask", "/nowhere/scheduler.json"), "no dask scheduler answers at /nowhere"),
         (("dask", "tcp://127.0.0.1:9"), "no dask scheduler answers at tcp"),
     ],

@@ -159,7 +159,7 @@ def test_thresholds_from_a_file(predictor: ColipriPredictor, tmp_path: Path) -> 
 
 
 def test_refused(predictor: ColipriPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ColipriError, match="may not be chosen on the split that is judged"):
+    with pytest.raises(ColipriError, match="may not be chosen on the split that is evaluated"):
         zero_shot_on_split(predictor, 950, "val", thresholds_from="val")
     with pytest.raises(ColipriError, match="has no labels for nodule; it has Pleural effusion"):
         zero_shot_on_split(predictor, 950, "test", findings=["nodule"])

@@ -115,7 +115,7 @@ def test_a_file_that_does_not_import_and_a_letter_that_nobody_has(write) -> None
         find_objective("X")
     with pytest.raises(ColipriError, match="did you mean 'contrastive'"):
         find_objective("contrastiv")
-    with pytest.raises(ColipriError, match="stands twice"):
+    with pytest.raises(ColipriError, match="is listed twice"):
         parse_objectives("CRC")
 
 

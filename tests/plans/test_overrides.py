@@ -68,7 +68,7 @@ def test_checkpointing_changes_in_both_of_its_places(plans: Plans) -> None:
         ("mixing.schedule=sometimes", "one of per_step, alternating"),
         ("objectives.X.weight=1", "no objective has the letter 'X'"),
         ("because.spacing=no", "no entry 'because'"),
-        ("batch_size", "say PATH=VALUE"),
+        ("batch_size", "write PATH=VALUE"),
         ("orientation=3", "orientation must be a text"),
     ],
 )

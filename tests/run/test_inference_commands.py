@@ -46,7 +46,7 @@ def test_retrieve_searches(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixt
     ("arguments", "message"),
     [
         (["-d", "950", "-i", "x"], "give either -d"),
-        (["-i", "x"], "a text to look for is needed"),
+        (["-i", "x"], "-i needs a text to look for"),
         (["-d", "950", "-q", " "], "an empty text cannot be encoded"),
         (["-d", "950", "-q", "gas", "--top", "0"], "--top must be at least 1"),
         (["-d", "950", "--split", "val", "-o", "x.csv"], "must end in .json"),

@@ -176,7 +176,7 @@ def all_steps(processes: Processes, folder: Path) -> None:
 def train(
     processes: Processes, folder: Path, stop_after: int | None = None, parallel: str = "ddp"
 ) -> Any:
-    """Train, or go on from the checkpoint that is there; the last process gets a signal."""
+    """Train, or continue from the checkpoint that is there; the last process gets a signal."""
     folder.mkdir(exist_ok=True)
     trainer = trainer_of(
         "ColipriTrainer_CRMO",

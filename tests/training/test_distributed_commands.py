@@ -143,7 +143,7 @@ def test_processes_are_counted_once(tiny, capsys, monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     base = ["950", "3d_lowres", "0", "-device", "cpu"]
     assert main([*base, "-num_gpus", "2"]) == 1
-    assert "leave -num_gpus out" in capsys.readouterr().err
+    assert "omit -num_gpus" in capsys.readouterr().err
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     monkeypatch.delenv("MASTER_PORT", raising=False)
     assert main(base) == 1

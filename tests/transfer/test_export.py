@@ -140,8 +140,8 @@ def test_an_nnssl_file_loads_as_its_readers_load_it(small_checkpoint, stock_plan
     [
         (("--format", "nnssl", "-o", "x.pth"), "know only Primus S, B, M and L"),
         (("--format", "nnssl", "-o", "x"), "must end in .pth"),
-        (("--format", "primus", "-o", "x.pth"), "-d goes with --format primus"),
-        (("-o", "x", "-d", "411"), "-d goes with --format primus"),
+        (("--format", "primus", "-o", "x.pth"), "--format primus needs -d"),
+        (("-o", "x", "-d", "411"), "--format primus needs -d"),
     ],
 )
 def test_what_cannot_be_exported(tmp_path, monkeypatch, capsys, more, message):

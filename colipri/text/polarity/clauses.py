@@ -107,8 +107,8 @@ def _is_denied_item(text: str, start: int) -> bool:
     """True if the graded finding at ``start`` is an item of a list that a denial opens.
 
     "No consolidation, suspicious nodule or effusion." denies three findings. What grades a finding
-    as possible rather than suspicious is an item only if the list goes on ("or") or is closed by a
-    verb: "No effusion, possible nodule." names a possible nodule.
+    as possible rather than suspicious is an item only if the list continues ("or") or is closed by
+    a verb: "No effusion, possible nodule." names a possible nodule.
     """
     item = _GRADED_ITEM.match(text, start)
     if item is None:

@@ -1,4 +1,4 @@
-"""When two texts are the same: one notion for positives, retrieval and validation.
+"""When two texts are the same: one definition for positives, retrieval and validation.
 
 The text encoder reads captions, not reports: two reports with different indications or numbering
 may have one caption, and its embedding cannot tell their images apart. Two texts are the same if

@@ -56,7 +56,7 @@ def decode_report(content: bytes) -> tuple[str, str, str | None]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        pass  # an older encoding; the note says so
+        pass  # an older encoding; a note is added
     else:
         if _DOUBLY_ENCODED.search(text):
             return (

@@ -1,4 +1,4 @@
-"""Headings in the text of a report: which words are one, where it stands, which section it opens.
+"""Headings in the text of a report: which words are one, where it is, which section it opens.
 
 Hospitals combine a few key words freely ("FINDINGS/DISCUSSION:", "CT ANGIOGRAM CHEST FINDINGS:"),
 and programs lose the line breaks around them. The words are data (headings.json, organs.json).

@@ -47,7 +47,7 @@ _ENDS_SENTENCE = tuple(".!?:;)|>")
 def find_headings(text: str) -> list[Heading]:
     """All headings, in the order of the text.
 
-    A heading is alone on a line, or starts a line and is followed by a colon or a dash, or stands
+    A heading is alone on a line, or starts a line and is followed by a colon or a dash, or is
     inside a line, capitalised and followed by a colon ("... pain COMPARISON: None"). In a report
     without a heading of findings they start with the first label of an organ, or with the second
     paragraph of the last section about the examination.
@@ -72,7 +72,7 @@ def find_headings(text: str) -> list[Heading]:
 
 
 def _without_asides(text: str, found: Sequence[Heading]) -> list[Heading]:
-    """Drop "Comparison:" inside a line of the findings: the findings go on after it."""
+    """Drop "Comparison:" inside a line of the findings: the findings continue after it."""
     places = [n for n, heading in enumerate(found) if heading.section in (FINDINGS, IMPRESSION)]
     if not places:
         return list(found)

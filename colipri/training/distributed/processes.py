@@ -127,8 +127,8 @@ class Processes:
         if different:
             raise ColipriError(
                 f"the weights of the {self.size} processes differ in {different} of {len(tensors)} "
-                "tensors; all need the same hardware and packages; go on from the last checkpoint "
-                "with --c"
+                "tensors; all need the same hardware and packages; continue from the last "
+                "checkpoint with --c"
             )
 
 
@@ -194,7 +194,7 @@ def join_processes(device: torch.device) -> tuple[Processes, torch.device]:
 
 
 def leave_processes() -> None:
-    """Say goodbye, at the end of a training that went well."""
+    """Leave the group at the end of a successful training."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
@@ -209,7 +209,7 @@ def lost_peers(processes: Processes) -> Iterator[None]:
             raise
         raise PeerLost(
             f"another of the {processes.size} training processes has ended, so this training "
-            "stops; the last checkpoint is whole: go on with --c"
+            "stops; the last checkpoint is complete: continue with --c"
         ) from error
 
 

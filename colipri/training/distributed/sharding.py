@@ -7,7 +7,7 @@ every process, and its gradients take the same way as without sharding.
 Optimiser, clipping and averaged weights work on plain tensors: those of whole parameters, and the
 local shard of the others (``local_shard``, which shares its memory with the parameter). So the
 optimiser's groups and numbering are the same with and without shards, and a checkpoint, which has
-whole tensors, goes on with any number of processes and either form.
+whole tensors, continues with any number of processes and either form.
 """
 
 from __future__ import annotations
