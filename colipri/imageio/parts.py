@@ -93,7 +93,13 @@ def first_bytes(path: Path, count: int) -> bytes:
 
 
 def text_fields(content: bytes, separator: str, end: bytes) -> dict[str, str]:
-    """Lower-case field names -> values of a text header that ends with ``end``."""
+    """Return lower-case field names -> values of a text header.
+
+    Args:
+        content: the first bytes of the file.
+        separator: between name and value.
+        end: of the header.
+    """
     text = os.fsdecode(content.replace(b"\r\n", b"\n").split(end, 1)[0])
     pairs = (line.partition(separator) for line in text.splitlines() if separator in line)
     return {name.strip().lower(): value.strip() for name, _, value in pairs}

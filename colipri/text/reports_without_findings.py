@@ -49,15 +49,21 @@ def describe_missing(without: int, total: int) -> str:
 
 
 def too_many(without: int, total: int, share: float) -> bool:
-    """True if more reports than the allowed share say nothing about the image."""
+    """True if more reports than the allowed share describe nothing in the image.
+
+    Args:
+        without: how many describe nothing.
+        total: how many there are.
+        share: that is allowed.
+    """
     return without >= FEWEST and without > share * total
 
 
 def require_findings(without: int, total: int, share: float) -> None:
-    """Check that not too many reports say nothing about the image.
+    """Check that not too many reports describe nothing in the image.
 
     Args:
-        without: how many say nothing.
+        without: how many describe nothing.
         total: how many there are.
         share: that is allowed.
 

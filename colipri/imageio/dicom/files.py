@@ -160,7 +160,13 @@ def place_of(file: Path, member: str = "") -> tuple[str, str]:
 
 
 def not_dicom(file: Path, member: str, error: NotDicomError) -> SkippedFile:
-    """A file that is not DICOM; a defect if it was, or if it is called like one."""
+    """Return a file that is not DICOM; it is a defect if it was DICOM or is named like it.
+
+    Args:
+        file: the file, or the archive.
+        member: of the archive; "" for a file by itself.
+        error: why it is not DICOM.
+    """
     what = f"{file}:{member}" if member else str(file)
     place = place_of(file, member)
     named_so = place[1].lower().endswith(DICOM_ENDINGS) and not place[1].startswith("._")

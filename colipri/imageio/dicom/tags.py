@@ -46,7 +46,13 @@ class Tags:
         return found[0]
 
     def numbers(self, name: str, count: int, lowest: float = -math.inf) -> tuple[float, ...]:
-        """``count`` numbers; () if the tag is missing or empty."""
+        """Return the numbers of a tag; () if it is missing, empty or wrong (see :meth:`problem`).
+
+        Args:
+            name: of the tag.
+            count: of the numbers that it must have.
+            lowest: number that is allowed.
+        """
         found = self._floats(name)
         if found and (len(found) != count or min(found) < lowest):
             self.problems.append(name)
