@@ -15,6 +15,7 @@ from tiny_model import write_checkpoint
 
 from colipri.architectures.model import ColipriModel
 from colipri.architectures.primus import PRESETS
+from colipri.plans.plans import Configuration
 
 PAGE = "segmentation.md"
 DATASET = "Dataset004_Hippocampus"
@@ -66,7 +67,7 @@ def write_primus_s(target: Path) -> None:
     sizes = PRESETS["S"] | {"stem": "linear", "stem_kwargs": {}}
     configuration["architecture"]["arch_kwargs"].update(sizes)
     torch.manual_seed(0)
-    model = ColipriModel.from_plans(configuration, 300)
+    model = ColipriModel.from_plans(Configuration.from_dict(configuration), 300)
     write_checkpoint(target, plans=plans, network_weights=model.state_dict())
 
 
