@@ -85,33 +85,39 @@ def shorten(plans_file: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # thirteen commands of nnU-Net, each of which takes half a minute
+@pytest.mark.timeout(1800)  # eleven commands of nnU-Net, each of which takes half a minute
 def test_segmentation(reader: Reader) -> None:
     folder = reader.folder("nnUNet_preprocessed") / DATASET
     encoder, plans_file = folder / "colipriPlans_encoder.pth", folder / "colipriPlans.json"
     for line in commands_of(PAGE):
-        if line.startswith("pip "):
-            continue  # how this test's environment was made
+        if line.startswith(("pip ", "colipri_export ")):
+            continue  # how this test's environment was made; and the next test
         if "find_best_configuration" in line:  # "with folds 0 to 4 trained with --npz"
             train = next(p for p in commands_of(PAGE) if "_encoder.pth" in p and "train" in p)
-            for fold in range(5):
-                again = " --val" if fold == 0 else ""
-                reader.run(
-                    re.sub(r" 3d_fullres 0 ", f" 3d_fullres {fold} ", train) + f"{again} --npz"
-                )
+            reader.run(f"{train} --val --npz")
+            for fold in range(1, 5):
+                reader.run(re.sub(r" 3d_fullres 0 ", f" 3d_fullres {fold} ", train) + " --npz")
         if "colipri_convert_dataset" in line:  # the second way, for a reader without an encoder
             encoder.unlink()
             plans_file.unlink()
         if "colipri_nnunet_trainer_folder" in line:
             shorten(plans_file)
             reader.names[" FILE"] = f" {encoder}"
-        if "-o my_model" in line:  # "encoders that those programs know"
-            write_primus_s(reader.here / "checkpoint_best.pth")
-        if "--format primus" in line:
-            reader.run("nnUNetv2_plan_and_preprocess -d 4 -c 3d_fullres --no_pp -npfp 1")
         reader.run(line)
     assert (reader.here / "OUT" / "unseen.nii.gz").is_file()
-    for written in ("model.zip", "my_model/model.safetensors", "encoder.pth", "primus.pth"):
-        assert (reader.here / written).is_file(), written
+    assert (reader.here / "model.zip").is_file()
     trained = {path.name.split("__")[0] for path in reader.folder("nnUNet_results").glob("*/*")}
     assert {"nnUNetTrainer_colipri", "nnUNetTrainer_colipri_scratch"} <= trained
+
+
+@pytest.mark.slow
+def test_other_programs(reader: Reader) -> None:
+    write_primus_s(reader.here / "checkpoint_best.pth")  # "encoders that those programs know"
+    stock_plans = "nnUNetv2_plan_and_preprocess -d 4 -c 3d_fullres --no_pp -npfp 1"
+    reader.run(f"nnUNet_n_proc_DA=1 {stock_plans}")
+    lines = [line for line in commands_of(PAGE) if line.startswith("colipri_export ")]
+    assert len(lines) == 3
+    for line in lines:
+        reader.run(line)
+    for written in ("my_model/model.safetensors", "encoder.pth", "primus.pth"):
+        assert (reader.here / written).is_file(), written
