@@ -223,7 +223,7 @@ class TrainerSetup:
         self.log_objectives()
         if self.micro_batch_size < min(planned, self.configuration.batch_size):
             logger.info(
-                "Micro batches of %d instead of %d, so that all %d processes have work. "
+                "Micro batches of %d instead of %d, for equally many in all %d processes. "
                 "Augmentation and drop path draw random numbers per micro batch: one process "
                 "computes the same with --micro_batch_size %d",
                 self.micro_batch_size,
