@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from colipri.common.disk import write_error
 from colipri.common.errors import ColipriError
 
 TEMPORARY_MARK = ".partial-"
@@ -37,14 +38,14 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         )
         os.close(descriptor)
     except OSError as error:
-        raise _write_error(target, error) from error
+        raise write_error(target, error) from error
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private; ours are ordinary ones
         os.replace(temporary, target)
     except OSError as error:
-        raise _write_error(target, error) from error
+        raise write_error(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -106,10 +107,3 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
-
-
-def _write_error(target: Path, error: OSError) -> ColipriError:
-    reason = error.strerror or str(error)
-    return ColipriError(
-        f"cannot write {target}: {reason}; check free space and permissions of {target.parent}"
-    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import traceback
 from collections import deque
@@ -24,6 +25,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from colipri.common.cluster import on_cluster, run_on_cluster
+from colipri.common.disk import DiskFullError, is_full, shared_memory_error, write_error
 from colipri.common.display import progress
 from colipri.common.errors import ColipriError
 
@@ -40,6 +42,7 @@ class Outcome(Generic[Item, Result]):
     result: Result | None
     problem: str | None = None
     details: str | None = None  # the traceback, for --verbose
+    disk_full: bool = False  # no fault of the item: the whole run ends
 
 
 def default_num_processes() -> int:
@@ -72,22 +75,24 @@ def run_parallel(
         description: Of the progress bar.
 
     Raises:
-        ColipriError: a worker process died (usually: out of memory); what is finished stays.
+        ColipriError: a worker process died (usually: out of memory), or a device is full; what is
+            finished stays.
     """
     if on_cluster():
         outcomes = run_on_cluster(partial(_run_one, function), items)
-        yield from progress(outcomes, description, total=len(items))
+        for outcome in progress(outcomes, description, total=len(items)):
+            yield _not_full(outcome)
         return
     if num_processes <= 1 or len(items) <= 1:
         for item in progress(items, description, total=len(items)):
-            yield _run_one(function, item)
+            yield _not_full(_run_one(function, item))
         return
     with _worker_pool(min(num_processes, len(items)), description) as executor:
         futures: list[Future[Outcome[Item, Result]]] = [
             executor.submit(_run_one, function, item) for item in items
         ]
         for future in progress(as_completed(futures), description, total=len(items)):
-            yield future.result()
+            yield _not_full(future.result())
 
 
 def stream_parallel(
@@ -111,23 +116,26 @@ def stream_parallel(
     """
     if num_processes <= 1:
         for item in progress(items, description):
-            yield _run_one(function, item)
+            yield _not_full(_run_one(function, item))
         return
     waiting: deque[Future[Outcome[Item, Result]]] = deque()
     with _worker_pool(num_processes, description) as executor:
         for item in progress(items, description):
             waiting.append(executor.submit(_run_one, function, item))
             if len(waiting) >= 4 * num_processes:
-                yield waiting.popleft().result()
+                yield _not_full(waiting.popleft().result())
         while waiting:
-            yield waiting.popleft().result()
+            yield _not_full(waiting.popleft().result())
 
 
 @contextmanager
 def _worker_pool(num_processes: int, description: str) -> Iterator[ProcessPoolExecutor]:
     """Spawned workers that end with the block, however it ends; a dead one is a ColipriError."""
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(num_processes, context, initializer=_prepare_worker)
+    try:
+        executor = ProcessPoolExecutor(num_processes, context, initializer=_prepare_worker)
+    except OSError as error:  # semaphores of processes are files in /dev/shm
+        raise shared_memory_error("worker processes cannot be started", error) from error
     ended = threading.Event()
     writing_end: Connection = executor._result_queue._writer  # type: ignore[attr-defined]
     watched = (executor._processes, writing_end, ended)
@@ -186,9 +194,27 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+def _not_full(outcome: Outcome[Any, Any]) -> Outcome[Any, Any]:
+    """The outcome, unless a full device is to blame.
+
+    Raises:
+        DiskFullError: it is.
+    """
+    if outcome.disk_full:
+        raise DiskFullError(outcome.problem or "a device is full")
+    return outcome
+
+
 def _run_one(function: Callable[[Any], Any], item: Any) -> Outcome[Any, Any]:
     try:
         return Outcome(item, function(item))
+    except DiskFullError as error:
+        return Outcome(item, None, str(error), traceback.format_exc(), disk_full=True)
+    except OSError as error:
+        if not is_full(error):
+            return Outcome(item, None, f"{type(error).__name__}: {error}", traceback.format_exc())
+        problem = str(write_error(error.filename or tempfile.gettempdir(), error))
+        return Outcome(item, None, problem, traceback.format_exc(), disk_full=True)
     except ColipriError as error:
         return Outcome(item, None, str(error), traceback.format_exc())
     except Exception as error:

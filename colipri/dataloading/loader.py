@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
+from colipri.common.disk import shared_memory_error
 from colipri.common.errors import ColipriError
 from colipri.common.hashing import derive_seed
 from colipri.dataloading.dataset import ColipriDataset, LoadFailure
@@ -239,7 +240,4 @@ def _prepare_worker(_: int) -> None:
 
 
 def _worker_error(error: Exception) -> ColipriError:
-    return ColipriError(
-        f"a loader process died ({error}); memory or /dev/shm may be too small: run again with "
-        "fewer workers (-num_workers, 0 loads in the training process)"
-    )
+    return shared_memory_error("a loader process died: memory or /dev/shm may be too small", error)

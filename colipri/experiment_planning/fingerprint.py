@@ -18,6 +18,7 @@ from colipri.common.atomic import atomic_write_json, remove_partial_files
 from colipri.common.display import show_sizes
 from colipri.common.errors import ColipriError
 from colipri.common.parallel import default_num_processes, run_parallel
+from colipri.experiment_planning.geometry import spacing_outliers
 from colipri.experiment_planning.image_fingerprint import (
     SAMPLES_PER_CASE,
     ImageTask,
@@ -97,6 +98,7 @@ def extract_fingerprint(
         "channel_names": dataset.channel_names,
         **_counts(readable),
         **_images(images),
+        "spacing_outliers": _spacing_outliers(readable, images),
         "hounsfield": _hounsfield(readable, images),
         "findings": _prevalence(readable, dataset.finding_names),
         "text": text_fingerprint(reports),
@@ -206,6 +208,30 @@ def _images(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "orientations": dict(sorted(Counter(case["orientation"] for case in found).items())),
         "dtypes": dict(sorted(Counter(case["dtype"] for case in found).items())),
     }
+
+
+def _spacing_outliers(
+    cases: Sequence[Case], found: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Cases that planning sets aside, because their spacing is probably wrong; each is logged."""
+    keys = ("spacing", "body_extent_mm", "shape_after_crop")
+    indices = spacing_outliers(*([case[key] for case in found] for key in keys))
+    usual = show_sizes(np.median([case["spacing"] for case in found], axis=0), ".3g")
+    outliers = []
+    for index in indices:
+        spacing = [float(step) for step in found[index]["spacing"]]
+        name = cases[index].identifier
+        outliers.append({"case": name, "index": index, "spacing": spacing})
+        logger.warning(
+            "case %s: its spacing of %s mm is probably wrong (usual here: %s mm), because its body "
+            "would be %s mm; spacing and patch are planned without it. Check it with "
+            "colipri_verify_dataset",
+            name,
+            show_sizes(spacing, ".3g"),
+            usual,
+            show_sizes(found[index]["body_extent_mm"], ".0f"),
+        )
+    return outliers
 
 
 def _prevalence(cases: Sequence[Case], names: Iterable[str]) -> dict[str, Any]:

@@ -141,6 +141,41 @@ MAXIMUM_WINDOWS = 8
 MINIMUM_TOKENS = 8
 
 
+# One wrong spacing among few cases would decide the plan, because a patch must hold 95 % of the
+# cases, which is all of fewer than 20. A case is set aside where, along an axis, its voxels are
+# more than twice as long as usual (the median), and so is its body, while it has no more voxels
+# than usual (1.5 times): its length then comes from the spacing and not from a longer scan. At most
+# one case, or 5 % of them.
+OUTLIER_FACTOR = 2.0
+OUTLIER_VOXELS = 1.5
+OUTLIER_SHARE = 0.05
+FEWEST_FOR_OUTLIERS = 3
+
+
+def spacing_outliers(
+    spacings: Sequence[Sequence[float]],
+    extents_mm: Sequence[Sequence[float]],
+    shapes: Sequence[Sequence[int]],
+) -> list[int]:
+    """Return the indices of cases whose spacing is probably wrong; [] if they are too many.
+
+    Args:
+        spacings: (cases, 3), mm.
+        extents_mm: (cases, 3), of the bodies.
+        shapes: (cases, 3), voxels of the bodies' boxes.
+    """
+    count = len(spacings)
+    if count < FEWEST_FOR_OUTLIERS:
+        return []
+    step, length, voxels = (
+        values / np.maximum(np.median(values, axis=0), 1e-9)
+        for values in (np.array(v, dtype=float) for v in (spacings, extents_mm, shapes))
+    )
+    wrong = (step > OUTLIER_FACTOR) & (length > OUTLIER_FACTOR) & (voxels < OUTLIER_VOXELS)
+    found = np.flatnonzero(wrong.any(axis=1)).tolist()
+    return found if len(found) <= max(1, int(OUTLIER_SHARE * count)) else []
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Spacing (mm) and patch (voxels) along the plan's axes, and why."""
@@ -151,14 +186,21 @@ class Geometry:
 
 
 def native_spacing(fingerprint: dict[str, Any]) -> list[float]:
-    """Return the median spacing per axis."""
-    median = np.median(np.array(fingerprint["spacings"], dtype=float), axis=0)
+    """Return the median spacing per axis, without cases whose spacing is probably wrong."""
+    median = np.median(_typical(fingerprint, "spacings"), axis=0)
     if not (np.isfinite(median).all() and median.min() > 0):
         raise ColipriError(
             f"the fingerprint's spacings are not positive (median {median.tolist()}); check the "
             "images with colipri_verify_dataset and extract the fingerprint again"
         )
     return [float(step) for step in median]
+
+
+def _typical(fingerprint: dict[str, Any], key: str) -> np.ndarray:
+    """Return (cases, 3) of a list in the fingerprint, without the spacing outliers."""
+    values = np.array(fingerprint[key], dtype=float)
+    aside = [outlier["index"] for outlier in fingerprint.get("spacing_outliers", [])]
+    return np.delete(values, aside, axis=0)
 
 
 def plan_geometry(
@@ -172,7 +214,7 @@ def plan_geometry(
         whole: the body in one patch (3d_lowres), or windows of finer spacing (3d_fullres).
         budget_text: how the budget came about.
     """
-    extent = covering_extent(np.array(fingerprint["body_extents_mm"], dtype=float), COVERED_SHARE)
+    extent = covering_extent(_typical(fingerprint, "body_extents_mm"), COVERED_SHARE)
     native = native_spacing(fingerprint)
     windows = 1 if whole else MAXIMUM_WINDOWS
     wanted = finest_spacing(extent, budget * windows, native, MAXIMUM_ANISOTROPY)
@@ -192,6 +234,9 @@ def plan_geometry(
         else f"the largest window within {budget_text}, no longer along an axis than the body; "
         "whole scans are encoded window by window",
     }
+    aside = [outlier["case"] for outlier in fingerprint.get("spacing_outliers", [])]
+    if aside:
+        reasons["spacing"] += f"; planned without {', '.join(aside)}, whose spacing may be wrong"
     return Geometry(spacing, (grid[0] * TOKEN, grid[1] * TOKEN, grid[2] * TOKEN), reasons)
 
 

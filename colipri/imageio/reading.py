@@ -31,6 +31,8 @@ from colipri.imageio.nifti import is_nifti, read_nifti
 from colipri.imageio.nifti_header import read_nifti_header
 from colipri.imageio.tiff import is_tiff, read_tiff
 
+APART_MM = 100.0  # slices of one scan are not that far apart
+
 
 def read_image(
     files: Path | str | Sequence[Path | str], orientation: str = DEFAULT_ORIENTATION
@@ -61,6 +63,7 @@ def read_image(
     _require_same_geometry(paths, channels, affines)
     stacked = channels[0][None] if len(channels) == 1 else np.stack(channels)
     array, affine, spacing = reorient(stacked, affines[0], orientation)
+    _require_volume(paths[0], array.shape[1:], spacing)
     first = headers[0]
     properties: dict[str, Any] = {
         "files": [str(path) for path in paths],
@@ -133,6 +136,24 @@ def read_channel(path: Path) -> tuple[np.ndarray, ImageHeader]:
             f"{path}: the axes in its header are {shear:.1f} degrees from perpendicular"
         )
     return array, header
+
+
+def _require_volume(path: Path, shape: Sequence[int], spacing: Sequence[float]) -> None:
+    """A slice, or slices that lie apart as nnU-Net writes 2D images (1 x 1 x 999 mm), is no volume.
+
+    Raises:
+        NotThreeDimensionalError: naming size and spacing.
+    """
+    thickest, finest = max(spacing), min(spacing)
+    if min(shape) > 1 and not (thickest > APART_MM and thickest > 20 * finest):
+        return
+    size = " x ".join(map(str, shape))
+    millimetres = " x ".join(f"{step:.4g}" for step in spacing)
+    what = "is a single slice" if min(shape) == 1 else "consists of slices that lie far apart"
+    raise NotThreeDimensionalError(
+        f"{path} {what} ({size} voxels of {millimetres} mm): it is two-dimensional, and scans must "
+        "be three-dimensional here"
+    )
 
 
 def _require_existing(path: Path) -> None:

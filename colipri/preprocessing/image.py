@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -143,9 +145,32 @@ def resample_to_spacing(
         )
     if tuple(new_shape) == array.shape[1:]:
         return array
+    _require_memory(array, spacing, new_shape, new_spacing)
     function = _find_function(function_name)
     resampled = function(array, new_shape, spacing, new_spacing, **arguments)
     return np.asarray(resampled, dtype=np.float32)
+
+
+def _require_memory(
+    array: np.ndarray,
+    spacing: Sequence[float],
+    new_shape: Sequence[int],
+    new_spacing: Sequence[float],
+) -> None:
+    """A wrong spacing can blow an image up beyond all memory.
+
+    Raises:
+        ColipriError: the resampled image would not fit into this machine's memory.
+    """
+    needed = 4 * array.shape[0] * math.prod(int(n) for n in new_shape)
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > available / 2:
+        size = " x ".join(str(int(n)) for n in new_shape)
+        raise ColipriError(
+            f"at {list(new_spacing)} mm the image would have {size} voxels "
+            f"({needed / 2**30:,.0f} GiB); its spacing of {[round(s, 3) for s in spacing]} mm is "
+            "probably wrong, check it with colipri_verify_dataset"
+        )
 
 
 def resampled_affine(

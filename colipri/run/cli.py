@@ -6,9 +6,11 @@ import argparse
 import io
 import logging
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 
+from colipri.common.disk import is_full, write_error
 from colipri.common.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -65,13 +67,23 @@ def run_command(
     except KeyboardInterrupt:
         _report(parser.prog, "interrupted; run the same command again to continue", False)
         return EXIT_INTERRUPTED
+    except OSError as error:
+        if not is_full(error):
+            return _unexpected(parser.prog, error, options.verbose)
+        full = write_error(error.filename or tempfile.gettempdir(), error)
+        _report(parser.prog, str(full), options.verbose)
+        return EXIT_PROBLEM
     except MemoryError:
         _report(parser.prog, "out of memory; use fewer processes (-np)", options.verbose)
         return EXIT_PROBLEM
     except Exception as error:
-        text = f"unexpected {type(error).__name__}: {error} (--verbose shows where)"
-        _report(parser.prog, text, options.verbose)
-        return EXIT_UNEXPECTED
+        return _unexpected(parser.prog, error, options.verbose)
+
+
+def _unexpected(command: str, error: Exception, verbose: bool) -> int:
+    text = f"unexpected {type(error).__name__}: {error} (--verbose shows where)"
+    _report(command, text, verbose)
+    return EXIT_UNEXPECTED
 
 
 def configure_logging(verbose: bool) -> None:

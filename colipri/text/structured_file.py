@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from colipri.common.atomic import atomic_path
+from colipri.common.disk import write_error
 from colipri.common.errors import ColipriError
 from colipri.common.parallel import run_parallel
 from colipri.text.reports.report import ReportSource
@@ -168,10 +169,7 @@ class StructuredFile:
         return 0
 
     def _write_error(self, error: OSError) -> ColipriError:
-        return ColipriError(
-            f"cannot write {self.unfinished}: {error.strerror or error}; check free space and "
-            "permissions"
-        )
+        return write_error(self.unfinished, error)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

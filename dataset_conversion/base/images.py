@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from colipri.common.atomic import TEMPORARY_MARK, atomic_path
+from colipri.common.disk import device_of
 from colipri.common.errors import ColipriError
 from colipri.common.names import is_utf8, printable
 from colipri.dataset_conversion.base.source_case import image_ending
@@ -203,7 +204,9 @@ def write_image(image: sitk.Image, target: Path) -> None:
             require_whole([temporary])  # the NIfTI writer does not report a full disk
         except (RuntimeError, ColipriError) as error:
             reason = str(error).strip().splitlines()[-1]
-            raise ColipriError(f"cannot write {target}: {reason}; check free space") from error
+            raise ColipriError(
+                f"cannot write {target}: {reason}; check free space: {device_of(target)}"
+            ) from error
 
 
 def _small(image: sitk.Image) -> sitk.Image:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 import pydicom
 
+from colipri.common.disk import write_error
 from colipri.common.errors import ColipriError
 from colipri.common.names import is_utf8
 from colipri.imageio.dicom.headers import Instance, NotDicomError, read_instance
@@ -194,13 +195,20 @@ def plain_files(instances: Sequence[Instance]) -> Iterator[list[Path]]:
             names = {member for file, member in wanted if file == archive}
             try:
                 for name, content, _ in _members(archive, names):
-                    paths[wanted[(archive, name)]].write_bytes(content)
+                    _write(paths[wanted[(archive, name)]], content)
             except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError) as error:
                 raise ColipriError(f"archive {archive} cannot be read: {error}") from error
         for path, instance in zip(paths, instances, strict=True):
             if not path.is_file():
                 raise ColipriError(f"{instance.where} cannot be found any more")
         yield paths
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:  # the folder for temporary files ($TMPDIR), not the archive
+        raise write_error(path, error) from error
 
 
 @contextmanager

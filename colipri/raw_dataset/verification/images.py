@@ -139,10 +139,6 @@ def _read(path: Path, note: Note) -> MedicalImage | None:
         code = error.code if isinstance(error, ImageError) else "image_unreadable"
         note(code, _without_path(str(error), path))
         return None
-    if min(image.array.shape[1:]) < 2:
-        size = " x ".join(map(str, image.properties["original_shape"]))
-        note("image_not_3d", f"{size} voxels are a single slice")
-        return None
     origin = None if affine is None else affine[:3, 3]
     if stated.has_spacing is False:
         note("spacing_missing", "the header states no valid spacing")
