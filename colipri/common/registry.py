@@ -90,7 +90,7 @@ def load_class(target: str, name: str) -> Any:
     """Import ``package.module:Class``.
 
     Raises:
-        ColipriError: it cannot be imported; the message says ``name``.
+        ColipriError: it cannot be imported; the message names ``name``.
     """
     module_name, _, attribute = target.partition(":")
     try:

@@ -52,7 +52,7 @@ def _require_whole_gzip(path: Path) -> None:
 
 @dataclass(frozen=True)
 class StatedGeometry:
-    """Whether a file states its spacing and orientation; None if its format is not checked here."""
+    """True if a file states its spacing and orientation; None if its format is not checked here."""
 
     has_spacing: bool | None
     has_orientation: bool | None

@@ -100,7 +100,7 @@ def collect_cases(
 def _unusable(dataset: str, predictor: ColipriPredictor, error: ColipriError) -> str:
     """Why a model cannot use the preprocessed cases of a data set.
 
-    ``error`` says to run colipri_preprocess. That helps only if the data set's own plan is the
+    ``error`` suggests colipri_preprocess. That helps only if the data set's own plan is the
     model's; otherwise it would prepare the cases for the other plan once more.
     """
     plans, configuration = predictor.plans, predictor.configuration

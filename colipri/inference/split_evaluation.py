@@ -48,11 +48,11 @@ def zero_shot_on_split(
     Args:
         predictor: The model.
         dataset: Number or name; need not be the one trained on.
-        split: To be judged.
+        split: To be evaluated.
         prompt_style: A built-in style or a JSON file.
         findings: Some of the data set's; default: all.
         thresholds_from: "val", "train", "none", or a JSON file of an earlier result.
-        control_untrained: Judge the same network before training as well, paired.
+        control_untrained: Also evaluate the same network before training, paired.
         source: See ``collect_cases``.
         num_resamples: Of the bootstrap; 0 for no intervals.
         seed: Of the resamples.
@@ -104,8 +104,8 @@ def retrieval_on_split(
     Args:
         predictor: The model.
         dataset: Number or name; need not be the one trained on.
-        split: To be judged.
-        control_untrained: Judge the same network before training as well.
+        split: To be evaluated.
+        control_untrained: Also evaluate the same network before training.
         source: See ``collect_cases``.
         num_resamples: Of the bootstrap; 0 for no intervals.
         seed: Of the resamples.
@@ -140,7 +140,7 @@ def result_head(
     Args:
         predictor: The model.
         collection: The cases.
-        split: That is judged.
+        split: That is evaluated.
     """
     return {
         "model": predictor.describe(),

@@ -1,4 +1,4 @@
-"""The record of a preprocessed case, and whether it is up to date.
+"""The record of a preprocessed case, and the check that it is up to date.
 
 A case is made again when its source files or the part of the plan that its voxels depend on have
 changed.

@@ -54,7 +54,7 @@ def add_cases_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_split_options(parser: argparse.ArgumentParser) -> None:
-    """Add which cases are judged, and --resamples and --seed of the bootstrap."""
+    """Add which cases are evaluated, and --resamples and --seed of the bootstrap."""
     add_cases_options(parser)
     parser.add_argument(
         "--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (%(default)s)"

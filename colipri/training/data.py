@@ -128,7 +128,7 @@ class TrainingData:
         return digest_data(self.store, self.train_cases, self.val_cases)
 
     def check_texts(self) -> list[str]:
-        """What somebody should know about the training reports: see colipri.training.text_check."""
+        """Return warnings about the training reports: see colipri.training.text_check."""
         longest = self.configuration.max_text_tokens
         return check_texts(self.reports, self.tokenizer, longest, self.dataset_json)
 

@@ -1,7 +1,7 @@
 """How weights are updated: frozen parts, AdamW's parameter groups, the schedule, and averaging.
 
 The averaged weights (an exponential moving average) are what a run evaluates and hands on. The
-average of the last steps generalises better than the last step, most of all while the learning rate
+average of the last steps generalises better than the last step, especially while the learning rate
 is high (arXiv 1803.05407); it costs one more copy of the weights.
 """
 
@@ -238,7 +238,7 @@ class AveragedWeights:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Compute with the average inside this block, and with the own weights after it."""
+        """Compute with the average inside this block, and with the model's weights after it."""
         weights = _trained(model)
         shards = {name for name, p in model.named_parameters() if hasattr(p, "local_shard")}
         own = {

@@ -72,7 +72,7 @@ class NetworkArguments(Settings):
 
 
 def merge_with_existing(path: Path, planned: dict[str, Any], overwrite: bool) -> bool:
-    """Decide which plan is used: one that somebody edited is kept, and so are its other
+    """Decide which plan is used: a plan edited by hand is kept, and so are its other
     configurations.
 
     Args:

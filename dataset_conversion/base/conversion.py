@@ -174,7 +174,7 @@ class ConversionReport:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.close()  # also after an error: the report says how far it went
+        self._stack.close()  # also after an error: the report shows how far it went
         atomic_write_json(self.folder / "conversion_report.json", self.summary(kind is None))
 
     def add(self, status: str, row: str, identifier: str, case: str = "", reason: str = "") -> None:

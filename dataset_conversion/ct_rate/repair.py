@@ -111,7 +111,7 @@ def needs_rescale(values: Any, header: Header) -> tuple[bool, str]:
     formula = f"{header.slope:g}*x{header.intercept:+g}"
     if max(stored, rescaled) < _ENOUGH or max(stored, rescaled) < 2 * min(stored, rescaled):
         raise ColipriError(
-            f"cannot tell whether the values are HU: air and tissue share {stored:.2f} as "
+            f"cannot tell if the values are HU: air and tissue share {stored:.2f} as "
             f"stored, {rescaled:.2f} as {formula}"
         )
     if rescaled > stored:

@@ -29,7 +29,7 @@ class Table(Converter):
     Name the columns. Paths of images and reports are absolute, or relative to the table's folder
     (--root: another one). An image is a file, or a folder with one DICOM series. A row without
     report is an image-only case. Quoted reports may contain commas, quotes and line breaks; UTF-8,
-    UTF-16 and Windows-1252 are recognised. Without --case a scan is called like its file.
+    UTF-16 and Windows-1252 are recognised. Without --case a scan is named after its file.
 
     Licence and access terms are those of your data.
     """

@@ -201,7 +201,7 @@ def test_first_release_what_cannot_be_repaired(workspace: Workspace, tmp_path: P
     data = _convert(tree.write(), "--version", "v1", "--keep_going")
     assert [case.identifier for case in data.cases] == ["train_1_a_1"]
     assert summary(data.folder)["reasons"] == {
-        "cannot tell whether the values are HU": 1,
+        "cannot tell if the values are HU": 1,
         "the metadata are incomplete": 1,
         "the size differs from the metadata": 1,
     }

@@ -24,7 +24,7 @@ def damaged_slices(
 ) -> dict[str, list[SkippedFile]]:
     """Series UID -> files that are probably slices of it, but cannot be read.
 
-    A file counts if it was DICOM, is called like DICOM files are, or is called like the slices in
+    A file counts if it was DICOM, is named like DICOM files, or is named like the slices in
     its folder apart from the digits. It belongs to the series of its neighbours by name, or to all
     series of the folder if names do not group them.
 

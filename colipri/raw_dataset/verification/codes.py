@@ -107,12 +107,12 @@ CODES: dict[str, Code] = {
     ),
     "labels_with_gap": Code(
         WARNING,
-        "the values of labels are not 0, 1, 2, ... without a gap",
+        "the label values are not 0, 1, 2, ... without a gap",
         "renumber them before using nnU-Net",
     ),
     "image_hidden": Code(
         WARNING,
-        "hidden files in imagesTr or imagesTs are called like images (macOS leaves ._*)",
+        "hidden files in imagesTr or imagesTs are named like images (macOS leaves ._*)",
         "delete them (find FOLDER -name '._*' -delete): nnU-Net takes them for images",
     ),
     "num_training_differs": Code(
@@ -134,7 +134,7 @@ CODES: dict[str, Code] = {
     # image files
     "image_missing": Code(
         ERROR,
-        "the image does not exist (or a link points nowhere)",
+        "the image does not exist (or is a broken link)",
         "add the file or correct the row",
     ),
     "image_unreadable": Code(
@@ -166,7 +166,7 @@ CODES: dict[str, Code] = {
     "label_not_whole": Code(
         ERROR,
         "the label map holds values that are not whole numbers",
-        "round them (nnU-Net cuts 0.9999 to 0) and store integers without slope and intercept",
+        "round them (nnU-Net truncates 0.9999 to 0) and store integers without slope and intercept",
     ),
     "label_value_unknown": Code(
         ERROR,
@@ -180,7 +180,7 @@ CODES: dict[str, Code] = {
     "header_contradictory": Code(
         ERROR,
         "the header states two geometries (sform, qform, pixdim) that differ by more than rounding",
-        "find out which one is true, and write it into both",
+        "find out which one is correct, and write it into both",
     ),
     "grid_sheared": Code(
         ERROR,
@@ -230,7 +230,7 @@ CODES: dict[str, Code] = {
     "axis_order": Code(
         WARNING,
         "the body runs through the volume along another axis than head to foot",
-        "look at the image; store the axes in the order that its header states",
+        "look at the image; store the axes in the order that the header states",
     ),
     "front_back_swapped": Code(
         WARNING,
@@ -266,12 +266,12 @@ CODES: dict[str, Code] = {
     ),
     "hu_inverted": Code(
         ERROR,
-        "light and dark are exchanged: air is the densest",
+        "light and dark are inverted: air has the highest values",
         "convert the scan again, in HU (it was exported as MONOCHROME1, or negated)",
     ),
     "hu_too_high": Code(
         ERROR,
-        "more than 1 % of the voxels are above 4000 HU, which only metal is",
+        "more than 1 % of the voxels are above 4000 HU, where only metal is",
         "check data type, slope and intercept, and convert the scan again",
     ),
     "hu_too_low": Code(
