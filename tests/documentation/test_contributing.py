@@ -74,3 +74,11 @@ def test_links_lead_to_files(page: str) -> None:
     links = re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
     assert missing == []
+
+
+def test_the_changelog_has_every_entry_once() -> None:
+    """Two changes that edit one list easily leave both versions of it."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    entries = [" ".join(entry.split()) for entry in re.split(r"\n(?=- |\n|#)", text)]
+    starts = [entry[:40] for entry in entries if entry.startswith("- ")]
+    assert sorted(starts) == sorted(set(starts))
