@@ -10,9 +10,8 @@ from pathlib import Path
 from colipri.common.errors import ColipriError
 from colipri.imageio.dicom.files import read_file
 from colipri.imageio.dicom.headers import Instance
+from colipri.imageio.parts import IMAGE_ENDINGS, image_ending, side_files
 
-# What SimpleITK reads and nnU-Net's readers accept in three dimensions; longest endings first.
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl.gz", ".gipl", ".tif")
 _CHANNEL = re.compile(r"_(\d{4})$")
 
 
@@ -46,7 +45,7 @@ def find_images(source: Path | str, num_channels: int = 1) -> list[ImageInput]:
         entries = sorted(entry for entry in source.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise ColipriError(f"{source} cannot be read: {error.strerror}") from error
-    files = [entry for entry in entries if entry.is_file() and image_ending(entry) is not None]
+    files = [entry for entry in entries if entry.is_file() and _is_image(entry)]
     images = _by_channel(files, num_channels)
     images += [
         ImageInput(entry.name, (entry,))
@@ -66,10 +65,12 @@ def find_images(source: Path | str, num_channels: int = 1) -> list[ImageInput]:
     return sorted(images, key=lambda image: image.name)
 
 
-def image_ending(path: Path) -> str | None:
-    """Return the image format's ending of a file name, or None."""
-    name = path.name.lower()
-    return next((ending for ending in IMAGE_ENDINGS if name.endswith(ending)), None)
+def _is_image(path: Path) -> bool:
+    """True if the name is that of an image; of a pair (.hdr, .img) the header counts."""
+    ending = image_ending(path.name).lower()
+    if ending not in (".img", ".img.gz"):
+        return bool(ending)
+    return not any(part.exists() for part in side_files(path))
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -84,7 +85,7 @@ def is_dicom_file(path: Path) -> bool:
 def _is_dicom_folder(folder: Path) -> bool:
     """True if the folder holds a DICOM file (other kinds may be there too)."""
     files = (entry for entry in sorted(folder.iterdir()) if entry.is_file())
-    return any(is_dicom_file(file) for file in files if image_ending(file) is None)
+    return any(is_dicom_file(file) for file in files if not image_ending(file.name))
 
 
 def _has_series(folder: Path) -> bool:
@@ -93,14 +94,14 @@ def _has_series(folder: Path) -> bool:
 
 
 def _single_file(path: Path, num_channels: int) -> ImageInput:
-    if image_ending(path) is None:
+    if not image_ending(path.name):
         hint = "; give the folder of the DICOM series" if is_dicom_file(path) else ""
         endings = ", ".join(IMAGE_ENDINGS)
         raise ColipriError(f"{path} is not an image file (known endings: {endings}){hint}")
     if num_channels == 1:
         return ImageInput(_stem(path, one_channel=True), (path,))
     stem = _CHANNEL.sub("", _stem(path))
-    siblings = [file for file in sorted(path.parent.iterdir()) if image_ending(file) is not None]
+    siblings = [file for file in sorted(path.parent.iterdir()) if _is_image(file)]
     same = [file for file in siblings if _CHANNEL.sub("", _stem(file)) == stem]
     return _by_channel(same, num_channels)[0]
 
@@ -121,8 +122,7 @@ def _by_channel(files: Sequence[Path], num_channels: int) -> list[ImageInput]:
 
 
 def _stem(path: Path, one_channel: bool = False) -> str:
-    ending = image_ending(path)
-    name = path.name[: -len(ending)] if ending else path.name
+    name = path.name.removesuffix(image_ending(path.name))
     return name.removesuffix("_0000") if one_channel else name
 
 

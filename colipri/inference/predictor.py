@@ -24,6 +24,7 @@ from colipri.common.devices import find_device
 from colipri.common.errors import ColipriError
 from colipri.dataloading.normalization import normalize_on_device
 from colipri.inference.inputs import ImageInput
+from colipri.inference.scan_checks import check_scan
 from colipri.inference.trained_objectives import left_out_heads, missing_objectives
 from colipri.inference.volume import PreparedVolume, StoredVolume, Volume, prepare_files
 from colipri.inference.windows import Triple, plan_windows, positions_of, stitch
@@ -89,6 +90,7 @@ class ColipriPredictor:
         self.configuration: Configuration = self.plans.configuration(self.configuration_name)
         self.tokenizer = tokenizer_from_string(checkpoint["tokenizer"])
         self.own_spacing = spacing is not None
+        self.refuse_wrong_scans = True  # False: only warn, and score whatever was given
         if self.own_spacing and window is None:
             window = self.patch_size
         self.window = None if window is None else tuple(int(size) for size in window)
@@ -188,9 +190,21 @@ class ColipriPredictor:
     # ---------------------------------------------------------------- images
 
     def prepare(self, image: ImageInput) -> PreparedVolume:
-        """Read and preprocess one image, by the code that preprocessing uses."""
+        """Read, check and preprocess one image, by the code that preprocessing uses.
+
+        Raises:
+            ColipriError: it cannot be read, or (with ``refuse_wrong_scans``) its values or size
+                cannot be those of a scan.
+        """
         files = image.files[0] if len(image.files) == 1 else image.files
-        return prepare_files(files, image.name, self.plans, self.configuration)
+        check = partial(
+            check_scan,
+            image.name,
+            files=image.files,
+            channel_names=self.plans.channel_names,
+            refuse=self.refuse_wrong_scans,
+        )
+        return prepare_files(files, image.name, self.plans, self.configuration, check)
 
     def encode_file(self, image: ImageInput) -> EncodedImage:
         """Read, preprocess and encode one image."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from colipri.common.errors import ColipriError
+from colipri.imageio.image import MedicalImage
 from colipri.imageio.reading import read_image
 from colipri.plans.plans import Configuration, Plans
 from colipri.preprocessing.body_grid import crop_padded, tokens_of_crop
@@ -96,7 +97,11 @@ class StoredVolume:
 
 
 def prepare_files(
-    files: Path | Sequence[Path], name: str, plans: Plans, configuration: Configuration
+    files: Path | Sequence[Path],
+    name: str,
+    plans: Plans,
+    configuration: Configuration,
+    check: Callable[[MedicalImage], None] | None = None,
 ) -> PreparedVolume:
     """Read and preprocess image files (one per channel, or a DICOM folder) as training did.
 
@@ -105,11 +110,14 @@ def prepare_files(
         name: For messages and results.
         plans: That the model was trained with.
         configuration: Of the plans.
+        check: Called with the image as read; refuses it by raising ColipriError.
 
     Raises:
         ColipriError: naming the image, if it cannot be read or does not fit the plan.
     """
     image = read_image(files, plans.orientation)
+    if check is not None:
+        check(image)
     try:
         array, properties = preprocess_image(image, plans, configuration)
     except ColipriError as error:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add -m, -device, --window and --spacing."""
+    """Add -m, -device, --window, --spacing and --no_checks."""
     parser.add_argument(
         "-m", required=True, metavar="CHECKPOINT", help="checkpoint_best.pth of a training"
     )
@@ -35,6 +35,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="MM",
         help="another spacing than the plan's (superior, anterior, right), in windows",
+    )
+    parser.add_argument(
+        "--no_checks",
+        action="store_true",
+        help="with -i: score scans that colipri_verify_dataset would call wrong (values that are "
+        "not HU, impossible sizes) with a warning, instead of refusing them",
     )
 
 
@@ -72,6 +78,7 @@ def make_predictor(options: argparse.Namespace) -> ColipriPredictor:
     predictor = ColipriPredictor.from_checkpoint(
         options.m, options.device, spacing=options.spacing, window=window or None
     )
+    predictor.refuse_wrong_scans = not options.no_checks
     if window == []:
         predictor.window = predictor.patch_size
     return predictor

@@ -72,7 +72,7 @@ def check_images(
         image = _read(path, note)
         if image is None:
             continue
-        statistics = _check_channel(image, is_ct, note)
+        statistics = check_channel(image, is_ct, note)
         if statistics.minimum != statistics.maximum:
             digests.append(statistics.digest)
         grids.append(Grid(path, image.array.shape[1:], image.affine))
@@ -132,22 +132,32 @@ def _read(path: Path, note: Note) -> MedicalImage | None:
             note("image_missing", link or "it does not exist")
             return None
         image = read_image(path)
-        affine = None if path.is_dir() else read_header(path).affine
-        stated = stated_geometry(path)
+        check_space(path, image, note)
         _note_other_readers(path, note)
     except (ColipriError, OSError) as error:
         code = error.code if isinstance(error, ImageError) else "image_unreadable"
         note(code, _without_path(str(error), path))
         return None
-    origin = None if affine is None else affine[:3, 3]
+    return image
+
+
+def check_space(path: Path, image: MedicalImage, note: Note) -> None:
+    """Check what a file states about its geometry, and whether a scan can have it.
+
+    Args:
+        path: the file, or the folder of a DICOM series.
+        image: read from it, (S, A, R).
+        note: called with the code and what is wrong.
+    """
+    stated = stated_geometry(path)
     if stated.has_spacing is False:
         note("spacing_missing", "the header states no valid spacing")
     else:
-        for code, what in space_remarks(image, origin):
+        affine = None if path.is_dir() else read_header(path).affine
+        for code, what in space_remarks(image, None if affine is None else affine[:3, 3]):
             note(code, what)
     if stated.has_orientation is False:
         note("orientation_missing", "the header states no orientation")
-    return image
 
 
 def _without_path(message: str, path: Path) -> str:
@@ -166,7 +176,14 @@ def _note_other_readers(path: Path, note: Note) -> None:
         note("nnunet_reads_differently", difference)
 
 
-def _check_channel(image: MedicalImage, is_ct: bool, note: Note) -> ValueStatistics:
+def check_channel(image: MedicalImage, is_ct: bool, note: Note) -> ValueStatistics:
+    """Check the values of one channel, and the body in it if it holds Hounsfield units.
+
+    Args:
+        image: (S, A, R), one channel.
+        is_ct: True if it must be in HU.
+        note: called with the code and what is wrong.
+    """
     volume = image.array[0]
     statistics = value_statistics(volume)
     if statistics.not_finite:
