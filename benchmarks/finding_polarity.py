@@ -5,8 +5,8 @@
 tests/text/finding_polarity.tsv gives for each sentence which findings are present, absent, possible
 or not described. A finding counts as right if the first clause that names it has that polarity.
 "given" are sentences by another author, to whom the rules were unknown; the rules were changed
-until they read them. "variants" were written for the tests along with the rules. Both figures are
-therefore optimistic.
+until they read them. "variants" were written along with the rules, "blind" after them (114 of 120
+findings right at the first run, rules changed since). All three figures are therefore optimistic.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from colipri.text.reports.report import report_from_text
 from colipri.text.structured_report import structure_report
 
 SENTENCES = Path(__file__).resolve().parents[1] / "tests" / "text" / "finding_polarity.tsv"
-PARTS = ("given", "variants")
+PARTS = ("given", "variants", "blind")
 _CODES = {"p": "positive", "n": "negative", "u": "uncertain", "0": "neutral"}
 WHOLE = "*"  # instead of a finding: the sentence as a whole
 

@@ -6,23 +6,23 @@ import re
 from itertools import pairwise
 
 from colipri.text.polarity.lexicon import cues, has_strong_finding
+from colipri.text.polarity.scope import (
+    CONTRAST,
+    LIST_CONTINUES,
+    PREDICATE,
+    SEPARATOR,
+    SOME,
+    asserted_before_comma,
+    denied_item,
+    remarks_on_findings,
+)
 
-_PREDICATE = re.compile(
-    r"(?<!\w)(?:is|are|was|were|has|have|had|shows?|showed|demonstrates?|demonstrated|reveals?"
-    r"|revealed|appears?"
-    r"|remains?|measures?|contains?|persists?|can|could|may|might|cannot|isn't|aren't|becomes?"
-    r"|became)(?!\w)"
-)
-_CONTRAST = re.compile(
-    r"(?<!\w)(?:but|however|although|though|whereas|while|yet|except for|except|other than"
-    r"|apart from|aside from"
-    r"|with the exception of|nevertheless|nonetheless|despite|instead)(?!\w)"
-)
 _DENIAL = re.compile(
-    r"(?:[,;(]|(?<!\w)(?:and|with|but|as well as)) +(?:(?!is |are |was |were |has "
+    r"(?:[,;(]|(?<!\w)(?:and|with|but|as well as)) +none (?=on|in|at|elsewhere|of|within)"
+    r"|(?:[,;(]|(?<!\w)(?:and|with|but|as well as)) +(?:(?!is |are |was |were |has "
     r"|have )\w+ )?(?:there (?:is|are|was|were) )?(?:also |currently |again |now )?"
     r"(?:no|without|not|neither|absent|lack of|absence of)(?!\w)"
-    r"|(?<=\s)without(?!\w)"
+    r"|(?<=\s)(?:without|w/o|w/out)(?!\w)"
     r"|(?<=\s)(?:which|that|whose) (?:\w+ ){0,2}?(?:is|are|was|were|does|do|did|has|have|had"
     r"|shows?) (?:no|not)(?!\w)"
 )
@@ -38,35 +38,35 @@ _HEDGE = re.compile(
     r"|(?<!\w)(?:and|with) +(?:a |an |the |most |also )*(?:likely|probably|possibly|possible"
     r"|probable|suspected|questionable)(?!\w)"
 )
-# Adjectives that doubt or grade a finding; a denied list may name such findings.
-_GRADED_ITEM = re.compile(
-    r", *(?:and +|or +|nor +|(?:any|definite|other) +)*(?P<adjective>suspicious|concerning"
-    r"|worrisome|possible|probable|suspected|questionable|equivocal)"
-    r"[- ](?!for |of |that |in terms )(?=\w)"
-)
-_NOT_IN_DOUBT = frozenset(("suspicious", "concerning", "worrisome"))  # "suspicious nodule" is seen
 _ADVICE = re.compile(
     r"(?:[,;]|(?<!\w)and) +(?=[^,;]*(?<!\w)(?:recommend\w*|advis\w*|follow-?up|correlat\w*"
     r"|suggested|warranted)(?!\w))"
 )
+_CONDITION = re.compile(r"(?<=\w )if(?= )")
 _JOIN = re.compile(r"(?:, *(?:and +)?|(?<!\w)and +)(?=\S)")
-_SEPARATOR = re.compile(r"; +|\s[-\u2013\u2014]+\s")
-_SOME = (
-    r"(?:an?|small|tiny|mild|minor|moderate|large|minimal|trace|stable|unchanged|multiple|several"
-    r"|few|new|subtle|slight|marked"
-    r"|severe|extensive|diffuse|bilateral|chronic|scattered|patchy|residual|some|known|increased"
-    r"|there is|there are|status post"
-    r"|\d+(?:[.,]\d+)?[ -]?(?:mm|cm))"
+_NEW_ITEM = re.compile(
+    rf", +(?:and +|only +|just +)?(?={SOME}(?!\w))|(?<!\w)(?:with|and) +(?={SOME}(?!\w))"
 )
-_NEW_ITEM = re.compile(rf", +(?:and +)?(?={_SOME}(?!\w))|(?<!\w)(?:with|and) +(?={_SOME}(?!\w))")
-_NEW_ITEM_NAMED = re.compile(rf"{_SOME}(?!\w)")
-_LIST_CONTINUES = re.compile(r"(?<!\w)(?:or|nor)(?!\w)")
 _NORMAL_AFTER = re.compile(
     r"(?:(?<!\w)with|,) +(?=(?:an? |the |otherwise )*(?:normal|preserved|patent|intact|clear"
     r"|unremarkable|no)(?!\w))"
+    r"|(?<!\w)and +(?=(?:otherwise )?(?:normal|preserved|patent|intact|clear|unremarkable) \w)"
 )
 _MAIN_CLAUSE = re.compile(r"(?<!\w)the (?=[^,]*(?<!\w)(?:is|are|was|were)(?!\w))")
+_NORMAL_CLAUSE = re.compile(
+    r"(?<=\w )(?:otherwise |[\w-]+ (?:is|are|was|were) )?"
+    r"(?=(?:normal|unremarkable|negative|clear)(?!\w))"
+)
 _COMMA = re.compile(r",(?= )")
+_BREAK = re.compile(rf"{SEPARATOR.pattern}|{CONTRAST.pattern}|, ")
+_ADDED = re.compile(r"(?<!\w)(?:with|and|but for) +(?=\w)")
+# "no" and "otherwise" behind a noun start a statement of their own, behind a verb they do not.
+_BARE_NO = re.compile(
+    rf"(?P<verb>(?:{PREDICATE.pattern}|(?<!\w)(?:there|with|of|in|by|and|or|but|for|to|the|an?|from|be|as"
+    r"|also|again|currently|reveal\w*|demonstrat\w*|show\w*|contain\w*|identif\w*|find\w*|see"
+    r"|although|though|however|while|which|that|otherwise|[,;:.(-]))(?!\w))?"
+    r"(?<=[\w,;:.)]) +(?P<no>(?:no|otherwise)(?! longer)(?= \w))"
+)
 _LONGEST = 4000  # characters; longer text is not a sentence and is not analysed
 
 
@@ -88,50 +88,22 @@ def clause_starts(text: str) -> list[int]:
     if len(text) > _LONGEST:
         return []
     masked = blank("still_there", blank("unchanged", text))
-    starts = {match.start() for match in _CONTRAST.finditer(masked)}
-    starts.update(match.end() for match in _SEPARATOR.finditer(masked))
-    for pattern in (_DENIAL, _ADVICE, _NORMAL_AFTER):
+    starts = {match.start() for match in CONTRAST.finditer(masked)}
+    starts.update(match.end() for match in SEPARATOR.finditer(masked))
+    for pattern in (_DENIAL, _ADVICE, _NORMAL_AFTER, _CONDITION):
         starts.update(_after_mark(masked, match.start()) for match in pattern.finditer(masked))
     starts.update(
         _after_mark(masked, match.start())
         for match in _HEDGE.finditer(masked)
-        if not _is_denied_item(masked, match.start())
+        if not denied_item(masked, match.start())
     )
     starts.update(_leading_exception(masked))
     starts.update(_new_main_clauses(masked))
     starts.update(_new_items(masked))
+    starts.update(_bare_negations(masked))
+    starts.update(asserted_before_comma(masked, starts))
+    starts.update(remarks_on_findings(masked))
     return sorted(start for start in starts if 0 < start < len(text))
-
-
-def _is_denied_item(text: str, start: int) -> bool:
-    """True if the graded finding at ``start`` is an item of a list that a denial opens.
-
-    "No consolidation, suspicious nodule or effusion." denies three findings. What grades a finding
-    as possible rather than suspicious is an item only if the list continues ("or") or is closed by
-    a verb: "No effusion, possible nodule." names a possible nodule.
-    """
-    item = _GRADED_ITEM.match(text, start)
-    if item is None:
-        return False
-    denial = _last_denial(text, start)
-    if (
-        denial is None
-        or _CONTRAST.search(text, denial, start)
-        or _SEPARATOR.search(text, denial, start)
-    ):
-        return False
-    if _PREDICATE.search(text, denial, start):  # "No effusion is seen, suspicious nodule ..."
-        return False
-    if item["adjective"] in _NOT_IN_DOUBT:
-        return True
-    is_new = _NEW_ITEM_NAMED.match(text, item.end())
-    return is_new is None and _LIST_CONTINUES.search(text, item.end()) is not None
-
-
-def _last_denial(text: str, end: int) -> int | None:
-    """End of the last denial before ``end`` whose scope runs forward."""
-    ends = [match.end() for match in cues("negation_before").finditer(text, 0, end)]
-    return ends[-1] if ends else None
 
 
 def _after_mark(text: str, start: int) -> int:
@@ -141,19 +113,19 @@ def _after_mark(text: str, start: int) -> int:
 
 def _leading_exception(text: str) -> list[int]:
     """The end of "Apart from a small hernia[,] the examination is normal"."""
-    match = _CONTRAST.match(text)
+    match = CONTRAST.match(text)
     if match is None:
         return []
     comma = text.find(",", match.end())
     if comma >= 0:
         return [comma + 1]
-    article = _MAIN_CLAUSE.search(text, match.end())
-    return [article.start()] if article else []
+    article = _MAIN_CLAUSE.search(text, match.end()) or _NORMAL_CLAUSE.search(text, match.end())
+    return [article.start()] if article and has_strong_finding(text[: article.start()]) else []
 
 
 def _new_main_clauses(text: str) -> list[int]:
     """Commas and "and" between two parts that each have a verb."""
-    verbs = [match.start() for match in _PREDICATE.finditer(text)]
+    verbs = [match.start() for match in PREDICATE.finditer(text)]
     if len(verbs) < 2:
         return []
     starts = []
@@ -177,19 +149,41 @@ def _new_items(text: str) -> list[int]:
         denied = any(
             cues(name).search(before) for name in ("negation_before", "negation_after", "normal")
         )
-        continues = _LIST_CONTINUES.search(text, match.end())
+        continues = LIST_CONTINUES.search(text, match.end())
         if denied and not continues and has_strong_finding(text[match.end() :]):
             starts.append(_after_mark(text, match.start()))
     return starts + _after_normal(text)
 
 
 def _after_normal(text: str) -> list[int]:
-    """Commas followed by a finding, after a statement of normality and before any denial."""
+    """Findings after a statement of normality and before any denial: "intact with osteophytes"."""
     normal = cues("normal").search(text)
-    if normal is None or cues("negation_before").search(text, 0, normal.start()):
+    if normal is None:
+        normal = cues("normal_weak").search(text)
+        if normal is None or has_strong_finding(text[: normal.start()]):
+            return []
+    denial = cues("negation_before").search(text)
+    if denial is not None and denial.start() <= normal.start():  # also "clear of effusion, mass"
         return []
-    denial = cues("negation_before").search(text, normal.end())
     end = denial.start() if denial else len(text)
     commas = [match.end() for match in _COMMA.finditer(text, normal.end(), end)]
     pieces = pairwise([*commas, len(text)])
-    return [start for start, stop in pieces if has_strong_finding(text[start:stop])]
+    starts = [start for start, stop in pieces if has_strong_finding(text[start:stop])]
+    same = commas[0] if commas else end  # the statement of normality itself
+    for match in _ADDED.finditer(text, normal.end(), same):
+        added = text[match.start() : same]
+        if has_strong_finding(added) and not cues("normal").search(added):
+            return [match.start(), *starts]
+    return starts
+
+
+def _bare_negations(text: str) -> list[int]:
+    """Denials that follow a finding without a comma: "cardiomegaly no edema"."""
+    starts = []
+    for match in _BARE_NO.finditer(text):
+        before = _BREAK.split(text[: match.start()])[-1]
+        if before.rstrip().endswith("otherwise"):
+            continue
+        if match["verb"] is None and (has_strong_finding(before) or cues("normal").search(before)):
+            starts.append(match.start("no"))
+    return starts

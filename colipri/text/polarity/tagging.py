@@ -23,6 +23,21 @@ _HEADING_WORDS = 5  # "LOWER NECK AND THORACIC INLET:" is a heading, longer text
 _BARE_DENIAL = re.compile(
     r"\W*(?:no|none|nil|absent|negative|not (?:seen|present|detected|identified))\W*"
 )
+_PATIENT = re.compile(
+    r"\W*(?:the |this |our )?patient (?:is|has|had|with)(?! (?:\\w+ )?history)(?!\w)"
+)
+# The image shows it; what an earlier one "showed" is history.
+_SHOWS_NOW = re.compile(
+    r"(?<!\w)(?:show|demonstrat|reveal|depict|display|disclos)(?:s|es|ing)(?!\w)"
+)
+_QUESTION = re.compile(r"\?[\s)\"']*$")  # "nodule?"
+# Denials whose direction depends on the verb: "not seen" denies what was named before it, "not
+# calcified" a property of it.
+_NOT = re.compile(r"(?<!\w)(?:\w+n't|not|cannot|never)$")
+_RULED_OUT = re.compile(r"(?:ruled out|excluded)$")
+_ADVERBS = re.compile(
+    r"(?: (?:\w+ly|well|yet|now|again|also|any|been|currently|at all|otherwise|so|quite|as))* ?"
+)
 _GUESS = re.compile(r"(?<![\w)])\? ?(?=[a-z])")  # "? pneumonia"
 # Text before "normal" if the whole clause is about normality: "the heart is", "heart size".
 _IS_NORMAL = re.compile(
@@ -32,6 +47,14 @@ _IS_NORMAL = re.compile(
     r"|position)|[:;,]) "
     r"(?:\w+ly |otherwise |also |all |both |within |of |still |now |again )*$"
 )
+
+
+class _Denial(NamedTuple):
+    """Where a denial starts, whether it denies a finding named before it, and only by its verb."""
+
+    start: int
+    of_subject: bool
+    is_backward: bool
 
 
 class Clause(NamedTuple):
@@ -103,18 +126,48 @@ def clause_polarity(clause: str) -> Polarity:
     if _is_context(text, strong):
         return "neutral"
     doubt = cues("doubt").search(text) or _GUESS.search(text)
-    denial = cues("negation_before").search(text)
-    if doubt is not None and (denial is None or doubt.start() < denial.start()):
+    denial = _first_denial(text)
+    if doubt is not None and not _is_denied(text, doubt.end(), denial):
         return "uncertain"
     if cues("post_surgical").search(text) and denial is None:
         return "positive"
+    if denial is not None and not denial.of_subject and has_strong_finding(text[: denial.start]):
+        return "positive"  # "nodule not calcified"
     if denial is not None or cues("negation_after").search(text):
         return "negative"
+    if strong and _QUESTION.search(text):
+        return "uncertain"
     if is_still_there:
         return "positive"
     if _is_normal(text, strong):
         return "negative"
     return "positive" if strong or has_weak_finding(text) else "neutral"
+
+
+def _first_denial(text: str) -> _Denial | None:
+    """The first denial, and whether it denies what stands before it."""
+    match = cues("negation_before").search(text)
+    if match is None:
+        return None
+    if _RULED_OUT.search(match.group()):
+        return _Denial(match.start(), True, True)
+    if not _NOT.search(match.group()):
+        return _Denial(match.start(), True, False)
+    verb = _ADVERBS.match(text, match.end())
+    exists = cues("denied_existence").match(text, verb.end() if verb else match.end())
+    return _Denial(match.start(), exists is not None, exists is not None)
+
+
+def _is_denied(text: str, after_doubt: int, denial: _Denial | None) -> bool:
+    """True if a denial counts more than a doubt: it comes first, or denies the doubted finding.
+
+    "No suspicious nodule.", "Concern for appendicitis is not supported."
+    """
+    if denial is None:
+        return False
+    if denial.start < after_doubt:
+        return True
+    return denial.is_backward and has_strong_finding(text[after_doubt : denial.start])
 
 
 def _is_heading(clause: str) -> bool:
@@ -131,9 +184,15 @@ def _is_context(text: str, strong: bool) -> bool:
     if act is not None:
         shows = cues("shows").search(text)
         # "CT performed yesterday shows a nodule" is about the nodule.
-        return shows is None or not has_strong_finding(text[shows.end() :])
+        if shows is None or not has_strong_finding(text[shows.end() :]):
+            return True
     history = cues("history").search(text)
-    return history is not None and not (strong and has_strong_finding(text[: history.start()]))
+    if history is None or (strong and has_strong_finding(text[: history.start()])):
+        return False
+    if _PATIENT.match(text) and (cues("post_surgical").search(text) or has_device(text)):
+        return False  # "the patient is status post lobectomy" is in the image
+    shows = _SHOWS_NOW.search(text, history.end())
+    return shows is None or not has_strong_finding(text[shows.end() :])
 
 
 def _is_normal(text: str, strong: bool) -> bool:
