@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
-import pandas as pd
-
 from colipri.common.atomic import TEMPORARY_MARK
+from colipri.common.csv_text import csv_rows
 from colipri.common.errors import ColipriError
 from colipri.raw_dataset.dataset import load_raw_dataset
 from colipri.raw_dataset.rows import REPORT_ENDINGS
@@ -20,6 +20,7 @@ TABLE_ENDINGS = (".csv", ".tsv")
 # Columns that name the case in tables of public data sets; compared in lower case.
 _CASE_COLUMNS = ("case", "volumename", "accession", "accessionnumber", "accession number", "id")
 _TEXT_COLUMNS = ("report", "text", "report_text", "report text")
+_EMPTY = ("nan", "none", "null", "#n/a")
 _IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".npz")
 
 
@@ -69,17 +70,7 @@ def _of_dataset(folder: Path) -> list[ReportSource]:
 
 
 def _of_table(path: Path, case_column: str | None) -> list[ReportSource]:
-    try:
-        text, _, _ = decode_report(path.read_bytes())
-        separator = "\t" if path.suffix.lower() == ".tsv" else ","
-        table = pd.read_csv(
-            StringIO(text.lstrip("\ufeff")), sep=separator, dtype=str, keep_default_na=False
-        )
-    except OSError as error:
-        raise ColipriError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # pandas' parser errors are ValueErrors
-        raise ColipriError(f"{path} is not a table: {' '.join(str(error).split())}") from error
-    columns = [str(column) for column in table.columns]
+    columns, rows = _read_table(path)
     case = _case_column(path, columns, case_column)
     texts = [column for column in columns if column != case and _is_text(column)]
     if not texts:
@@ -87,8 +78,46 @@ def _of_table(path: Path, case_column: str | None) -> list[ReportSource]:
             f"{path} has no column of text; name it report, findings, impression or the like "
             f"(columns: {', '.join(columns)})"
         )
-    rows = table.to_dict(orient="records")
-    return [_of_row(path, {str(k): str(v) for k, v in r.items()}, case, texts) for r in rows]
+    return [_of_row(path, row, case, texts) for row in rows]
+
+
+def _read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows of a CSV or TSV file.
+
+    Raises:
+        ColipriError: it cannot be read, or a row has more or fewer cells than the header.
+    """
+    try:
+        text, _, _ = decode_report(path.read_bytes())
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ""
+        lines = list(csv_rows(StringIO(text.lstrip("\ufeff"), newline=""), delimiter))
+    except OSError as error:
+        raise ColipriError(f"{path} cannot be read: {error.strerror}") from error
+    except csv.Error as error:
+        raise ColipriError(
+            f"{path} is not a table: {error} (a quote inside a quoted cell must be doubled, and "
+            "every quoted cell closed)"
+        ) from error
+    columns = [cell.strip() for cell in lines[0][1]] if lines else []
+    twice = next((name for name in columns if name and columns.count(name) > 1), None)
+    if twice is not None:
+        raise ColipriError(f"{path}: column '{twice}' appears twice; rename one")
+    rows = []
+    for number, cells in lines[1:]:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(columns):
+            raise ColipriError(
+                f"{path} is not a table: line {number} has {len(cells)} cells, the header has "
+                f"{len(columns)} (put a text that contains a separator in quotes)"
+            )
+        rows.append(dict(zip(columns, map(_cell, cells), strict=True)))
+    return columns, rows
+
+
+def _cell(cell: str) -> str:
+    """The text of a cell; "nan" is what pandas writes for an empty one."""
+    return "" if cell.strip().lower() in _EMPTY else cell
 
 
 def _of_row(path: Path, row: Mapping[str, str], case: str, texts: Sequence[str]) -> ReportSource:

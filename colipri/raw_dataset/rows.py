@@ -13,6 +13,7 @@ from colipri.raw_dataset.table import ProblemHandler, TableProblem, parse_findin
 
 _HIDDEN = (TEMPORARY_MARK, "._", ".DS_Store")
 REPORT_ENDINGS = (".txt", ".json")
+_LONGEST_PATH = 4096  # characters, on Linux
 _HELD_OUT = {"imagesTr": "imagesTs", "reportsTr": "reportsTs", "labelsTr": "labelsTs"}
 
 
@@ -144,6 +145,13 @@ class RowReader:
 
     def _report(self, row: dict[str, str], split: str) -> Path | None:
         case = row["case"]
+        if len(row.get("report", "")) > _LONGEST_PATH or "\n" in row.get("report", ""):
+            what = (
+                f"the report column holds a text of {len(row['report']):,} characters, not the "
+                f"path of a report; write the text to reportsTr/{case}.txt"
+            )
+            self._problem("case_row_invalid", case, what)
+            return None
         if row.get("report"):
             return self._path(row["report"], case)
         names = tuple(case + ending for ending in REPORT_ENDINGS)

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from colipri.common.csv_text import csv_rows
 from colipri.common.errors import ColipriError
 from colipri.common.names import name_problem
 from colipri.raw_dataset.cases import SPLITS
 from colipri.raw_dataset.verification.codes import CODES
 
 FIXED_COLUMNS = ("case", "subject", "study", "split", "image", "report")
+_DELIMITERS = ",;\t"  # a bar separates the images of a case
 _UNKNOWN = ("", "nan", "na", "n/a", "none", "null", "-1")
 _VALUES = {"0": 0, "-0": 0, "false": 0, "no": 0, "1": 1, "true": 1, "yes": 1}
 _WHOLE = re.compile(r"\+?(-?\d+)(?:[.,]0*)?")
@@ -134,15 +136,19 @@ def _read_lines(path: Path, on_problem: ProblemHandler) -> list[tuple[int, list[
     if what:
         on_problem(TableProblem("cases_csv_invalid", "", path, what))
         return []
-    header_line = text.lstrip().splitlines()[0]
-    separator = ";" if header_line.count(";") > header_line.count(",") else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    number = 0
+    rows = []
     try:
-        return [(reader.line_num, row) for row in reader]
+        for number, row in csv_rows(io.StringIO(text, newline=""), delimiters=_DELIMITERS):
+            rows.append((number, row))
     except csv.Error as error:
-        what = f"line {reader.line_num} is not valid CSV ({error})"
+        what = (
+            f"not valid CSV after line {number} ({error}); a quote inside a quoted cell must be "
+            "doubled, and every quoted cell closed"
+        )
         on_problem(TableProblem("cases_csv_invalid", "", path, what))
         return []
+    return rows
 
 
 def _row_values(
@@ -155,10 +161,11 @@ def _row_values(
         )
         on_problem(TableProblem("case_row_invalid", "", path, what))
         return None
-    values = {name: cell.strip() for name, cell in zip(header, row, strict=True)}
+    values = {name: _value(cell) for name, cell in zip(header, row, strict=True)}
     case = values["case"]
     if not case or "/" in case or "\\" in case or case.startswith("."):
-        what = f"line {number}: '{case}' is not a valid case name (it must be a file's stem)"
+        shown = row[header.index("case")].strip()
+        what = f"line {number}: '{shown}' is not a valid case name (it must be a file's stem)"
         on_problem(TableProblem("case_row_invalid", "", path, what))
         return None
     problem = name_problem(case)
@@ -166,6 +173,12 @@ def _row_values(
         on_problem(TableProblem("case_name_unusable", case, path, f"line {number}: {problem}"))
         return None
     return values
+
+
+def _value(cell: str) -> str:
+    """A cell without blanks; "nan" is what pandas writes for an empty one."""
+    value = cell.strip()
+    return "" if value.lower() == "nan" else value
 
 
 def _check_header(

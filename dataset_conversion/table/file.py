@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from colipri.common.csv_text import csv_rows
 from colipri.common.errors import ColipriError
 
 _TEXT = (".csv", ".tsv", ".txt")
@@ -21,7 +22,6 @@ _JSON = (".jsonl", ".ndjson")
 _EXCEL = (".xlsx", ".xlsm")
 ENDINGS = (*_TEXT, *_JSON, ".parquet", *_EXCEL)
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-_DELIMITERS = ",;\t|"
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,7 @@ def text_lines(path: Path, encoding: str = "", delimiter: str = "") -> Iterator[
     errors = "replace" if encoding == "cp1252" else "strict"  # five of its bytes are undefined
     try:
         with path.open(encoding=encoding, errors=errors, newline="") as file:
-            delimiter = delimiter or _delimiter(file.readline())
-            file.seek(0)
-            yield from csv.reader(file, delimiter=delimiter, strict=True)
+            yield from (row for _, row in csv_rows(file, delimiter))
     except csv.Error as error:
         raise ColipriError(
             f"{path}: {error} (a quote inside a quoted cell must be doubled, and every quoted cell "
@@ -233,9 +231,3 @@ def column_name(cell: Any) -> str:
     if isinstance(cell, datetime.datetime):
         return cell.isoformat()
     return "" if cell is None else str(cell).strip()
-
-
-def _delimiter(header: str) -> str:
-    """The likeliest of comma, semicolon, tab and bar; quoted names do not count."""
-    bare = "".join(header.split('"')[::2])
-    return max(_DELIMITERS, key=bare.count)

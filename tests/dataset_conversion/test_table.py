@@ -341,3 +341,31 @@ def test_ten_thousand_columns_are_found_at_once(tmp_path: Path) -> None:
     path.write_text("a,b,a\n1,2,3\n")
     with pytest.raises(ColipriError, match="column 'a' appears twice"):
         TableFile(path, delimiter=",").require(["b", "a"])
+
+
+@pytest.mark.parametrize("start", ["sep=;\r\n", "\r\n", "sep=;\r\n\r\n;;;;;;\r\n"])
+def test_lines_before_the_header(start: str, workspace: Workspace, tmp_path: Path) -> None:
+    source = tmp_path / "scans.csv"
+    write_csv(source, _rows(), delimiter=";")
+    source.write_bytes(start.encode() + source.read_bytes())
+    data = converted(source, *ALL.split())
+    assert len(data.cases) == 3 and data.cases[0].report is not None
+
+
+def test_a_report_of_200_kb(workspace: Workspace, tmp_path: Path) -> None:
+    rows = _rows()
+    for row in rows[:2]:  # of one study
+        row[1] = "FINDINGS: " + "There is no effusion. " * 10_000
+    source = tmp_path / "scans.csv"
+    write_csv(source, rows)
+    report = converted(source, *ALL.split()).cases[0].report
+    assert report is not None and report.read_text("utf-8") == rows[0][1].strip()
+
+
+def test_nan_is_an_empty_cell(workspace: Workspace, tmp_path: Path) -> None:
+    rows = _rows()
+    rows[2][1:4] = ["nan", "nan", "NaN"]
+    source = tmp_path / "scans.csv"
+    write_csv(source, rows)
+    case = converted(source, *ALL.split()).cases[2]
+    assert case.report is None and case.subject == case.identifier == case.study

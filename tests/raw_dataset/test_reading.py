@@ -122,7 +122,10 @@ def test_relative_paths_do_not_leave_the_data_set(folder: Path, name: str) -> No
         (HEADER + "a,,,dev,,,\n", r"case a: split 'dev' is not one of train, val, test"),
         (HEADER + "a,,,,,,2\n", "case a: finding 'effusion' is '2'"),
         (HEADER + "a,,,,x|y,,\n", "2 images for 1 channels"),
+        (HEADER + "nan,p,,,,,\n", "line 2: 'nan' is not a valid case name"),
+        (HEADER + 'a,"p,,,,,\n', "not valid CSV after line 1 .* every quoted cell closed"),
         ("", "empty"),
+        ("sep=;\n", "no cases"),
         (HEADER, "no cases"),
     ],
 )
@@ -139,6 +142,36 @@ def test_encodings_and_separators_of_spreadsheets(folder: Path) -> None:
     assert {case.identifier for case in load_raw_dataset(101).cases} == {"a", "José"}
     (folder / "cases.csv").write_bytes(table.encode("latin-1"))
     with pytest.raises(ColipriError, match="not UTF-8"):
+        load_raw_dataset(101)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "sep=;\r\ncase;effusion\r\na;1\r\n",
+        "\ncase,effusion\na,1\n",
+        "\n\r\n;;\ncase;effusion\na;1\n;\n",
+        "case\teffusion\na\t1\n",
+    ],
+)
+def test_lines_before_the_header(folder: Path, table: str) -> None:
+    (folder / "cases.csv").write_bytes(table.encode())
+    (case,) = load_raw_dataset(101).cases
+    assert (case.identifier, case.findings) == ("a", {"effusion": 1})
+
+
+def test_what_pandas_writes_for_an_empty_cell(folder: Path) -> None:
+    (folder / "cases.csv").write_text(HEADER + "a,nan,NaN,nan,nan,nan,nan\n")
+    (case,) = load_raw_dataset(101).cases
+    assert (case.subject, case.study, case.split) == ("a", "a", "")
+    assert case.images == (folder / "imagesTr" / "a_0000.nii.gz",)
+    assert case.report == folder / "reportsTr" / "a.txt" and case.findings["effusion"] is None
+
+
+@pytest.mark.parametrize("text", ["No effusion. " * 16_000, "FINDINGS:\nNo effusion."])
+def test_a_text_in_the_report_column_is_no_path(folder: Path, text: str) -> None:
+    (folder / "cases.csv").write_text(HEADER + f'a,,,,,"{text}",\n')
+    with pytest.raises(ColipriError, match="case a: the report column holds a text of"):
         load_raw_dataset(101)
 
 
