@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "documentation"
-COMMAND = re.compile(r"(colipri_\w+|nnUNetv2_\w+|export|torchrun)\b")
+COMMAND = re.compile(r"(colipri_\w+ |nnUNetv2_\w+ |export |torchrun |\w+=\$)")
 VARIABLES = ("raw", "preprocessed", "results")
 
 
@@ -98,6 +98,8 @@ class Reader:
     def run(self, printed: str) -> str:
         """Run a line in bash and return what it printed; it has to succeed."""
         line = self.command(printed)
+        if re.match(r"\w+=\$", line):  # a variable of the reader's shell
+            line = f"export {line}"
         if line.startswith("export "):
             line += "\nenv -0"
         done = subprocess.run(

@@ -23,7 +23,10 @@ REPORTS = {
 SHORT = [
     (r"-gpu_memory_target 24", "-gpu_memory_target 2"),
     (r"^(colipri_train .*?)(\s#.*)?$", r"\1 --epochs 2 --iterations_per_epoch 2 -device cpu"),
-    (r"^(colipri_(zero_shot|retrieve|encode|generate_reports) .*?)(\s#.*)?$", r"\1 -device cpu"),
+    (
+        r"^(colipri_(zero_shot|retrieve|encode|generate_reports|report) .*?)(\s#.*)?$",
+        r"\1 -device cpu",
+    ),
 ]
 # paths that stand for the reader's own
 PLACES = ("/data/", "/fast/", "/archive/", "/path/to/")
@@ -110,11 +113,15 @@ def test_your_own_data(reader: Reader) -> None:
     assert [line.split()[0] for line in rest] == [
         "colipri_plan_and_preprocess",
         "colipri_train",
+        "fold=$colipri_results/Dataset101_ChestCT/ColipriTrainer_CRM__colipriPlans__3d_lowres/fold_0",
         "colipri_zero_shot",
+        "colipri_report",
     ]
     for line in rest:
         reader.run(line)
-    result = json.loads((reader.here / "zero_shot.json").read_text())
+    fold = Path(reader.environment["fold"])
+    result = json.loads((fold / "zero_shot_test.json").read_text())
+    assert (fold / "report.html").is_file()
     assert 0.0 <= result["macro_auroc"]["value"] <= 1.0
 
 
@@ -128,15 +135,11 @@ def test_getting_started(reader: Reader) -> None:
     scan_as(reader.here / "scan.nii.gz", 0)
     scan_as(reader.here / "FOLDER" / "scan.nii.gz", 1)
     for line in commands_of(page):
-        if line in exports:
-            continue
-        reader.run(line)
-        if line.startswith("colipri_train"):
-            (checkpoint,) = reader.folder("colipri_results").rglob("checkpoint_best.pth")
-            (reader.here / "CHECKPOINT").symlink_to(checkpoint)
-    assert {"zero_shot.json", "retrieval.json", "embeddings.npz"} <= {
-        path.name for path in reader.here.iterdir()
-    }
+        if line not in exports:
+            reader.run(line)
+    written = {path.name for path in Path(reader.environment["fold"]).iterdir()}
+    assert {"zero_shot_test.json", "retrieval_test.json", "report.html"} <= written
+    assert (reader.here / "embeddings.npz").is_file()
 
 
 def test_training(reader: Reader) -> None:
