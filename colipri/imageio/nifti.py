@@ -50,8 +50,9 @@ def read_nifti(path: Path) -> tuple[np.ndarray, ImageHeader]:
     if header.slope is None:
         return stored, header.image
     scaled = stored.astype(np.float32 if dtype.itemsize <= 2 else np.float64)
-    np.multiply(scaled, header.slope, out=scaled)
-    np.add(scaled, header.intercept, out=scaled)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity is noticed where it matters
+        np.multiply(scaled, header.slope, out=scaled)
+        np.add(scaled, header.intercept, out=scaled)
     return scaled, header.image
 
 

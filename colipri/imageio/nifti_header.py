@@ -105,9 +105,9 @@ def stated_in_nifti(path: Path) -> tuple[bool, bool]:
     usable = np.isfinite(steps) & (steps > 0)
     if sform is not None:  # a negative pixdim does no harm to it
         spacing = np.linalg.norm(sform[:3, :3], axis=0)
-        usable |= np.isfinite(steps) & (
-            np.abs(np.abs(steps) - spacing) <= SPACING_TOLERANCE * spacing
-        )
+        with np.errstate(invalid="ignore"):
+            same = np.abs(np.abs(steps) - spacing) <= SPACING_TOLERANCE * spacing
+        usable |= np.isfinite(steps) & same
     return bool(usable.all()), sform is not None or qform is not None
 
 
@@ -235,7 +235,8 @@ def _geometry(
 def _sform(raw: Any, unit: float) -> np.ndarray | None:
     if "sform_code" not in raw or int(raw["sform_code"]) <= 0:
         return None
-    return _in_mm(raw.get_sform(), unit)
+    with np.errstate(invalid="ignore"):
+        return _in_mm(raw.get_sform(), unit)
 
 
 def _qform(raw: Any, unit: float) -> np.ndarray | None:
@@ -248,7 +249,8 @@ def _qform(raw: Any, unit: float) -> np.ndarray | None:
     steps = np.abs(np.array(header["pixdim"][1:4], dtype=float))
     header["pixdim"][1:4] = np.where(np.isfinite(steps) & (steps > 0), steps, 1.0)
     try:
-        return _in_mm(header.get_qform(), unit)
+        with np.errstate(invalid="ignore"):
+            return _in_mm(header.get_qform(), unit)
     except (HeaderDataError, ValueError):
         return None
 

@@ -33,9 +33,12 @@ def damaged_slices(
         skipped: files that are not DICOM.
     """
     by_folder: dict[str, dict[str, str]] = defaultdict(dict)  # folder -> file -> series
+    skipped = list(skipped)
+    unreadable = {item.place for item in skipped}
     for instance in instances:
-        folder, name = place_of(instance.file, instance.member)
-        by_folder[folder][name] = instance.series
+        place = place_of(instance.file, instance.member)
+        if place not in unreadable:
+            by_folder[place[0]][place[1]] = instance.series
     result: dict[str, list[SkippedFile]] = defaultdict(list)
     patterns: dict[str, set[str]] = {}
     for item in skipped:
@@ -48,6 +51,12 @@ def damaged_slices(
             for series in _series_around(name, by_folder[folder]):
                 result[series].append(item)
     return dict(result)
+
+
+def torn_slice(instance: Instance) -> SkippedFile:
+    """A cut file as one that could not be read at all."""
+    place = place_of(instance.file, instance.member)
+    return SkippedFile(instance.where, instance.problem, defect=True, place=place)
 
 
 def odd_slices(stack: Stack, others: Iterable[Instance]) -> list[Instance]:
@@ -66,9 +75,10 @@ def odd_slices(stack: Stack, others: Iterable[Instance]) -> list[Instance]:
 
 
 def continues(stack: Stack, other: Instance) -> bool:
-    """True if a slice is exactly where the next one of the stack would be, on the same grid."""
+    """True if a slice is exactly where the next one of the stack would be, in the same folder."""
     first = stack.instances[0]
-    if other.study != first.study or other.modality != first.modality or not other.position:
+    folder = place_of(first.file, first.member)[0]
+    if place_of(other.file, other.member)[0] != folder or not other.position:
         return False
     if not _belongs(stack, other) or not other.orientation:
         return False
@@ -129,7 +139,8 @@ def missing_from(
     if damaged:
         reason = f"files among its slices cannot be read: {len(damaged)}, {damaged[0].reason}"
         return reason, damaged[0].what
-    broken = [instance for instance in stack.instances if instance.problem]
+    cut = [o for o in others if not (o.position and o.orientation and o.spacing and o.rows)]
+    broken = [instance for instance in (*stack.instances, *cut) if instance.problem]
     if broken:
         more = f" (and of {len(broken) - 1} more slices)" if len(broken) > 1 else ""
         return broken[0].problem + more, broken[0].where

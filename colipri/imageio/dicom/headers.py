@@ -146,7 +146,7 @@ def _instance(data: Any, file: Path, member: str, missing: str) -> Instance:
         tags.problems.append("ImageOrientationPatient")
         orientation = ()
     slope, intercept = tags.number("RescaleSlope"), tags.number("RescaleIntercept")
-    is_signed, bits = tags.number("PixelRepresentation"), tags.number("BitsStored")
+    is_signed, bits = tags.number("PixelRepresentation"), tags.number("BitsStored", highest=64)
     return Instance(
         file=file,
         member=member,
@@ -197,4 +197,7 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     # An archive can hold millions of instances, most of them with the same texts.
-    return sys.intern("\\".join(str(part) for part in listed(value)).strip())
+    text = "\\".join(str(part) for part in listed(value))
+    if not text.isprintable():  # line breaks, nulls
+        text = "".join(sign if sign.isprintable() else " " for sign in text)
+    return sys.intern(text.strip())

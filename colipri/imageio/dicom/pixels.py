@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,7 +113,9 @@ def _decode(instances: Sequence[Instance], files: Sequence[Path]) -> np.ndarray:
 def _with_pydicom(instance: Instance, file: Path) -> np.ndarray:
     """(rows, columns) of one slice, rescaled."""
     try:
-        stored = pydicom.dcmread(file, force=True).pixel_array
+        with warnings.catch_warnings():  # odd values in tags; those that matter are checked here
+            warnings.simplefilter("ignore")
+            stored = pydicom.dcmread(file, force=True).pixel_array
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         syntax = pydicom.uid.UID(instance.transfer_syntax)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from colipri.imageio.dicom.damage import continues, damaged_slices, missing_from
+from colipri.imageio.dicom.damage import continues, damaged_slices, missing_from, torn_slice
 from colipri.imageio.dicom.files import SkippedFile, same_pixels
 from colipri.imageio.dicom.geometry import (
     Stack,
@@ -88,7 +88,9 @@ def find_series(
     by_series: dict[str, list[Instance]] = defaultdict(list)
     for instance in instances:
         by_series[instance.series].append(instance)
-    damaged = damaged_slices(instances, not_dicom)
+    # A header that was cut may name half of a series UID, or none.
+    torn = [i for i in instances if i.problem and len(by_series[i.series]) <= _FEW]
+    damaged = damaged_slices(instances, [*not_dicom, *(torn_slice(i) for i in torn)])
     found: list[Series] = []
     skipped: list[SkippedFile] = []
     for uid, members in sorted(by_series.items()):

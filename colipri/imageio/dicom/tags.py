@@ -13,6 +13,9 @@ _UNDEFINED = 0xFFFFFFFF
 _TAIL = 4096  # bytes; the end of compressed pixels stands within the last of the file
 _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+# CT, MR, PET, nuclear medicine, each also enhanced; and secondary captures
+_IMAGES = tuple(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "130", "20", "7"))
+_OBJECTS = "1.2.840.10008."  # all classes of the standard, reports and presentation states too
 _CUT = "its pixels cannot be read, a truncated file"
 _LONG_FORM = (b"OB", b"OW", b"OF", b"OD", b"OL", b"UN")
 
@@ -112,7 +115,10 @@ def missing_pixels(stream: BinaryIO, data: Any) -> str:
 
 def _is_image(data: Any) -> bool:
     tags = Tags(data)
-    return bool(tags.number("Rows") and tags.number("Columns"))
+    if tags.number("Rows") and tags.number("Columns"):
+        return True
+    kind = str(tags.value("SOPClassUID") or "")  # it may be cut before its size
+    return kind.startswith(_IMAGES) or not kind.startswith(_OBJECTS)
 
 
 def _uncompressed_size(data: Any) -> int:
