@@ -14,4 +14,10 @@ class ColipriError(Exception):
 
     The message is one line: which case, which file, what is wrong, what to do. Commands print it
     without a traceback (``--verbose`` shows the traceback) and leave with exit code 1.
+
+    Args:
+        message: line breaks, which a name or a cell may hold, become spaces.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(str(message).splitlines()))

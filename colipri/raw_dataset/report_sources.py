@@ -12,7 +12,7 @@ from colipri.common.csv_text import csv_rows
 from colipri.common.errors import ColipriError
 from colipri.raw_dataset.dataset import load_raw_dataset
 from colipri.raw_dataset.rows import REPORT_ENDINGS
-from colipri.text.reports.cleaning import decode_report
+from colipri.text.reports.cleaning import decode_report, fold_spaces
 from colipri.text.reports.headings import known_section
 from colipri.text.reports.report import ReportSource
 
@@ -98,7 +98,7 @@ def _read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             f"{path} is not a table: {error} (a quote inside a quoted cell must be doubled, and "
             "every quoted cell closed)"
         ) from error
-    columns = [cell.strip() for cell in lines[0][1]] if lines else []
+    columns = [fold_spaces(cell) for cell in lines[0][1]] if lines else []
     twice = next((name for name in columns if name and columns.count(name) > 1), None)
     if twice is not None:
         raise ColipriError(f"{path}: column '{twice}' appears twice; rename one")

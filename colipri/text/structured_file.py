@@ -30,7 +30,7 @@ from colipri.text.word_lists import word_lists_digest
 logger = logging.getLogger(__name__)
 
 # Increase this when the code of the rules changes their results.
-_RULES_VERSION = 4
+_RULES_VERSION = 5
 _SLICE = 50_000  # reports per pass; bounds the memory of the queue
 
 

@@ -60,3 +60,11 @@ def test_what_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ColipriError, match=message) as error:
         find_reports(table(tmp_path, text))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["VolumeName", "AccessionNumber", "case", "ID"])
+def test_columns_of_public_data_sets(tmp_path: Path, column: str) -> None:
+    text = f"{column},Findings_EN,Impressions_EN\ntrain_1_a_1.nii.gz,No effusion.,Normal.\n"
+    (source,) = find_reports(table(tmp_path, text))
+    assert source.case == "train_1_a_1"
+    assert source.load().sections == {"findings": "No effusion.", "impression": "Normal."}

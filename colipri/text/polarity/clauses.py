@@ -10,6 +10,7 @@ from colipri.text.polarity.scope import (
     CONTRAST,
     LIST_CONTINUES,
     PREDICATE,
+    REACH,
     SEPARATOR,
     SOME,
     asserted_before_comma,
@@ -67,6 +68,7 @@ _BARE_NO = re.compile(
     r"|although|though|however|while|which|that|otherwise|[,;:.(-]))(?!\w))?"
     r"(?<=[\w,;:.)]) +(?P<no>(?:no|otherwise)(?! longer)(?= \w))"
 )
+_SCOPES = ("negation_before", "negation_after", "normal")
 _LONGEST = 4000  # characters; longer text is not a sentence and is not analysed
 
 
@@ -102,7 +104,7 @@ def clause_starts(text: str) -> list[int]:
     starts.update(_new_items(masked))
     starts.update(_bare_negations(masked))
     starts.update(asserted_before_comma(masked, starts))
-    starts.update(remarks_on_findings(masked))
+    starts.update(remarks_on_findings(masked, starts))
     return sorted(start for start in starts if 0 < start < len(text))
 
 
@@ -144,13 +146,16 @@ def _new_items(text: str) -> list[int]:
     statement of normality has no such scope ("normal size, coronary calcification").
     """
     starts = []
+    first_cues = [cues(name).search(text) for name in _SCOPES]
+    denied_from = min((match.end() for match in first_cues if match), default=len(text))
+    continued_until = max((m.start() for m in LIST_CONTINUES.finditer(text)), default=-1)
     for match in _NEW_ITEM.finditer(text):
-        before = text[: match.start()]
-        denied = any(
-            cues(name).search(before) for name in ("negation_before", "negation_after", "normal")
-        )
-        continues = LIST_CONTINUES.search(text, match.end())
-        if denied and not continues and has_strong_finding(text[match.end() :]):
+        item = text[match.end() : match.end() + REACH]
+        if (
+            denied_from <= match.start()
+            and continued_until < match.end()
+            and has_strong_finding(item)
+        ):
             starts.append(_after_mark(text, match.start()))
     return starts + _after_normal(text)
 
@@ -181,7 +186,7 @@ def _bare_negations(text: str) -> list[int]:
     """Denials that follow a finding without a comma: "cardiomegaly no edema"."""
     starts = []
     for match in _BARE_NO.finditer(text):
-        before = _BREAK.split(text[: match.start()])[-1]
+        before = _BREAK.split(text[max(0, match.start() - REACH) : match.start()])[-1]
         if before.rstrip().endswith("otherwise"):
             continue
         if match["verb"] is None and (has_strong_finding(before) or cues("normal").search(before)):

@@ -18,7 +18,7 @@ SEEN = (
 BE = r"(?:is|are|was|were|has been|have been|can be|could be)"
 ADVERBS = r"(?:(?:again|also|still|now|clearly|once again|currently|incidentally) )*"
 
-_LABEL = re.compile(r"^(?:[A-Za-z][\w/&-]*,? ?){1,6}: +(?=\S)")
+_LABEL = re.compile(r"^[A-Za-z][\w/&-]{0,40}(?:,? [A-Za-z][\w/&-]{0,40}){0,5},? ?: +(?=\S)")
 _DETERMINER = re.compile(
     r"^(?:(?:again|also|still|now|once again|currently) )?(?:(?:a few|a couple of|an?|the|some"
     r"|several|multiple|many|numerous"

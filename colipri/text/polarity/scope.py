@@ -8,11 +8,13 @@ reach, a clause may start. All functions get one sentence in lower case and retu
 from __future__ import annotations
 
 import re
+from bisect import bisect_right, insort
 from collections.abc import Iterator
 from functools import cache
 
 from colipri.text.polarity.lexicon import cues, has_device, has_strong_finding
 
+REACH = 400  # characters; what is further away has nothing to do with a cue
 PREDICATE = re.compile(
     r"(?<!\w)(?:is|are|was|were|has|have|had|shows?|showed|demonstrates?|demonstrated|reveals?"
     r"|revealed|appears?"
@@ -116,7 +118,8 @@ def _is_interrupted(text: str, start: int, end: int) -> bool:
 
 def _last_denial(text: str, end: int) -> int | None:
     """End of the last denial before ``end`` whose scope runs forward."""
-    ends = [match.end() for match in cues("negation_before").finditer(text, 0, end)]
+    first = max(0, end - REACH)
+    ends = [match.end() for match in cues("negation_before").finditer(text, first, end)]
     return ends[-1] if ends else None
 
 
@@ -134,31 +137,36 @@ def asserted_before_comma(text: str, starts: set[int]) -> Iterator[int]:
     bounds = sorted({0, *starts})
     commas = list(_COMMA.finditer(text))
     for number, comma in enumerate(commas):
-        first = max(bound for bound in bounds if bound <= comma.start())
-        left = text[first : comma.start()]
-        later = [bound for bound in bounds if bound > comma.start() + 1]
-        right = text[comma.end() : later[0] if later else len(text)]
-        if number + 1 < len(commas) and not later and _JOINED.match(text, comma.end()):
+        place = bisect_right(bounds, comma.start())
+        is_last = place == len(bounds)
+        left = text[max(bounds[place - 1], comma.start() - REACH) : comma.start()]
+        right = text[comma.end() : len(text) if is_last else bounds[place]][:REACH]
+        if number + 1 < len(commas) and is_last and _JOINED.match(text, comma.end()):
             continue
         if _is_limited(left) and _is_observed(right) and _ASSERTS.search(right):
             yield comma.start() + 1
         elif _is_observed(left) and _speaks_of_something_else(left, right):
-            bounds = sorted({*bounds, comma.start() + 1})
+            insort(bounds, comma.start() + 1)
             yield comma.start() + 1
 
 
-def remarks_on_findings(text: str) -> Iterator[int]:
+def remarks_on_findings(text: str, starts: set[int]) -> Iterator[int]:
     """Where a doubtful interpretation of an observed finding starts, or a remark how well it shows.
 
     "Consolidation and small effusion | suspicious for pneumonia.", "Fracture | incompletely seen".
     What is only referred to, or named without any description, is one statement with its doubt:
     "The lesion might be a hemangioma.", "Opacity suspicious for pneumonia.".
+
+    Args:
+        text: a sentence.
+        starts: where clauses are known to start.
     """
+    bounds = sorted({0, *starts})
     for name in ("forward_doubt", "limitation_after"):
         for match in cues(name).finditer(text):
-            left = text[: match.start()]
-            left = left[max((m.end() for m in _BREAKS.finditer(left)), default=0) :]
-            rest = text[match.end() :]
+            first = bounds[bisect_right(bounds, match.start()) - 1]
+            left = text[max(first, match.start() - REACH) : match.start()]
+            rest = text[match.end() : match.end() + REACH]
             if name == "forward_doubt" and not _CAUSE.search(match.group()):
                 patterns = (_NO_OBJECT, rest), (_EXPLAINED_AWAY, rest), (_NOT_DESCRIBED, left)
                 if any(pattern.match(part) for pattern, part in patterns):
@@ -170,7 +178,6 @@ def remarks_on_findings(text: str) -> Iterator[int]:
 _NO_OBJECT = re.compile(
     r"[ .]*(?:$|(?:(?:much|even|somewhat) )?(?:un|less |more )?likely|possible)"
 )
-_BREAKS = re.compile(rf"{SEPARATOR.pattern}|{CONTRAST.pattern}")
 
 
 def _is_observed(text: str) -> bool:

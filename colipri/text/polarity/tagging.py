@@ -21,11 +21,14 @@ POLARITIES: tuple[Polarity, ...] = ("positive", "negative", "uncertain", "neutra
 _HEADING_WORDS = 5  # "LOWER NECK AND THORACIC INLET:" is a heading, longer text is not
 # "Pneumothorax - no": a denial without a noun refers to the clause before it.
 _BARE_DENIAL = re.compile(
-    r"\W*(?:no|none|nil|absent|negative|not (?:seen|present|detected|identified))\W*"
+    r"\W*(?:no|none|nil|absent|negative|not (?:seen|present|detected|identified)"
+    r"|(?:this|these|which|it|they|that) (?:is|are|was|were|has been|have been|can be)"
+    r" (?:\w+ly |later |now )?(?:ruled out|excluded|not (?:seen|confirmed|supported)))\W*"
 )
 _PATIENT = re.compile(
     r"\W*(?:the |this |our )?patient (?:is|has|had|with)(?! (?:\\w+ )?history)(?!\w)"
 )
+_NEGATIVE_FOR = re.compile(r"(?<!\w)negative for ")
 # The image shows it; what an earlier one "showed" is history.
 _SHOWS_NOW = re.compile(
     r"(?<!\w)(?:show|demonstrat|reveal|depict|display|disclos)(?:s|es|ing)(?!\w)"
@@ -189,7 +192,9 @@ def _is_context(text: str, strong: bool) -> bool:
     history = cues("history").search(text)
     if history is None or (strong and has_strong_finding(text[: history.start()])):
         return False
-    if _PATIENT.match(text) and (cues("post_surgical").search(text) or has_device(text)):
+    if _PATIENT.match(text) and (
+        cues("post_surgical").search(text) or has_device(text) or _NEGATIVE_FOR.search(text)
+    ):
         return False  # "the patient is status post lobectomy" is in the image
     shows = _SHOWS_NOW.search(text, history.end())
     return shows is None or not has_strong_finding(text[shows.end() :])

@@ -15,6 +15,8 @@ from colipri.text.reports.cleaning import fold_spaces
 from colipri.text.reports.sentences import as_sentence, split_sentences
 from colipri.text.structured_report import StructuredReport
 
+_PUNCTUATION = " .,;:!*_=-\u2013\u2014\u2026"
+
 
 def caption_sentences(caption: str) -> frozenset[str]:
     """The sentences of a caption in the form in which they are compared.
@@ -46,6 +48,6 @@ def text_key(report: StructuredReport | None) -> str:
 
 
 def _compared(sentences: Iterable[str]) -> frozenset[str]:
-    """Sentences without what depends on their place: numbering, case, spaces, the full stop."""
-    folded = (fold_spaces(as_sentence(text)).strip(" .").lower() for text in sentences)
+    """Sentences without what depends on their place: numbering, case, spaces, punctuation."""
+    folded = (fold_spaces(as_sentence(text)).strip(_PUNCTUATION).lower() for text in sentences)
     return frozenset(text for text in folded if text)

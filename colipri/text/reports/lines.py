@@ -18,7 +18,7 @@ _BULLETS = "\u2022\u25aa\u25ab\u25e6\u2023\u25cf\u25cb\u25a0\u25a1\u25ba\u27a2\u
 # A line that starts like this starts a new list item, whatever came before it.
 _ITEM = re.compile(
     rf"(?:[{_BULLETS}][ \t]*|[-*\u00b7\u2013\u2014+>o][ \t]+|\(?\d{{1,2}}[.)][ \t]+"
-    r"|\(?[a-zA-Z][.)][ \t]+)(?=\S)"
+    r"|\(?[a-zA-Z][.)][ \t]+)(?=\S)|(?:\d{1,2}[.)]|[-*])(?=[A-Z][a-z])"
 )
 _BULLET = re.compile(rf"[ \t]*(?=[{_BULLETS}][ \t]*[^\s{_BULLETS}])| (?=\u00b7 \S)")
 _DASH_ITEM = re.compile(r"[-*\u2013\u2014] ")

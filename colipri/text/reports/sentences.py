@@ -20,6 +20,7 @@ _TERMINATOR = re.compile(
 _ORGAN_HEADING = re.compile(
     r"(?<=[a-z0-9)\]%,;])(?<! and)(?<! or)(?<! the)(?<! of) +(?=[A-Z][A-Z/&]{3,}[A-Z/& ]{0,40}:\s)"
 )
+_PUNCTUATION_ALONE = re.compile(r"[-.,;:!?()\[\]*_=\u2013\u2014\u2026\s]+")
 _CONNECTING = re.compile(
     r"(?:[,;:\u2013\u2014-]\s*)*(?:(?:and|but|however|although|though|whereas|while"
     r"|yet)\b[,\s]+)*(?:with (?=no\b))?",
@@ -44,7 +45,11 @@ def split_sentences(text: str) -> list[str]:
     sentences: list[str] = []
     for line in statement_lines(text):
         for part in _ORGAN_HEADING.split(line):
-            sentences.extend(_split_line(part))
+            for sentence in _split_line(part):
+                if sentences and _PUNCTUATION_ALONE.fullmatch(sentence):
+                    sentences[-1] += f" {sentence}"  # "Lungs are clear. ."
+                else:
+                    sentences.append(sentence)
     return sentences
 
 
