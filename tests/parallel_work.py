@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -16,6 +17,16 @@ def slow_square(number: int) -> int:
     if number == 3:
         raise ColipriError("three is refused")
     return number * number
+
+
+def full_device(_: int) -> int:
+    """Write to a device without free space."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x")
+
+
+def unreadable_file(_: int) -> int:
+    """Read a damaged file."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO), "/tmp/x")
 
 
 def die(number: int) -> int:

@@ -15,9 +15,16 @@ PLANS = Path(__file__).parent / "experiment_planning" / "example_plans.json"
 
 
 def write_tiny_dataset(
-    raw: Path, name: str = "Dataset950_Tiny", num_cases: int = 12, image_only: int = 2
+    raw: Path,
+    name: str = "Dataset950_Tiny",
+    num_cases: int = 12,
+    image_only: int = 2,
+    details: str = "There is a nodule of {size} mm.",
 ) -> Path:
-    """Write images, reports and cases.csv; every third case is held out as test."""
+    """Write images, reports and cases.csv; every third case is held out as test.
+
+    ``details`` is the sentence in which the reports differ.
+    """
     import SimpleITK as sitk
 
     folder = raw / name
@@ -33,8 +40,8 @@ def write_tiny_dataset(
         sitk.WriteImage(image, str(folder / "imagesTr" / f"{case}_0000.nii.gz"))
         if number < num_cases - image_only:
             text = "There is a pleural effusion." if effusion else "No pleural effusion."
-            extra = f" There is a nodule of {number + 3} mm. Bones are normal."
-            report = f"FINDINGS: {text}{extra}\nIMPRESSION: {text}\n"
+            detail = details.format(number=number, size=number + 3)
+            report = f"FINDINGS: {text} {detail} Bones are normal.\nIMPRESSION: {text}\n"
             (folder / "reportsTr" / f"{case}.txt").write_text(report, encoding="utf-8")
         split = ("train", "val", "test")[min(2, number % 4)] if number < 8 else "train"
         rows.append(f"{case},subject_{number},study_{number},{split},{effusion}")

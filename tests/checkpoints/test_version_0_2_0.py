@@ -39,7 +39,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("raw", "preprocessed", "results"):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(f"colipri_{name}", str(tmp_path / name))
-    write_tiny_dataset(tmp_path / "raw")
+    write_tiny_dataset(tmp_path / "raw", details="The heart has size {number}.")
     (tmp_path / "preprocessed" / DATASET).mkdir()
     shutil.copy(OLD / "colipriPlans.json", tmp_path / "preprocessed" / DATASET)
     return tmp_path

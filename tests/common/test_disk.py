@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from parallel_work import full_device, unreadable_file
 
 from colipri.common.disk import DiskFullError, device_of, is_full, write_error
 from colipri.common.errors import ColipriError
@@ -66,21 +67,13 @@ def test_shared_memory_that_is_too_small(tmp_path: Path) -> None:
         assert part in result.stderr
 
 
-def _full(_: int) -> int:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x")
-
-
-def _unreadable(_: int) -> int:
-    raise OSError(errno.EIO, os.strerror(errno.EIO), "/tmp/x")
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_full_device_is_no_items_fault(processes: int) -> None:
     """--keep_going must not leave out case after case."""
     for run in (run_parallel, stream_parallel):
         with pytest.raises(DiskFullError, match="cannot write /tmp/x: No space left on device"):
-            list(run(_full, [1, 2, 3], processes, "work"))
-        outcomes = list(run(_unreadable, [1, 2, 3], processes, "work"))
+            list(run(full_device, [1, 2, 3], processes, "work"))
+        outcomes = list(run(unreadable_file, [1, 2, 3], processes, "work"))
         assert [outcome.result for outcome in outcomes] == [None] * 3
 
 
@@ -96,7 +89,7 @@ def test_kinds_of_errors() -> None:
 
 def test_commands_name_it_too(capsys: pytest.CaptureFixture) -> None:
     def work(_: object) -> None:
-        _full(0)
+        full_device(0)
 
     assert run_command(make_parser("command", ""), work, []) == 1
     assert "GiB free; free space there" in capsys.readouterr().err
