@@ -50,6 +50,22 @@ def write_checkpoint(target: Path, **changes: Any) -> Path:
     return target
 
 
+def write_primus_s(target: Path) -> Path:
+    """Save a checkpoint of Primus S with a linear stem, whose size other programs know."""
+    import torch
+
+    from colipri.architectures.model import ColipriModel
+    from colipri.architectures.primus import PRESETS
+    from colipri.plans.plans import Configuration
+
+    plans = json.loads(PLANS.read_text())
+    content = plans["configurations"]["3d_lowres"]
+    content["architecture"]["arch_kwargs"].update(PRESETS["S"], stem="linear", stem_kwargs={})
+    torch.manual_seed(0)
+    model = ColipriModel.from_plans(Configuration.from_dict(content), 300)
+    return write_checkpoint(target, plans=plans, network_weights=model.state_dict())
+
+
 @dataclass(frozen=True)
 class Prepared:
     """The data set's folders, its preprocessed cases, and a checkpoint for them."""

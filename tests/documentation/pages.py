@@ -119,8 +119,9 @@ class Reader:
             return ""
         return done.stdout
 
-    def follow(self, page: str, without: tuple[str, ...] = ()) -> dict[str, str]:
-        """Run all commands of a page but those that begin with ``without``; what each printed."""
-        printed = [line for line in commands_of(page) if not line.startswith(("pip ", *without))]
+    def follow(self, page: str) -> None:
+        """Run all commands of a page in their order."""
+        printed = commands_of(page)
         assert printed
-        return {line: self.run(line) for line in printed}
+        for line in printed:
+            self.run(line)

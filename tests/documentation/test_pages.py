@@ -81,21 +81,20 @@ def folder_of_scans(folder: Path) -> None:
         (folder / split / f"person{number}" / "scan.txt").write_text(report)
 
 
-def trained(reader: Reader) -> Path:
-    """A data set that is planned and preprocessed, and a finished training; its best checkpoint."""
-    by_hand(reader.folder("colipri_raw"))
-    for line in [line for line in commands_of(HAND) if " 101 " in line or "-d 101 -" in line]:
-        if line.startswith(("colipri_plan", "colipri_train")):
-            reader.run(line)
-    (checkpoint,) = reader.folder("colipri_results").rglob("checkpoint_best.pth")
-    return checkpoint
-
-
 def planned(reader: Reader) -> None:
-    """The same without the training."""
+    """A data set that is planned and preprocessed."""
     by_hand(reader.folder("colipri_raw"))
     (line,) = (line for line in commands_of(HAND) if line.startswith("colipri_plan"))
     reader.run(line)
+
+
+def trained(reader: Reader) -> Path:
+    """The same, and a finished training; its best checkpoint."""
+    planned(reader)
+    (line,) = (line for line in commands_of(HAND) if line.startswith("colipri_train"))
+    reader.run(line)
+    (checkpoint,) = reader.folder("colipri_results").rglob("checkpoint_best.pth")
+    return checkpoint
 
 
 def test_your_own_data(reader: Reader) -> None:

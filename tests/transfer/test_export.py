@@ -7,14 +7,10 @@ import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.nnUNetTrainer.primus import primus_trainers
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from tiny_dataset import PLANS
-from tiny_model import write_checkpoint
+from tiny_model import write_checkpoint, write_primus_s
 from transfer.nnunet_data import features, fingerprint_of, write_nnunet_dataset
 
-from colipri.architectures.model import ColipriModel
-from colipri.architectures.primus import PRESETS
 from colipri.checkpoints.pretrained_encoder import load_pretrained_encoder
-from colipri.plans.plans import Configuration
 from colipri.run.export import main
 
 PATCH = [16, 24, 16]
@@ -23,15 +19,7 @@ PATCH = [16, 24, 16]
 @pytest.fixture(scope="module")
 def small_checkpoint(tmp_path_factory):
     """A checkpoint of Primus S, whose size other programs know."""
-    plans = json.loads(PLANS.read_text())
-    arch = plans["configurations"]["3d_lowres"]["architecture"]["arch_kwargs"]
-    arch.update(PRESETS["S"], stem="linear", stem_kwargs={})
-    torch.manual_seed(0)
-    model = ColipriModel.from_plans(
-        Configuration.from_dict(plans["configurations"]["3d_lowres"]), 300
-    )
-    target = tmp_path_factory.mktemp("export") / "best.pth"
-    return write_checkpoint(target, plans=plans, network_weights=model.state_dict())
+    return write_primus_s(tmp_path_factory.mktemp("export") / "best.pth")
 
 
 @pytest.fixture
