@@ -159,10 +159,9 @@ def _checked(
             kept.append(case)
     if not sides["train"]:
         raise ColipriError(f"{where}: there is no case to train on")
+    used = {*sides["train"], *sides["val"]}
     absent = [
-        case
-        for case, record in records.items()
-        if record["split"] != "test" and case not in set(sides["train"]) | set(sides["val"])
+        case for case, record in records.items() if case not in used and record["split"] != "test"
     ]
     if absent:
         logger.warning(

@@ -20,7 +20,7 @@ from torch import Tensor
 from colipri.common.hashing import derive_seed
 from colipri.text.anatomy import names_a_side
 from colipri.text.structured_report import StructuredReport
-from colipri.text.tokenizer import encode_batch
+from colipri.text.tokenizer import encode_batch, pad_ids
 
 Tokens = dict[str, Tensor]  # "input_ids" and "attention_mask", (B, T) int64 each
 
@@ -68,6 +68,15 @@ class TextTools:
     def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> Tokens:
         """Tokenize, and pad to the longest of ``texts``."""
         return encode_batch(self.tokenizer, list(texts), max_tokens or self.max_tokens)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize without padding, for texts whose parts depend on their lengths."""
+        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens)
+        return list(encoded["input_ids"])
+
+    def pad(self, ids: Sequence[Sequence[int]]) -> Tokens:
+        """Pad texts of :meth:`ids` to the longest of them."""
+        return pad_ids(self.tokenizer, ids)
 
 
 @dataclass

@@ -152,12 +152,17 @@ def positive_pairs(
     Returns:
         (P, P) bool, rows are images, columns are texts; the diagonal is True.
     """
-    size = len(studies)
-    pairs = torch.eye(size, dtype=torch.bool)
-    for image in range(size):
-        for text in range(size):
-            same_study = studies[image] == studies[text]
-            also_true = bool(captions[text]) and captions[text] <= reports[image]
-            if same_study or also_true:
-                pairs[image, text] = True
+    pairs = torch.eye(len(studies), dtype=torch.bool)
+    of_study: dict[str, list[int]] = {}
+    for number, study in enumerate(studies):
+        of_study.setdefault(study, []).append(number)
+    saying: dict[str, set[int]] = {}  # sentence -> images whose reports hold it
+    for image, report in enumerate(reports):
+        for sentence in report:
+            saying.setdefault(sentence, set()).add(image)
+    for text, (study, caption) in enumerate(zip(studies, captions, strict=True)):
+        rows = set(of_study[study])
+        if caption:
+            rows |= set.intersection(*(saying.get(sentence, set()) for sentence in caption))
+        pairs[list(rows), text] = True
     return pairs

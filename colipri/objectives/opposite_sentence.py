@@ -235,12 +235,15 @@ def opposite_sentences(
     distinct = list(
         dict.fromkeys(said for _, pair in pairs for said in (pair.present, pair.absent))
     )
-    ids = text.tokenizer(distinct, truncation=True, max_length=text.max_tokens)["input_ids"]
-    lengths = dict(zip(distinct, map(len, ids), strict=True))
+    ids = dict(zip(distinct, text.ids(distinct), strict=True))
+    lengths = {said: len(tokens) for said, tokens in ids.items()}
     ordered = sorted(distinct, key=lambda said: lengths[said])  # stable: a function of the batch
     rows = {said: row for row, said in enumerate(ordered)}
     return OppositeSentences(
-        tuple(text.encode(part) for part in _parts(ordered, lengths, text.tokens_per_part)),
+        tuple(
+            text.pad([ids[said] for said in part])
+            for part in _parts(ordered, lengths, text.tokens_per_part)
+        ),
         torch.tensor([image for image, _ in pairs]),
         torch.tensor([rows[pair.present] for _, pair in pairs]),
         torch.tensor([rows[pair.absent] for _, pair in pairs]),

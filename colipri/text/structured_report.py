@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from colipri.common.errors import ColipriError
@@ -52,18 +53,25 @@ class StructuredReport:
         """True if a sentence affirms, doubts or denies something."""
         return any(sentence.polarity in _FINDINGS for sentence in self.sentences())
 
-    @property
+    @cached_property
     def text(self) -> str:
         """All sentences in the order of writing, joined by spaces."""
         return " ".join(sentence.text for sentence in self.sentences())
 
     def sentences(self, section: str | None = None) -> Iterator[Sentence]:
         """Sentences in the order of writing, of one section or of all sections."""
-        for name, by_polarity in self.sections.items():
-            if section is not None and name != section:
-                continue
-            for polarity, text in _in_order(by_polarity, self.order.get(name, "")):
-                yield Sentence(text, polarity, name)
+        for sentence in self._all_sentences:
+            if section is None or sentence.section == section:
+                yield sentence
+
+    @cached_property
+    def _all_sentences(self) -> tuple[Sentence, ...]:
+        """All sentences in the order of writing; a sample asks for them a dozen times."""
+        return tuple(
+            Sentence(text, polarity, name)
+            for name, by_polarity in self.sections.items()
+            for polarity, text in _in_order(by_polarity, self.order.get(name, ""))
+        )
 
     def with_polarity(self, polarity: Polarity) -> list[str]:
         """All sentences of one polarity in the order of writing."""

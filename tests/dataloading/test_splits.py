@@ -127,3 +127,20 @@ def test_cases_left_out_by_preprocessing_are_left_out_here(tmp_path: Path) -> No
         '[{"train": ["c00", "broken"], "val": ["c02"]}]'
     )
     assert load_split(store, 0) == (["c00"], ["c02"])
+
+
+def test_a_split_is_read_a_few_times_however_many_cases_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = {f"c{n}": {"subject": f"p{n}", "split": ""} for n in range(200)}
+    store = _store(tmp_path, records)
+    made = []
+
+    def counting(values: Any) -> set[Any]:
+        made.append(1)
+        return set(values)
+
+    monkeypatch.setattr("colipri.dataloading.splits.set", counting, raising=False)
+    train, val = load_split(store, 0)
+    assert len(train) + len(val) == 200
+    assert len(made) < 20  # 400 where every case made both sides' sets

@@ -7,7 +7,7 @@ from colipri.objectives.opposite_sentence import (
     OppositeSentence,
     opposite_sentences,
 )
-from colipri.text.tokenizer import train_wordpiece
+from colipri.text.tokenizer import encode_batch, train_wordpiece
 
 EFFUSION = OppositePair("There is an effusion.", "There is no effusion.", True)
 ABSENT = OppositePair("There is an effusion.", "There is no effusion.", False)
@@ -65,3 +65,32 @@ def test_the_loss_of_a_batch_reads_the_embeddings_of_its_sentences(tokenizer):
 
 def test_a_batch_without_any_pair_has_no_sentences(tokenizer):
     assert opposite_sentences([[], []], TextTools(tokenizer, 64, 100)) is None
+
+
+class Counting:
+    """A tokenizer that counts its calls."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.calls = tokenizer, 0
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, *texts, **options):
+        self.calls += 1
+        return self.tokenizer(*texts, **options)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_batch_is_tokenized_once_and_padded_like_captions(tokenizer, side):
+    counting = Counting(tokenizer)
+    before, tokenizer.padding_side = tokenizer.padding_side, side
+    try:
+        batch = opposite_sentences(PAIRS, TextTools(counting, 64, 12))
+        assert len(batch.parts) > 1 and counting.calls == 1
+        for part in batch.parts:
+            texts = tokenizer.batch_decode(part["input_ids"], skip_special_tokens=True)
+            expected = encode_batch(tokenizer, texts, 64)
+            assert all(torch.equal(part[name], expected[name]) for name in expected)
+    finally:
+        tokenizer.padding_side = before

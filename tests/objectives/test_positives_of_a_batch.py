@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from colipri.objectives.batch import Sample
-from colipri.objectives.contrastive import positives_of
+from colipri.objectives.contrastive import positive_pairs, positives_of
 from colipri.text.reports.report import report_from_text
 from colipri.text.structured_report import structure_report
 
@@ -58,3 +60,41 @@ def test_clauses_of_a_sentence_are_found_in_the_report_that_holds_them() -> None
         ("No pneumothorax; small left effusion.", "No pneumothorax."),
     )
     assert positives_of(batch).all()
+
+
+def test_the_index_of_sentences_finds_what_comparing_all_pairs_finds() -> None:
+    rng = np.random.default_rng(0)
+    sentences = [f"s{number}" for number in range(6)]
+
+    def drawn(most: int) -> frozenset[str]:
+        return frozenset(rng.choice(sentences, rng.integers(0, most + 1), replace=False).tolist())
+
+    studies = [f"study{number}" for number in rng.integers(0, 20, 40)]
+    captions, reports = [drawn(2) for _ in studies], [drawn(5) for _ in studies]
+    expected = [
+        [
+            studies[i] == studies[t] or (bool(captions[t]) and captions[t] <= reports[i])
+            for t in range(40)
+        ]
+        for i in range(40)
+    ]
+    pairs = positive_pairs(studies, captions, reports)
+    assert pairs.tolist() == expected
+    assert 0.1 < pairs.float().mean() < 0.9
+
+
+class _Sentences(frozenset):
+    """A report's sentences that count how often they are compared with a caption's."""
+
+    compared = 0
+
+    def __ge__(self, other: object) -> bool:
+        _Sentences.compared += 1
+        return super().__ge__(other)
+
+
+def test_no_caption_is_compared_with_every_report() -> None:
+    reports = [_Sentences({f"s{number}"}) for number in range(30)]
+    captions = [frozenset({f"s{number}"}) for number in range(30)]
+    positive_pairs([str(number) for number in range(30)], captions, reports)
+    assert _Sentences.compared == 0

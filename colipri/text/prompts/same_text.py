@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 
 from colipri.text.prompts.captions import full_caption
 from colipri.text.reports.cleaning import fold_spaces
@@ -32,11 +33,7 @@ def caption_sentences(caption: str) -> frozenset[str]:
 
 def report_sentences(report: StructuredReport) -> frozenset[str]:
     """The sentences of a whole report in the form in which they are compared."""
-    return _compared(
-        part
-        for sentence in report.sentences()
-        for part in split_sentences(as_sentence(sentence.text))
-    )
+    return frozenset().union(*(_parts_of(sentence.text) for sentence in report.sentences()))
 
 
 def text_key(report: StructuredReport | None) -> str:
@@ -49,5 +46,17 @@ def text_key(report: StructuredReport | None) -> str:
 
 def _compared(sentences: Iterable[str]) -> frozenset[str]:
     """Sentences without what depends on their place: numbering, case, spaces, punctuation."""
-    folded = (fold_spaces(as_sentence(text)).strip(_PUNCTUATION).lower() for text in sentences)
-    return frozenset(text for text in folded if text)
+    return frozenset(folded for text in sentences if (folded := _folded(text)))
+
+
+# Reports repeat their sentences, and every sample of every batch is compared.
+
+
+@lru_cache(maxsize=65536)
+def _folded(sentence: str) -> str:
+    return fold_spaces(as_sentence(sentence)).strip(_PUNCTUATION).lower()
+
+
+@lru_cache(maxsize=65536)
+def _parts_of(sentence: str) -> frozenset[str]:
+    return _compared(split_sentences(as_sentence(sentence)))

@@ -7,6 +7,7 @@ Full stops in decimals, abbreviations, initials and list numbers do not end a se
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from colipri.text.reports.abbreviations import is_protected
 from colipri.text.reports.lines import statement_lines, strip_enumeration
@@ -53,6 +54,7 @@ def split_sentences(text: str) -> list[str]:
     return sentences
 
 
+@lru_cache(maxsize=65536)  # reports repeat their sentences
 def as_sentence(text: str) -> str:
     """Turn a clause or list item into a sentence of its own; empty only if ``text`` is.
 
