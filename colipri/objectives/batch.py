@@ -20,7 +20,7 @@ from torch import Tensor
 from colipri.common.hashing import derive_seed
 from colipri.text.anatomy import names_a_side
 from colipri.text.structured_report import StructuredReport
-from colipri.text.tokenizer import encode_batch, pad_ids
+from colipri.text.tokenizer import encode_batch
 
 Tokens = dict[str, Tensor]  # "input_ids" and "attention_mask", (B, T) int64 each
 
@@ -75,8 +75,16 @@ class TextTools:
         return list(encoded["input_ids"])
 
     def pad(self, ids: Sequence[Sequence[int]]) -> Tokens:
-        """Pad texts of :meth:`ids` to the longest of them."""
-        return pad_ids(self.tokenizer, ids)
+        """Pad texts of :meth:`ids` to the longest of them, as :meth:`encode` does."""
+        length = max(map(len, ids))
+        shape = (len(ids), length)
+        input_ids = torch.full(shape, int(self.tokenizer.pad_token_id or 0))
+        mask = torch.zeros(shape, dtype=torch.int64)
+        for row, text in enumerate(ids):
+            start = 0 if self.tokenizer.padding_side == "right" else length - len(text)
+            input_ids[row, start : start + len(text)] = torch.tensor(text)
+            mask[row, start : start + len(text)] = 1
+        return {"input_ids": input_ids, "attention_mask": mask}
 
 
 @dataclass

@@ -166,31 +166,6 @@ def encode_batch(
     return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
 
-def pad_ids(
-    tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]
-) -> dict[str, torch.Tensor]:
-    """Pad texts that are token ids already to the longest; the result is :func:`encode_batch`'s.
-
-    Args:
-        tokenizer: any Hugging Face tokenizer.
-        ids: B texts, with special tokens and not longer than allowed.
-    """
-    import torch
-
-    length = max(map(len, ids))
-    input_ids = torch.full((len(ids), length), int(tokenizer.pad_token_id or 0))
-    mask = torch.zeros(len(ids), length, dtype=torch.int64)
-    for row, text in enumerate(ids):
-        place = (
-            slice(len(text))
-            if tokenizer.padding_side == "right"
-            else slice(length - len(text), length)
-        )
-        input_ids[row, place] = torch.tensor(text)
-        mask[row, place] = 1
-    return {"input_ids": input_ids, "attention_mask": mask}
-
-
 def _count_words(texts: Iterable[str]) -> Counter[str]:
     normalizer, splitter = _normalizer(), pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
