@@ -25,6 +25,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from colipri.common.cluster import on_cluster, run_on_cluster
+from colipri.common.cpus import usable_cpus
 from colipri.common.disk import DiskFullError, is_full, shared_memory_error, write_error
 from colipri.common.display import progress
 from colipri.common.errors import ColipriError
@@ -46,11 +47,11 @@ class Outcome(Generic[Item, Result]):
 
 
 def default_num_processes() -> int:
-    """Return nnU-Net's ``nnUNet_def_n_proc`` if it is set, otherwise the cores, at most 8."""
+    """Return nnU-Net's ``nnUNet_def_n_proc`` if it is set, otherwise the usable CPUs, at most 8."""
     from_environment = os.environ.get("nnUNet_def_n_proc")
     if from_environment:
         return max(1, int(from_environment))
-    return max(1, min(8, os.cpu_count() or 1))
+    return min(8, usable_cpus())
 
 
 def run_parallel(

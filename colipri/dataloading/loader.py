@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
+from colipri.common.cpus import usable_cpus
 from colipri.common.disk import shared_memory_error
 from colipri.common.errors import ColipriError
 from colipri.common.hashing import derive_seed
@@ -39,8 +40,7 @@ def default_num_workers() -> int:
     Reading a crop takes milliseconds (benchmarks/loader.py); on two cores workers would only take
     time from the training itself.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    here = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # training processes
+    here = usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # training processes
     return 0 if here <= 2 else min(8, here - 1)
 
 

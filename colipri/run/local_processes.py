@@ -127,8 +127,6 @@ def _child(main: Command, arguments: list[str], rank: int, number: int, port: in
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), STARTED_HERE: "1"}
     who = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number}
     os.environ.update({**where, **{name: str(value) for name, value in who.items()}})
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // number)))
     code = main(arguments)
     if code != EXIT_OK:  # connections to processes that are gone may keep the interpreter waiting
         sys.stdout.flush()

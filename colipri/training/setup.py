@@ -13,6 +13,7 @@ import torch
 from colipri.architectures.compilation import compile_blocks
 from colipri.architectures.model import TEMPERATURE_START, ColipriModel
 from colipri.checkpoints.warm_start import WarmStart, start_of_run, warm_start
+from colipri.common.cpus import usable_cpus
 from colipri.common.hashing import derive_seed
 from colipri.dataloading.sharing import Shard, shared_part_size
 from colipri.objectives.base import HeadSizes
@@ -32,6 +33,7 @@ from colipri.training.optim import (
 )
 from colipri.training.options import RunOptions
 from colipri.training.run_state import Progress
+from colipri.training.speed_watch import SpeedWatch
 from colipri.training.throughput import ModelFlops, measured_peak_flops
 from colipri.training.training_step import TrainingStep
 from colipri.training.validation_plan import plan_validation, require_comparable_batch
@@ -122,6 +124,7 @@ class TrainerSetup:
         self.encoder = self.build_batch_encoder()
         self.step = self.build_step()
         self.model_flops = ModelFlops(self.model, self.configuration, self.objectives)
+        self.speed = SpeedWatch()
         self.peak_flops = measured_peak_flops(
             self.device, torch.bfloat16 if self.use_bf16() else torch.float32
         )
@@ -220,6 +223,15 @@ class TrainerSetup:
             self.configuration.batch_size,
             self.micro_batch_size,
         )
+        threads, cpus = torch.get_num_threads(), usable_cpus()
+        if self.device.type == "cpu" and threads > cpus:
+            logger.warning(
+                "%d threads compute on the %d CPUs that this process may use: they wait for each "
+                "other; set OMP_NUM_THREADS=%d",
+                threads,
+                cpus,
+                cpus,
+            )
         self.log_objectives()
         if self.micro_batch_size < min(planned, self.configuration.batch_size):
             logger.info(

@@ -68,6 +68,10 @@ class ModelFlops:
         """Mean over the steps counted so far; None before the first."""
         return self._total / self._steps if self._steps else None
 
+    def total(self) -> float:
+        """FLOPs counted so far."""
+        return self._total
+
     def _watch(self, part: nn.Module, rule: Any) -> None:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
             if self._counting and torch.is_grad_enabled():

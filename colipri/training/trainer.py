@@ -125,7 +125,11 @@ class ColipriTrainer(TrainerSetup):
             unit="step",
             status=lambda: f"loss {progress.mean_loss():.4f}",
         ):
-            progress.add_step(self.train_step(self.data.next_batch()))
+            with self.speed.waiting_for_data():
+                batch = self.data.next_batch()
+            flops = self.model_flops.total()
+            progress.add_step(self.train_step(batch))
+            self.speed.after_step(self.model_flops.total() - flops)
             progress.seconds_in_epoch = time.perf_counter() - started
             lines.after_step(progress.iteration_in_epoch, progress.mean_loss())
             number = self.processes.all_reduce_max(stop.requested or 0)
