@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
 from colipri.run.cli import make_parser, run_command
+from colipri.run.feature_options import add_feature_options, encode_dataset
 from colipri.run.inference_options import add_model_options, check_output, make_predictor
 
 if TYPE_CHECKING:
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from colipri.inference.volume import PreparedVolume
 
 DESCRIPTION = """\
-Encode images into a .safetensors or .npz file.
+Encode images into a .safetensors or .npz file, or a whole data set into a folder of features.
 
     colipri_encode -m CHECKPOINT -i SCANS_FOLDER -o embeddings.safetensors
     colipri_encode -m CHECKPOINT -i SCAN.nii.gz -o features.npz --dense encoder
@@ -28,6 +31,17 @@ With --dense, for every image also
     <name>/kept    (G0, G1, G2) uint8, 1 where the token was encoded
     <name>/affine  (4, 4), token index to RAS millimetres (centre of the token)
 Axes are (superior, anterior, right). Exit code 1 if an image could not be read.
+
+    colipri_encode -m CHECKPOINT -d 101 --split all -o features --tokens 216
+    colipri_encode -m CHECKPOINT -d 101 --split all -o features --dry_run          sizes and hours
+    colipri_encode -m PLANS.json -d 101 -o features --tokens 216 --dry_run 50188   on paper
+
+With -d the folder holds, per scan, its embedding, mean and maximum token, body size and voxel
+statistics, and its tokens in half precision: all of them, or averaged to at most --tokens cells of
+a coarse grid without air. Everything that trains on frozen features (colipri_probe) reads it. Run
+the same command again after an interruption: it encodes what is missing and what has changed.
+Several GPUs of this machine: -num_gpus. A job array: --num_parts and --part_id; torchrun's and
+Slurm's variables are understood too.
 """
 
 
@@ -35,10 +49,13 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the command's parser."""
     parser = make_parser("colipri_encode", DESCRIPTION)
     add_model_options(parser)
+    parser.add_argument("-i", metavar="INPUT", help="image, folder of images, or DICOM folder")
     parser.add_argument(
-        "-i", required=True, metavar="INPUT", help="image, folder of images, or DICOM folder"
+        "-o",
+        required=True,
+        metavar="OUTPUT",
+        help="with -i: a .safetensors or .npz file; with -d: a folder",
     )
-    parser.add_argument("-o", required=True, metavar="FILE", help=".safetensors or .npz")
     parser.add_argument(
         "--dense",
         nargs="?",
@@ -47,13 +64,23 @@ def build_parser() -> argparse.ArgumentParser:
         help="token grids as well: in the space of the texts (shared, default), or the encoder's "
         "own features (encoder)",
     )
+    add_feature_options(parser)
     return parser
 
 
-def encode(options: argparse.Namespace) -> int:
-    """Encode every image; what cannot be read is named, the rest is written."""
-    import sys
+def encode(options: argparse.Namespace, arguments: Sequence[str] = ()) -> int:
+    """Encode images into a file, or a data set into a folder; ``arguments`` as they were given."""
+    if options.i is None and options.d is None and options.dry_run is None:
+        raise ColipriError("give either -i (images) or -d (a data set)")
+    if options.i is None:
+        return encode_dataset(options, arguments, main)
+    if options.d is not None or options.dry_run is not None:
+        raise ColipriError("-d and --dry_run are for data sets; use them without -i")
+    return _encode_images(options)
 
+
+def _encode_images(options: argparse.Namespace) -> int:
+    """Encode every image; what cannot be read is named, the rest is written."""
     from colipri.common.display import progress
     from colipri.inference.embedding_file import EmbeddingFile
     from colipri.inference.inputs import find_images
@@ -97,4 +124,5 @@ def _add_dense(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of colipri_encode."""
-    return run_command(build_parser(), encode, arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    return run_command(build_parser(), partial(encode, arguments=given), given)

@@ -37,7 +37,12 @@ def started_by_another() -> bool:
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def train_here(main: Command, arguments: Sequence[str], number: int) -> int:
+_CONTINUE = "the last checkpoint is complete: continue with --c"
+
+
+def train_here(
+    main: Command, arguments: Sequence[str], number: int, remedy: str = _CONTINUE
+) -> int:
     """Run a command in ``number`` processes, and wait for them to end.
 
     SIGTERM, SIGUSR1 and Ctrl-C are passed on: the training saves and stops.
@@ -46,6 +51,7 @@ def train_here(main: Command, arguments: Sequence[str], number: int) -> int:
         main: the command's entry point; a function of a module, which each process imports.
         arguments: of the command.
         number: of processes.
+        remedy: what is kept when a process is lost and how to continue, for the message.
 
     Returns:
         The command's exit code.
@@ -69,15 +75,11 @@ def train_here(main: Command, arguments: Sequence[str], number: int) -> int:
         if code < 0:
             raise ColipriError(
                 f"process {rank} of {number} was ended by {signal.Signals(-code).name} (by hand, "
-                "or out of memory); all have stopped, the last checkpoint is complete: "
-                "continue with --c"
+                f"or out of memory); all have stopped, {remedy}"
             )
     faults = [code for code in codes if code not in (*_NO_FAULT, EXIT_PEER_LOST)]
     if not faults and EXIT_PEER_LOST in codes:
-        raise ColipriError(
-            "the processes lost each other (network?); the last checkpoint is complete: continue "
-            "with --c"
-        )
+        raise ColipriError(f"the processes lost each other (network?); {remedy}")
     return faults[0] if faults else max(codes)
 
 
