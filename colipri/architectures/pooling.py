@@ -15,6 +15,16 @@ def masked_mean(tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
     return (tokens * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
 
+def float32_linear(layer: nn.Linear, values: Tensor) -> Tensor:
+    """Apply the layer in float32, under bf16 autocast too.
+
+    What all cases have in common is many times what tells them apart, and the centring of
+    colipri.training.initialization subtracts it here: bf16 would round the rest away.
+    """
+    with torch.autocast(values.device.type, enabled=False):
+        return layer(values.to(layer.weight.dtype))
+
+
 class AttentionPool(nn.Module):
     """Attention pooling whose query is the mean token (released COLIPRI), or learned queries.
 
@@ -68,7 +78,7 @@ class AttentionPool(nn.Module):
             if attention_mask is not None:
                 found = found.masked_fill(~attention_mask.unsqueeze(-1), 0.0)
             pooled = pooled + found.amax(dim=1, keepdim=True)
-        return attention.out_proj(pooled).mean(dim=1)
+        return float32_linear(attention.out_proj, pooled).mean(dim=1)
 
     def dense(self, tokens: Tensor) -> Tensor:
         """(B, K, E) -> (B, K, E): every token as if attention looked at it alone.
@@ -81,4 +91,4 @@ class AttentionPool(nn.Module):
         values = F.linear(tokens, weight, bias)
         if self.detector is not None:
             values = values + F.relu(self.detector(tokens))
-        return self.attention.out_proj(values)
+        return float32_linear(self.attention.out_proj, values)

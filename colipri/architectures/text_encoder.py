@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from colipri.architectures.pooling import AttentionPool
+from colipri.architectures.pooling import AttentionPool, float32_linear
 from colipri.architectures.pretrained_text import first_line
 from colipri.common.errors import ColipriError
 from colipri.plans.architecture import TextEncoderPlan
@@ -40,7 +40,10 @@ class TextEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, T) token ids and mask -> (B, E), not normalized."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return self.projection(self.pooler(hidden, attention_mask.bool()))
+        pooled = self.pooler(hidden, attention_mask.bool())
+        if isinstance(self.projection, nn.Linear):
+            return float32_linear(self.projection, pooled)
+        return pooled
 
 
 def _build_bert(plan: TextEncoderPlan, vocabulary_size: int, load_pretrained: bool) -> Any:

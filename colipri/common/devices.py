@@ -52,6 +52,19 @@ def has_accelerator() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """True if the device multiplies matrices in bf16 natively; others only emulate it, slowly.
+
+    CPUs: AVX512_BF16 (AMD Zen 4, Intel Cooper Lake) or AMX (Intel Sapphire Rapids), and newer ones.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":  # private names: an older or newer torch that lacks them keeps fp32
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+    return False
+
+
 def _accelerator_memory() -> int | None:
     """Whole GiB of the smallest GPU; None without one."""
     if torch.cuda.is_available():

@@ -130,7 +130,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--validate_every", type=int, metavar="N", help="epochs")
     parser.add_argument("--seed", type=int, metavar="N", help="default: 12345")
     parser.add_argument("-num_workers", type=int, metavar="N", help="loader processes (0: none)")
-    parser.add_argument("-precision", choices=("auto", "fp32", "bf16"))
+    parser.add_argument(
+        "-precision",
+        choices=("auto", "fp32", "bf16"),
+        help="auto: bf16 where GPU or CPU compute in it natively, else fp32 (the log says which)",
+    )
     return parser
 
 

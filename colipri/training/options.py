@@ -46,7 +46,8 @@ class RunOptions:
             and ``module:Class`` separated by commas.
         seed: everything random in the run derives from it.
         num_workers: loader processes; None lets the loader decide; 0 loads in this process.
-        precision: "auto" (bf16 where the accelerator has it, else fp32), "fp32" or "bf16".
+        precision: "auto" (bf16 where the device computes in it natively, else fp32), "fp32" or
+            "bf16".
         pretrained_weights: file that the weights started from; only for the record.
         validate_every: epochs between validations (the last epoch is always validated).
         parallel: with several processes, "ddp" (all weights in each) or "fsdp" (a shard in each).

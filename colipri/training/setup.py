@@ -14,6 +14,7 @@ from colipri.architectures.compilation import compile_blocks
 from colipri.architectures.model import TEMPERATURE_START, ColipriModel
 from colipri.checkpoints.warm_start import WarmStart, start_of_run, warm_start
 from colipri.common.cpus import usable_cpus
+from colipri.common.devices import computes_bf16
 from colipri.common.hashing import derive_seed
 from colipri.dataloading.sharing import Shard, shared_part_size
 from colipri.objectives.base import HeadSizes
@@ -187,10 +188,10 @@ class TrainerSetup:
         )
 
     def use_bf16(self) -> bool:
-        """bf16 autocast: by default where the accelerator computes in it natively."""
+        """bf16 autocast: by default where the device computes in it natively."""
         if self.options.precision != "auto":
             return self.options.precision == "bf16"
-        return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return computes_bf16(self.device)
 
     def load_pretrained_weights(self, path: Path) -> None:
         """Start from the weights of another run or project, and log what became of them."""

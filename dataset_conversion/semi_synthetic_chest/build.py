@@ -19,7 +19,7 @@ from colipri.dataset_conversion.semi_synthetic_chest.sources import source_names
 from colipri.dataset_conversion.semi_synthetic_chest.study import Study, StudyPlan, make_study
 from colipri.imageio.integrity import require_whole
 
-FORMAT = 4  # raise it when the same seed would give other files
+FORMAT = 5  # raise it when the same seed would give other files
 IMAGE_ONLY = 0.1  # share of training studies without a report
 VALIDATION_SHARE = 0.12  # of the number of training studies; the test split has twice that
 

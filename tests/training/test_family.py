@@ -71,7 +71,9 @@ def test_every_documented_trainer_trains_and_every_parameter_moves(documented, t
 def test_micro_batches_of_any_size_give_the_same_gradients(letters, tiny, tmp_path):
     gradients = []
     for size in (1, 3, 4):
-        trainer = trainer_of(f"ColipriTrainer_{letters}", tmp_path, micro_batch_size=size)
+        trainer = trainer_of(
+            f"ColipriTrainer_{letters}", tmp_path, micro_batch_size=size, precision="fp32"
+        )
         trainer.configuration = replace(trainer.configuration, augmentation=_no_augmentation())
         trainer.initialize()
         for module in trainer.model.modules():

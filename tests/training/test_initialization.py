@@ -16,8 +16,8 @@ from colipri.training.variants import find_trainer
 NAME = "Dataset950_Tiny"
 
 
-@pytest.fixture
-def trainer(workspace, tmp_path):
+@pytest.fixture(params=["fp32"])
+def trainer(workspace, tmp_path, request):
     write_tiny_dataset(workspace.raw)
     install_example_plans(workspace.preprocessed)
     plans = load_plans(NAME, "colipriPlans")
@@ -28,7 +28,7 @@ def trainer(workspace, tmp_path):
         0,
         tmp_path,
         torch.device("cpu"),
-        RunOptions({"training.text_start_iterations": 0}, num_workers=0),
+        RunOptions({"training.text_start_iterations": 0}, num_workers=0, precision=request.param),
     )
     made.initialize()
     made.data.start_training(0)
@@ -47,6 +47,7 @@ def outputs(trainer, batch):
     return seen
 
 
+@pytest.mark.parametrize("trainer", ["fp32", "bf16"], indirect=True)
 def test_cases_of_the_first_batch_are_centred_with_unit_variance(trainer):
     batch = trainer.data.next_batch()
     center_on_batch(trainer.encoder, batch, 4)
