@@ -56,16 +56,23 @@ def test_no_scan_is_in_two_splits():
         assert plan.source in sources[plan.split]
 
 
-def test_what_a_patient_may_really_have_is_neither_inserted_nor_trained_on(built):
+def test_what_a_patient_may_really_have_is_neither_inserted_nor_labelled(built):
     """Otherwise the anatomy would tell the answer."""
     sources = {plan.identifier: load_source(plan.source) for plan in plan_studies(40, 3)}
     unknown = 0
     for row in rows_of(built):
         for name in sources[row["study"]].unknown:
-            assert row["split"] != "train" and row[name] == ""
+            assert row[name] == ""
             unknown += 1
         assert all(row[n] for n in FINDING_NAMES if n not in sources[row["study"]].unknown)
     assert unknown
+
+
+def test_every_validation_study_is_labelled_for_every_finding(built):
+    """A threshold needs studies with and without each finding."""
+    rows = [row for row in rows_of(built) if row["split"] == "val"]
+    assert rows and all(row[name] in ("0", "1") for row in rows for name in FINDING_NAMES)
+    assert not any(load_source(name).unknown for name in source_names("val"))
 
 
 def test_reconstructions_share_a_study_and_its_labels(built):
