@@ -20,7 +20,7 @@ from colipri.architectures.model import ColipriModel
 from colipri.architectures.primus import select_tokens
 from colipri.checkpoints.baselines import untrained_model
 from colipri.checkpoints.checkpoint_file import core_weights, load_checkpoint
-from colipri.common.devices import computes_bf16, find_device
+from colipri.common.devices import find_device
 from colipri.common.errors import ColipriError
 from colipri.dataloading.normalization import normalize_on_device
 from colipri.inference.inputs import ImageInput
@@ -301,8 +301,8 @@ class ColipriPredictor:
         )
 
     def _bf16(self) -> bool:
-        """As training: bf16 where the device computes in it natively."""
-        return computes_bf16(self.device)
+        """As training: bf16 where the accelerator computes in it natively."""
+        return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     # ---------------------------------------------------------------- texts
 

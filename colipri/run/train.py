@@ -129,7 +129,8 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, is_main
     existing = checkpoint_to_continue(folder) if options.c or options.val else None
     run_options = RunOptions()
     if existing:
-        run_options = RunOptions.from_stored(load_checkpoint(existing)["init_args"]["options"])
+        stored = load_checkpoint(existing)["init_args"]["options"]
+        run_options = RunOptions.from_stored(stored, device)
     given = given_options(options)
     overrides = run_options.overrides | given.pop("overrides", {})
     run_options = replace(run_options, overrides=overrides, **given)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+import torch
+
+from colipri.common.devices import computes_bf16
 from colipri.common.errors import ColipriError
 from colipri.objectives.registry import (
     complete_settings,
@@ -71,11 +74,14 @@ class RunOptions:
             raise ColipriError(f"--validate_every must be at least 1, not {self.validate_every}")
 
     @classmethod
-    def from_stored(cls, stored: Mapping[str, Any]) -> RunOptions:
+    def from_stored(
+        cls, stored: Mapping[str, Any], device: torch.device | None = None
+    ) -> RunOptions:
         """Read the options of a checkpoint, also as version 0.2.0 spelled them.
 
         Args:
             stored: what :meth:`as_dict` returned, or some of it.
+            device: that the run continues on.
         """
         values = {
             path: stored[name]
@@ -89,7 +95,18 @@ class RunOptions:
             values = {"objectives.C.kind": kind} | values
         known = {entry.name for entry in fields(cls)}
         given = {name: value for name, value in stored.items() if name in known}
+        if given.get("precision") == "auto" and device is not None and device.type == "cpu":
+            given["precision"] = "fp32"  # version 0.2.0 stored "auto" and had no bf16 on CPUs
         return cls(**{**given, "overrides": values | dict(stored.get("overrides", {}))})
+
+    def with_precision(self, device: torch.device) -> RunOptions:
+        """Return the options with the precision that "auto" means on this device.
+
+        It goes into checkpoints, so that a run continues in it, also on another device.
+        """
+        if self.precision != "auto":
+            return self
+        return replace(self, precision="bf16" if computes_bf16(device) else "fp32")
 
     def asked_part_size(self) -> int | None:
         """Return the micro batch that was asked for; None for the plan's."""

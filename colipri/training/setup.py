@@ -14,7 +14,6 @@ from colipri.architectures.compilation import compile_blocks
 from colipri.architectures.model import TEMPERATURE_START, ColipriModel
 from colipri.checkpoints.warm_start import WarmStart, start_of_run, warm_start
 from colipri.common.cpus import usable_cpus
-from colipri.common.devices import computes_bf16
 from colipri.common.hashing import derive_seed
 from colipri.dataloading.sharing import Shard, shared_part_size
 from colipri.objectives.base import HeadSizes
@@ -66,7 +65,7 @@ class TrainerSetup:
         device: torch.device,
         options: RunOptions | None = None,
     ) -> None:
-        self.options = options or RunOptions()
+        self.options = (options or RunOptions()).with_precision(device)
         self.configuration_name = configuration_name
         planned = plans.configuration(configuration_name)
         self.configuration = self.options.apply(planned)
@@ -189,9 +188,7 @@ class TrainerSetup:
 
     def use_bf16(self) -> bool:
         """bf16 autocast: by default where the device computes in it natively."""
-        if self.options.precision != "auto":
-            return self.options.precision == "bf16"
-        return computes_bf16(self.device)
+        return self.options.precision == "bf16"
 
     def load_pretrained_weights(self, path: Path) -> None:
         """Start from the weights of another run or project, and log what became of them."""

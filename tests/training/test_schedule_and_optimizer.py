@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from colipri.common.devices import computes_bf16
 from colipri.plans.plans import load_plans
 from colipri.training.optim import (
     build_optimizer,
@@ -87,3 +88,13 @@ def test_a_short_run_shortens_the_warm_up_with_it():
 def test_durations_read_like_speech():
     assert format_duration(75) == "1 min 15 s"
     assert format_duration(90061) == "1 d 1 h 1 min"
+
+
+def test_the_precision_of_a_run_is_stored_and_kept():
+    """It is decided once. Version 0.2.0 stored "auto", which was float32 on a CPU."""
+    cpu = torch.device("cpu")
+    chosen = RunOptions().with_precision(cpu).precision
+    assert chosen == ("bf16" if computes_bf16(cpu) else "fp32")
+    assert RunOptions.from_stored({"precision": chosen}, cpu).precision == chosen
+    assert RunOptions.from_stored({"precision": "auto"}, cpu).precision == "fp32"
+    assert RunOptions(precision="fp32").with_precision(cpu).precision == "fp32"
