@@ -75,6 +75,28 @@ def _accelerator_memory() -> int | None:
     return None
 
 
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """Return True to compute under bf16 autocast.
+
+    Args:
+        precision: "fp32", "bf16", or "auto" for bf16 on GPUs that have it.
+        device: where the model is.
+
+    Raises:
+        ColipriError: bf16 was asked for on a GPU that does not have it.
+    """
+    if precision != "auto":
+        if precision == "bf16" and device.type == "cuda" and not computes_bf16(device):
+            raise ColipriError(
+                f"{torch.cuda.get_device_name(device)} does not compute in bf16 (GPUs from Ampere "
+                "on do); use -precision fp32 or auto"
+            )
+        if precision == "bf16" and device.type == "cpu" and not computes_bf16(device):
+            logger.warning("This CPU has no bf16 instructions: -precision fp32 is faster")
+        return precision == "bf16"
+    return device.type == "cuda" and computes_bf16(device)
+
+
 def find_device(name: str | torch.device) -> torch.device:
     """Return the device of this name; "auto" takes the best one and logs it.
 

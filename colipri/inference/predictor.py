@@ -17,17 +17,16 @@ import torch
 from torch import Tensor
 
 from colipri.architectures.model import ColipriModel
-from colipri.architectures.primus import select_tokens
 from colipri.checkpoints.baselines import untrained_model
 from colipri.checkpoints.checkpoint_file import core_weights, load_checkpoint
-from colipri.common.devices import find_device
+from colipri.common.devices import find_device, use_bf16
 from colipri.common.errors import ColipriError
-from colipri.dataloading.normalization import normalize_on_device
+from colipri.inference.crops import MOST_CROPS, TOKENS_AT_ONCE, Crop, CropEncoder
 from colipri.inference.inputs import ImageInput
 from colipri.inference.scan_checks import check_scan
 from colipri.inference.trained_objectives import left_out_heads, missing_objectives
 from colipri.inference.volume import PreparedVolume, StoredVolume, Volume, prepare_files
-from colipri.inference.windows import Triple, plan_windows, positions_of, stitch
+from colipri.inference.windows import Triple, cover_body, plan_windows, positions_of, stitch
 from colipri.plans.plans import Configuration, Plans
 from colipri.preprocessing.body_grid import centre_start
 from colipri.preprocessing.store import CaseStore
@@ -72,6 +71,10 @@ class ColipriPredictor:
             windows.
         window: Voxels of a sliding window. None: one patch around the centre, as planned (with
             ``spacing``: windows of the patch size).
+        precision: "auto" (bf16 on GPUs that compute in it, as training), "fp32" or "bf16".
+
+    Raises:
+        ColipriError: the checkpoint does not fit, or the device has no bf16.
     """
 
     def __init__(
@@ -82,7 +85,9 @@ class ColipriPredictor:
         source: str = "checkpoint",
         spacing: Sequence[float] | None = None,
         window: Sequence[int] | None = None,
+        precision: str = "auto",
     ) -> None:
+        self.bf16 = use_bf16(precision, device)
         self.checkpoint, self.device, self.source = checkpoint, device, source
         self.configuration_name: str = checkpoint["configuration"]
         plans = Plans.from_dict(checkpoint["plans"], f"the plan in {source}")
@@ -115,7 +120,7 @@ class ColipriPredictor:
         Args:
             path: checkpoint_best.pth or another of a run's folder.
             device: cpu, cuda, cuda:1, mps.
-            options: ``spacing`` and ``window`` of the class.
+            options: ``spacing``, ``window`` and ``precision`` of the class.
 
         Raises:
             ColipriError: no such file, not a colipri checkpoint, another version, another
@@ -220,28 +225,53 @@ class ColipriPredictor:
         Raises:
             ColipriError: the embedding is not finite.
         """
-        with torch.inference_mode():
-            encoded = self._whole(volume) if self.window is None else self._windows(volume)
-        if not torch.isfinite(encoded.embedding).all():
-            raise ColipriError(f"{volume.name}: the embedding is not finite; the model is broken")
-        return encoded
+        (encoded,) = self._encode_together([volume])
+        return _finite(encoded)
 
     def encode_many(self, makers: Iterable[Callable[[], Volume]]) -> Iterator[EncodedImage]:
-        """Encode volumes in order; the next ones are read while one is computed."""
-        for future in _read_ahead(makers):
-            yield self.encode(future.result())
+        """Encode volumes in order, small ones in batches; the next are read in the background."""
+        for futures in _in_batches(_read_ahead(makers, self._at_once), self._at_once):
+            for encoded in self._encode_together([future.result() for future in futures]):
+                yield _finite(encoded)
 
     def encode_files(
         self, images: Sequence[ImageInput]
     ) -> Iterator[tuple[PreparedVolume, EncodedImage] | ColipriError]:
         """Read, preprocess and encode images in order; a broken one yields its error and the others
         continue."""
-        for future in _read_ahead(partial(self.prepare, image) for image in images):
-            try:
-                volume = future.result()
-                yield volume, self.encode(volume)
-            except ColipriError as error:
-                yield error
+        makers = (partial(self.prepare, image) for image in images)
+        for futures in _in_batches(_read_ahead(makers, self._at_once), self._at_once):
+            read = [_result_or_error(future) for future in futures]
+            good = [volume for volume in read if not isinstance(volume, ColipriError)]
+            encoded = iter(self._encode_together(good))
+            for volume in read:
+                if isinstance(volume, ColipriError):
+                    yield volume
+                    continue
+                try:
+                    yield volume, _finite(next(encoded))
+                except ColipriError as error:
+                    yield error
+
+    @property
+    def _at_once(self) -> int:
+        """Volumes of a batch: more than one only where a patch has few tokens."""
+        if self.window is not None:
+            return 1
+        tokens = self.configuration.num_tokens
+        limit = TOKENS_AT_ONCE.get(self.device.type, TOKENS_AT_ONCE["cpu"])
+        return max(1, min(MOST_CROPS, limit // tokens))
+
+    @property
+    def _crops(self) -> CropEncoder:
+        """What encodes crops with the current model and settings."""
+        return CropEncoder(self.model, self.plans, self.configuration, self.device, self.bf16)
+
+    def _encode_together(self, volumes: Sequence[Volume]) -> list[EncodedImage]:
+        with torch.inference_mode():
+            if self.window is None:
+                return self._whole(volumes)
+            return [self._windows(volume) for volume in volumes]
 
     def project(self, encoded: EncodedImage) -> Tensor:
         """Project every kept token into the space of the texts: (K, E) L2-normalized, on the
@@ -252,57 +282,44 @@ class ColipriPredictor:
             projected: Tensor = self.model.project_tokens(tokens)[0].float().cpu()
         return projected
 
-    def _whole(self, volume: Volume) -> EncodedImage:
-        start = centre_start(volume.shape, self.patch_size)
-        tokens, kept, embedding = self._encode_crop(*volume.crop(start, self.patch_size))
-        plan = plan_windows(self.patch_size, self.patch_size, self.token_patch)
-        positions = positions_of(kept, plan.grid)
-        return EncodedImage(volume.name, embedding, tokens, positions, plan.grid, start)
+    def _whole(self, volumes: Sequence[Volume]) -> list[EncodedImage]:
+        """One patch around the centre of each volume."""
+        if not volumes:
+            return []
+        starts = [centre_start(volume.shape, self.patch_size) for volume in volumes]
+        crops = [
+            volume.crop(start, self.patch_size)
+            for volume, start in zip(volumes, starts, strict=True)
+        ]
+        grid = plan_windows(self.patch_size, self.patch_size, self.token_patch).grid
+        return [
+            EncodedImage(
+                volume.name, one.embedding, one.tokens, positions_of(one.index, grid), grid, start
+            )
+            for volume, start, one in zip(volumes, starts, self._crops.encode(crops), strict=True)
+        ]
 
     def _windows(self, volume: Volume) -> EncodedImage:
         """Windows that hold body, stitched and pooled once; a volume of nothing but air: the
         centre, as training does."""
         assert self.window is not None
         plan = plan_windows(volume.shape, self.window, self.token_patch)
-        used, tokens, kept = [], [], []
-        for start in plan.starts:
-            corner = [
-                s + t * p for s, t, p in zip(plan.start, start, self.token_patch, strict=True)
-            ]
-            image, body = volume.crop(corner, self.window)
-            if body.any():
-                found, index, _ = self._encode_crop(image, body)
-                used.append(start)
-                tokens.append(found)
-                kept.append(index)
-        if not used:
-            return self._whole(volume)
-        features, positions = stitch(replace(plan, starts=tuple(used)), tokens, kept)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16()):
+        size = [count * step for count, step in zip(plan.grid, self.token_patch, strict=True)]
+        image, body = volume.crop(plan.start, size)  # read once, however windows overlap
+        plan = cover_body(plan, body)
+        if not plan.starts:
+            (encoded,) = self._whole([volume])
+            return encoded
+        crops = [_cut(image, body, start, plan.window, self.token_patch) for start in plan.starts]
+        encoder = self._crops
+        encoded_crops = encoder.encode(crops)
+        features, positions = stitch(
+            plan, [one.tokens for one in encoded_crops], [one.index for one in encoded_crops]
+        )
+        with encoder.autocasting():
             pooled = self.model.pool_image(features.to(self.device).unsqueeze(0))
         embedding = pooled[0].float().cpu()
         return EncodedImage(volume.name, embedding, features, positions, plan.grid, plan.start)
-
-    def _encode_crop(self, image: np.ndarray, body: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (K, D), their flat indices (K,) and the embedding (E,) of one crop, on the CPU."""
-        if not body.any():  # nothing but air: there must be something to encode, as in training
-            body = np.ones_like(body)
-        pixels = torch.from_numpy(image).unsqueeze(0).to(self.device)
-        pixels = normalize_on_device(pixels, self.plans, self.configuration)
-        ids_keep, attention_mask = select_tokens(
-            torch.from_numpy(body.reshape(1, -1)).to(self.device)
-        )
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16()):
-            features = self.model.encode_image(pixels, ids_keep, attention_mask)
-        return (
-            features.tokens[0].float().cpu(),
-            ids_keep[0].cpu(),
-            features.embedding[0].float().cpu(),
-        )
-
-    def _bf16(self) -> bool:
-        """As training: bf16 where the accelerator computes in it natively."""
-        return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     # ---------------------------------------------------------------- texts
 
@@ -320,7 +337,7 @@ class ColipriPredictor:
             for first in range(0, len(texts), _TEXTS_AT_ONCE):
                 part = list(texts[first : first + _TEXTS_AT_ONCE])
                 tokens = encode_batch(self.tokenizer, part, limit)
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16()):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                     embedded = self.model.encode_text(
                         tokens["input_ids"].to(self.device),
                         tokens["attention_mask"].to(self.device),
@@ -331,11 +348,12 @@ class ColipriPredictor:
         return torch.cat(rows)
 
 
-def _read_ahead(makers: Iterable[Callable[[], Made]]) -> Iterator[Future[Made]]:
-    """Call ``makers`` in background threads, at most two ahead of whoever iterates."""
+def _read_ahead(makers: Iterable[Callable[[], Made]], at_once: int = 1) -> Iterator[Future[Made]]:
+    """Call ``makers`` in background threads, two (or the next batch) ahead of whoever iterates."""
     remaining = iter(makers)
+    ahead = max(_READ_AHEAD, at_once)
     with ThreadPoolExecutor(_READ_AHEAD) as pool:
-        waiting = [pool.submit(make) for make in islice(remaining, _READ_AHEAD)]
+        waiting = [pool.submit(make) for make in islice(remaining, ahead)]
         try:
             while waiting:
                 yield waiting.pop(0)
@@ -343,6 +361,40 @@ def _read_ahead(makers: Iterable[Callable[[], Made]]) -> Iterator[Future[Made]]:
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _in_batches(items: Iterator[Made], size: int) -> Iterator[list[Made]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _result_or_error(future: Future[PreparedVolume]) -> PreparedVolume | ColipriError:
+    try:
+        return future.result()
+    except ColipriError as error:
+        return error
+
+
+def _finite(encoded: EncodedImage) -> EncodedImage:
+    """The image, if the model gave numbers.
+
+    Raises:
+        ColipriError: the embedding is not finite.
+    """
+    if not torch.isfinite(encoded.embedding).all():
+        raise ColipriError(f"{encoded.name}: the embedding is not finite; the model is broken")
+    return encoded
+
+
+def _cut(
+    image: np.ndarray, body: np.ndarray, start: Triple, window: Triple, token_patch: Triple
+) -> Crop:
+    """One window of a volume; ``start`` and ``window`` in tokens."""
+    tokens = tuple(slice(s, s + w) for s, w in zip(start, window, strict=True))
+    voxels = tuple(
+        slice(s * p, (s + w) * p) for s, w, p in zip(start, window, token_patch, strict=True)
+    )
+    return image[(slice(None), *voxels)], body[tokens]
 
 
 def _with_spacing(plans: Plans, name: str, spacing: Sequence[float] | None) -> Plans:

@@ -33,8 +33,9 @@ class ReportWriter:
         """Write the report of one encoded volume."""
         tokenizer = self.predictor.tokenizer
         tokens = encoded.tokens.to(self.predictor.device).unsqueeze(0)
-        bf16 = self.predictor.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        with torch.autocast(self.predictor.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(
+            self.predictor.device.type, torch.bfloat16, enabled=self.predictor.bf16
+        ):
             (ids,) = generate(
                 self.decoder,
                 tokens,

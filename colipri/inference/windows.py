@@ -9,7 +9,7 @@ protocol for 1 mm evaluation (384^3 in windows of 192^3).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -68,6 +68,55 @@ def plan_windows(
     a, b, c = (_starts(whole, part) for whole, part in zip(grid, tokens_of_window, strict=True))
     starts = tuple(product(a, b, c))
     return WindowPlan(_triple(grid), _triple(start), _triple(tokens_of_window), starts)
+
+
+def cover_body(plan: WindowPlan, body: np.ndarray) -> WindowPlan:
+    """Return the windows that are needed for the tokens with body.
+
+    Where windows overlap, every window encodes the shared tokens again, and in another context, so
+    that work cannot be shared. It can be saved: along an axis in which fewer windows cover the
+    body than the volume, they are placed around the body; a window that shows no body, or only
+    body that other windows show as well, is left out.
+
+    Args:
+        plan: windows over the volume.
+        body: (G0, G1, G2) bool, of the plan's grid.
+    """
+    if not body.any():
+        return replace(plan, starts=())
+    axes: list[list[int]] = []
+    for axis, (whole, part) in enumerate(zip(plan.grid, plan.window, strict=True)):
+        found = np.flatnonzero(body.any(axis=tuple(other for other in range(3) if other != axis)))
+        first, last = int(found[0]), int(found[-1]) + 1
+        planned = sorted({start[axis] for start in plan.starts})
+        if -(-(last - first) // part) == len(planned):
+            axes.append(planned)
+        elif last - first <= part:
+            axes.append([min(max((first + last - part) // 2, 0), whole - part)])
+        else:
+            axes.append([first + start for start in _starts(last - first, part)])
+    a, b, c = axes
+    return replace(plan, starts=_without_superfluous(tuple(product(a, b, c)), plan.window, body))
+
+
+def _without_superfluous(
+    starts: tuple[Triple, ...], window: Triple, body: np.ndarray
+) -> tuple[Triple, ...]:
+    """Leave out windows whose body others show; those with the least body first."""
+
+    def tokens(start: Triple) -> tuple[slice, ...]:
+        return tuple(slice(first, first + size) for first, size in zip(start, window, strict=True))
+
+    times = np.zeros(body.shape, np.int32)
+    for start in starts:
+        times[tokens(start)] += 1
+    used = list(starts)
+    for start in sorted(starts, key=lambda one: (int(body[tokens(one)].sum()), one)):
+        place = tokens(start)
+        if not (body[place] & (times[place] < 2)).any():
+            times[place] -= 1
+            used.remove(start)
+    return tuple(used)
 
 
 def stitch(

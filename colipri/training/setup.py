@@ -14,6 +14,7 @@ from colipri.architectures.compilation import compile_blocks
 from colipri.architectures.model import TEMPERATURE_START, ColipriModel
 from colipri.checkpoints.warm_start import WarmStart, start_of_run, warm_start
 from colipri.common.cpus import usable_cpus
+from colipri.common.devices import computes_bf16, use_bf16
 from colipri.common.hashing import derive_seed
 from colipri.dataloading.sharing import Shard, shared_part_size
 from colipri.objectives.base import HeadSizes
@@ -188,7 +189,7 @@ class TrainerSetup:
 
     def use_bf16(self) -> bool:
         """bf16 autocast: by default where the device computes in it natively."""
-        return self.options.precision == "bf16"
+        return use_bf16(self.options.precision, self.device)
 
     def load_pretrained_weights(self, path: Path) -> None:
         """Start from the weights of another run or project, and log what became of them."""
@@ -229,6 +230,13 @@ class TrainerSetup:
                 threads,
                 cpus,
                 cpus,
+            )
+        if self.device.type == "cuda" and not computes_bf16(self.device):
+            logger.warning(
+                "%s does not compute in bf16: training is in fp32, whose activations take about "
+                "half as much memory again as the plan predicts; if it runs out, set a smaller "
+                "micro_batch_size, or plan with a smaller -gpu_memory_target",
+                torch.cuda.get_device_name(self.device),
             )
         self.log_objectives()
         if self.micro_batch_size < min(planned, self.configuration.batch_size):

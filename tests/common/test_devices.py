@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from colipri.common.devices import CPU_MEMORY_TARGET, memory_target
+from colipri.common.devices import CPU_MEMORY_TARGET, memory_target, use_bf16
 from colipri.common.errors import ColipriError
 from colipri.experiment_planning.encoders import SMALL_MACHINE_GB
 
@@ -45,3 +45,22 @@ def test_auto_is_the_smallest_gpu_or_the_cpu(
 def test_anything_else_is_one_line(wanted: str | float) -> None:
     with pytest.raises(ColipriError, match="must be at least 1 GB, or auto, or cpu, not"):
         memory_target(wanted)
+
+
+def test_bf16_only_where_a_gpu_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch says that a T4 supports bf16, and emulates it."""
+    gpu = torch.device("cuda")
+    native = False
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or native,
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    assert not use_bf16("auto", gpu) and not use_bf16("fp32", gpu)
+    with pytest.raises(ColipriError, match="Tesla T4 does not compute in bf16"):
+        use_bf16("bf16", gpu)
+    native = True
+    assert use_bf16("auto", gpu) and use_bf16("bf16", gpu) and not use_bf16("fp32", gpu)
+    cpu = torch.device("cpu")
+    assert not use_bf16("auto", cpu) and use_bf16("bf16", cpu)

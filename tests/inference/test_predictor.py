@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,8 @@ def test_one_window_is_the_whole(store: CaseStore, tiny: Any) -> None:
         model.window = (40, 32, 48)
     direct = whole._whole  # the same size without windows
     whole.configuration = replace(whole.configuration, patch_size=[40, 32, 48])
-    first, second = (
-        direct(StoredVolume(store, "case_002")),
-        larger.encode(StoredVolume(store, "case_002")),
-    )
+    (first,) = direct([StoredVolume(store, "case_002")])
+    second = larger.encode(StoredVolume(store, "case_002"))
     assert torch.allclose(first.embedding, second.embedding, atol=1e-5)
     assert np.array_equal(first.positions, second.positions) and first.start == second.start
 
@@ -173,6 +172,50 @@ def test_encode_many_keeps_the_order_and_names_the_broken(
     bad, good = predictor.encode_files(find_images(folder))
     assert isinstance(bad, ColipriError) and "bad.nii.gz" in str(bad)
     assert not isinstance(good, ColipriError) and good[1].name == "good"
+
+
+@pytest.mark.parametrize("window", [None, (16, 16, 24)])
+def test_batches_and_alone_are_equal(
+    store: CaseStore, tiny: Any, monkeypatch: pytest.MonkeyPatch, window: Any
+) -> None:
+    model = ColipriPredictor.from_checkpoint(tiny.checkpoint, window=window)
+    sizes = []
+    encode_image = model.model.encode_image
+    monkeypatch.setattr(
+        model.model,
+        "encode_image",
+        lambda image, *rest: (sizes.append(len(image)), encode_image(image, *rest))[1],
+    )
+    names = store.identifiers()[:5]
+    together = list(model.encode_many([partial(StoredVolume, store, name) for name in names]))
+    assert max(sizes) > 1  # several crops in one pass
+    monkeypatch.setattr("colipri.inference.crops.MOST_CROPS", 1)
+    for name, encoded in zip(names, together, strict=True):
+        alone = model.encode_case(store, name)
+        assert torch.allclose(encoded.embedding, alone.embedding, atol=1e-5)
+        assert torch.allclose(encoded.tokens, alone.tokens, atol=1e-4)
+        assert np.array_equal(encoded.positions, alone.positions) and encoded.start == alone.start
+
+
+def test_a_broken_file_does_not_end_its_batch(
+    predictor: ColipriPredictor, tiny: Any, tmp_path: Path
+) -> None:
+    source = (tiny.raw / DATASET / "imagesTr" / "case_001_0000.nii.gz").read_bytes()
+    for number in range(4):
+        content = b"no image" * 99 if number == 1 else source
+        (tmp_path / f"scan_{number}.nii.gz").write_bytes(content)
+    found = list(predictor.encode_files(find_images(tmp_path)))
+    assert [isinstance(one, ColipriError) for one in found] == [False, True, False, False]
+    names = [one[1].name for one in found if not isinstance(one, ColipriError)]
+    assert names == ["scan_0", "scan_2", "scan_3"]
+
+
+def test_bf16_is_near_fp32(store: CaseStore, tiny: Any) -> None:
+    exact = ColipriPredictor.from_checkpoint(tiny.checkpoint).encode_case(store, "case_000")
+    half = ColipriPredictor.from_checkpoint(tiny.checkpoint, precision="bf16")
+    encoded = half.encode_case(store, "case_000")
+    assert not torch.equal(encoded.embedding, exact.embedding)
+    assert _similar(encoded.embedding, exact.embedding) > 0.999
 
 
 def test_untrained_control(predictor: ColipriPredictor, store: CaseStore) -> None:

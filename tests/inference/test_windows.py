@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from colipri.common.errors import ColipriError
-from colipri.inference.windows import plan_windows, positions_of, stitch
+from colipri.inference.crops import group_by_tokens
+from colipri.inference.windows import cover_body, plan_windows, positions_of, stitch
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,57 @@ def test_flat_order_is_axis_0_slowest() -> None:
 def test_bad_window(window: tuple[int, ...]) -> None:
     with pytest.raises(ColipriError, match="multiple of the token patch 8 x 8 x 8"):
         plan_windows((64, 64, 64), window, (8, 8, 8))
+
+
+def _covered(plan: object, body: np.ndarray) -> np.ndarray:
+    seen = np.zeros(body.shape, bool)
+    for start in plan.starts:
+        seen[tuple(slice(s, s + w) for s, w in zip(start, plan.window, strict=True))] = True
+    return seen
+
+
+def test_a_body_that_fits_into_one_window_gets_one() -> None:
+    """26 tokens an axis need 8 windows of 24, a body of 20 needs one, around it."""
+    plan = plan_windows((208,) * 3, (192,) * 3, (8, 8, 8))
+    assert len(plan.starts) == 8
+    body = np.zeros(plan.grid, bool)
+    body[3:23, 2:20, 5:25] = True
+    assert cover_body(plan, body).starts == ((1, 0, 2),)
+
+
+def test_windows_stay_where_the_body_needs_as_many() -> None:
+    """The published protocol: 384 voxels in windows of 192, without overlap."""
+    plan = plan_windows((384,) * 3, (192,) * 3, (8, 8, 8))
+    body = np.zeros(plan.grid, bool)
+    body[4:44, 10:40, 6:42] = True
+    assert cover_body(plan, body) == plan
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_all_body_is_covered_by_windows_that_are_all_needed(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    plan = plan_windows(random.integers(60, 200, 3), (64, 48, 56), (8, 8, 8))
+    body = random.random(plan.grid) < 0.02
+    body[tuple(random.integers(0, g) for g in plan.grid)] = True
+    used = cover_body(plan, body)
+    assert 0 < len(used.starts) <= len(plan.starts)
+    assert _covered(used, body)[body].all()
+    for start in used.starts:
+        fewer = type(used)(
+            used.grid, used.start, used.window, tuple(s for s in used.starts if s != start)
+        )
+        assert not _covered(fewer, body)[body].all()
+
+
+def test_no_body_no_windows() -> None:
+    plan = plan_windows((64,) * 3, (32,) * 3, (8, 8, 8))
+    assert cover_body(plan, np.zeros(plan.grid, bool)).starts == ()
+
+
+def test_groups_are_limited_by_tokens_with_padding() -> None:
+    assert group_by_tokens([100, 5000, 90, 110, 7], 330) == [[4, 2, 0], [3], [1]]
+    assert group_by_tokens([1] * 40, 4096) == [
+        list(range(16)),
+        list(range(16, 32)),
+        [*range(32, 40)],
+    ]
