@@ -1,0 +1,39 @@
+"""Packages that only some commands need: imported when asked for, with one line if missing."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from colipri.common.errors import ColipriError
+
+
+class MissingPackage(ColipriError):
+    """An optional package is not installed."""
+
+
+def optional_module(name: str, extra: str, what_for: str) -> ModuleType:
+    """Import a module of an optional package.
+
+    Args:
+        name: Of the module, such as "peft" or "pycocoevalcap.bleu.bleu_scorer".
+        extra: The extra of this package that brings it, as in "pip install 'colipri[reports]'";
+            "" if no extra does.
+        what_for: Who needs it, the beginning of the message.
+
+    Raises:
+        MissingPackage: it is not installed.
+    """
+    package = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise MissingPackage(
+                f"{what_for} needs {package}, which is installed without {error.name}; "
+                f"pip install {error.name}"
+            ) from error
+        remedy = f"'colipri[{extra}]'" if extra else package
+        raise MissingPackage(
+            f"{what_for} needs the package {package}; pip install {remedy}"
+        ) from error
