@@ -12,13 +12,12 @@ class MissingPackage(ColipriError):
     """An optional package is not installed."""
 
 
-def optional_module(name: str, extra: str, what_for: str) -> ModuleType:
+def optional_module(name: str, install: str, what_for: str) -> ModuleType:
     """Import a module of an optional package.
 
     Args:
         name: Of the module, such as "peft" or "pycocoevalcap.bleu.bleu_scorer".
-        extra: The extra of this package that brings it, as in "pip install 'colipri[reports]'";
-            "" if no extra does.
+        install: What pip has to install, such as "pycocoevalcap sacrebleu"; "": the package itself.
         what_for: Who needs it, the beginning of the message.
 
     Raises:
@@ -33,7 +32,7 @@ def optional_module(name: str, extra: str, what_for: str) -> ModuleType:
                 f"{what_for} needs {package}, which is installed without {error.name}; "
                 f"pip install {error.name}"
             ) from error
-        remedy = f"'colipri[{extra}]'" if extra else package
+        remedy = install or package
         raise MissingPackage(
             f"{what_for} needs the package {package}; pip install {remedy}"
         ) from error

@@ -23,7 +23,7 @@ from colipri.report_metrics.resampling import Measured, Resamples, mean, measure
 
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
 TEXT_METRICS = (*BLEU, "rouge_l", "cider", "meteor")
-EXTRA = "reports"
+_INSTALL = "pycocoevalcap sacrebleu"
 _PURPOSE = "BLEU, ROUGE-L, CIDEr and METEOR"
 _TINY, _SMALL = 1e-15, 1e-9  # pycocoevalcap's own: no division by zero
 _NO_WORDS = "."  # an empty text has no token, which METEOR cannot read
@@ -68,7 +68,7 @@ def text_metrics(
 
 def tokenize(texts: Sequence[str]) -> list[str]:
     """Separate words and punctuation by spaces, in lower case; an empty text becomes "."."""
-    tokenizer = optional_module("sacrebleu.tokenizers.tokenizer_13a", EXTRA, _PURPOSE)
+    tokenizer = optional_module("sacrebleu.tokenizers.tokenizer_13a", _INSTALL, _PURPOSE)
     split = tokenizer.Tokenizer13a()
     return [" ".join(split(text.lower()).split()) or _NO_WORDS for text in texts]
 
@@ -76,7 +76,7 @@ def tokenize(texts: Sequence[str]) -> list[str]:
 def _bleu(
     references: Sequence[str], generated: Sequence[str], resamples: Resamples
 ) -> list[Measured]:
-    module = optional_module("pycocoevalcap.bleu.bleu_scorer", EXTRA, _PURPOSE)
+    module = optional_module("pycocoevalcap.bleu.bleu_scorer", _INSTALL, _PURPOSE)
     scorer = module.BleuScorer(n=4)
     for reference, text in zip(references, generated, strict=True):
         scorer += (text, [reference])
@@ -105,14 +105,14 @@ def _bleu_of_sums(order: int, sums: np.ndarray) -> np.ndarray:
 
 
 def _rouge(references: Sequence[str], generated: Sequence[str]) -> np.ndarray:
-    module = optional_module("pycocoevalcap.rouge.rouge", EXTRA, _PURPOSE)
+    module = optional_module("pycocoevalcap.rouge.rouge", _INSTALL, _PURPOSE)
     scorer = module.Rouge()
     pairs = zip(references, generated, strict=True)
     return np.array([scorer.calc_score([text], [reference]) for reference, text in pairs])
 
 
 def _cider(references: Sequence[str], generated: Sequence[str]) -> np.ndarray:
-    module = optional_module("pycocoevalcap.cider.cider_scorer", EXTRA, _PURPOSE)
+    module = optional_module("pycocoevalcap.cider.cider_scorer", _INSTALL, _PURPOSE)
     scorer = module.CiderScorer()
     for reference, text in zip(references, generated, strict=True):
         scorer += (text, [reference])
@@ -125,7 +125,7 @@ def _meteor(references: Sequence[str], generated: Sequence[str], resamples: Resa
 
     METEOR's corpus value comes from statistics that the library keeps to itself.
     """
-    module = optional_module("pycocoevalcap.meteor.meteor", EXTRA, _PURPOSE)
+    module = optional_module("pycocoevalcap.meteor.meteor", _INSTALL, _PURPOSE)
     scorer = module.Meteor()
     clean = [text.replace("|||", " ") for text in references]
     texts = {str(row): [text] for row, text in enumerate(generated)}

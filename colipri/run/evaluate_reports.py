@@ -22,7 +22,8 @@ Judge generated reports against reference reports, beside controls.
     colipri_evaluate_reports -r reference.csv -g generated.jsonl --train train_reports.csv
     colipri_evaluate_reports -r 101 -g generated.jsonl --labeller RadBERT_CT
 
-Words:     BLEU 1-4, ROUGE-L, CIDEr, METEOR (pip install 'colipri[reports]'). They reward templates.
+Words:     BLEU 1-4, ROUGE-L, CIDEr, METEOR (pip install pycocoevalcap sacrebleu). They reward
+           templates.
 Findings:  precision, recall, F1 (macro over findings, micro) and CRG, read by our own rules, by
            any classifier of texts (--labeller FOLDER), or from tables (--generated_labels).
 Details:   how often side and size of a finding are wrong, and how often one report affirms what the
