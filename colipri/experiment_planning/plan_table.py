@@ -34,6 +34,7 @@ _ROWS: dict[str, Callable[[Configuration], str]] = {
     "micro_batch_size": lambda c: f"{c.micro_batch_size} at once",
     "activation_checkpointing": lambda c: c.activation_checkpointing,
     "num_epochs": lambda c: _schedule(c.training),
+    "validate_every": lambda c: f"every {c.training.validate_every} epochs",
     "learning_rate": lambda c: f"{c.training.learning_rate:g}",
     "weight_decay": lambda c: f"{c.training.weight_decay:g}",
 }

@@ -28,6 +28,7 @@ from colipri.experiment_planning.fingerprint import left_out_of
 from colipri.experiment_planning.geometry import TOKEN, Geometry, plan_geometry
 from colipri.experiment_planning.memory_planning import fit_memory, planned_memory
 from colipri.experiment_planning.training_cost import estimate_compute
+from colipri.experiment_planning.validation_interval import plan_validation_interval
 from colipri.objectives.registry import (
     DEFAULT_LETTERS,
     build_objectives,
@@ -321,6 +322,9 @@ class ColipriPlanner:
             f"at 192^3), in epochs of {per_epoch} steps (one pass, at least 25, at most nnU-Net's "
             "250)"
         )
+        every, rationale["validate_every"] = plan_validation_interval(
+            self.fingerprint, batch * per_epoch, epochs
+        )
         rationale["learning_rate"] = f"goes with {size.name}; warm-up 5 % of the steps, then cosine"
         rationale["weight_decay"] = "nnssl's for Primus; none on norms, biases, embeddings"
         rationale["objectives"] = (
@@ -344,6 +348,7 @@ class ColipriPlanner:
             "text_learning_rate_factor": 1.0 if self.text_encoder == "scratch" else 0.1,
             "keep_ratio": 1.0,
             "prompt_style": "short",
+            "validate_every": every,
         }
 
     def fit_memory(self, configuration: Configuration, rationale: Rationale) -> Configuration:

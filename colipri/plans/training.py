@@ -135,6 +135,9 @@ class TrainingPlan(Settings):
         default=None,
         low=0,
     )
+    validate_every: int = entry(
+        "epochs between validations; the last epoch is always validated", default=1, low=1
+    )
     report_samples_every: int = entry(
         "epochs between reports that the model writes for people", default=10, low=1
     )

@@ -127,7 +127,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="start from a checkpoint of colipri, nnssl or nnU-Net's Primus, or from the released "
         "COLIPRI; the log lists what is loaded",
     )
-    parser.add_argument("--validate_every", type=int, metavar="N", help="epochs")
+    parser.add_argument(
+        "--validate_every",
+        type=int,
+        metavar="N",
+        help="epochs between validations (default: the plan's training.validate_every)",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="default: 12345")
     parser.add_argument("-num_workers", type=int, metavar="N", help="loader processes (0: none)")
     parser.add_argument(

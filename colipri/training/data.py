@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from colipri.text.structured_report import StructuredReport
 from colipri.text.tokenizer import load_pretrained_tokenizer, train_wordpiece
 from colipri.training.options import RunOptions
 from colipri.training.text_check import check_texts
+from colipri.training.validation_cases import choose_validation_cases
 
 _NO_REPORTS = "abcdefghijklmnopqrstuvwxyz " * 2
 
@@ -99,6 +100,7 @@ class TrainingData:
             self._require_two_studies(paired, fold)
             self.train_cases = train if self.uses_images_alone else paired
             self.val_cases = [case for case in val if self.store.record(case)["has_report"]]
+        self.validated_cases = choose_validation_cases(self.store, self.val_cases)
         self.mixing = configuration.training.mixing if self.needs_reports else None
         self.reports = ReportsOfCases(self.store, self.train_cases)
         for objective in objectives.values():
@@ -177,18 +179,30 @@ class TrainingData:
             raise RuntimeError("start_training was not called")
         return next(self._batches)
 
-    def validation_batches(self) -> Iterator[Batch]:
-        """Yield every validation case once, centred and with its full text.
+    def validation_batches(
+        self, cases: Sequence[str] | None = None, num_workers: int | None = None
+    ) -> Iterator[Batch]:
+        """Yield validation cases once each, centred and with their full texts.
 
         Several processes take the batches in turn; with sharded weights all take all of them.
+
+        Args:
+            cases: some of the validation cases; None for those of the validation of an epoch.
+            num_workers: loader processes; None for the run's, 0 loads in this process.
         """
+        chosen = self.validated_cases if cases is None else cases
         dataset = ColipriDataset(self.store, self.configuration, False, 0, self.objectives)
-        size = min(self.batch_size, max(2, len(self.val_cases)))
-        while size > 1 and len(self.val_cases) > 1 and len(self.val_cases) % size == 1:
+        size = min(self.batch_size, max(2, len(chosen)))
+        while size > 1 and len(chosen) > 1 and len(chosen) % size == 1:
             size += 1  # a last batch of one case would have a contrastive loss of 0
-        shard = Shard() if self.shard.pad else self.shard
         loader = make_loader(
-            dataset, self.val_cases, size, num_workers=0, shard=shard, collate=self.collate()
+            dataset,
+            chosen,
+            size,
+            num_workers=self.options.num_workers if num_workers is None else num_workers,
+            pin_memory=self.pin_memory,
+            shard=Shard() if self.shard.pad else self.shard,
+            collate=self.collate(),
         )
         return iter(loader)
 

@@ -52,7 +52,7 @@ class RunOptions:
         precision: "auto" (bf16 where the device computes in it natively, else fp32), "fp32" or
             "bf16".
         pretrained_weights: file that the weights started from; only for the record.
-        validate_every: epochs between validations (the last epoch is always validated).
+        validate_every: epochs between validations; None for the plan's.
         parallel: with several processes, "ddp" (all weights in each) or "fsdp" (a shard in each).
     """
 
@@ -62,7 +62,7 @@ class RunOptions:
     num_workers: int | None = None
     precision: str = "auto"
     pretrained_weights: str | None = None
-    validate_every: int = 1
+    validate_every: int | None = None
     parallel: str = "ddp"
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class RunOptions:
             raise ColipriError(f"--parallel must be {' or '.join(PARALLEL)}, not {self.parallel}")
         if self.precision not in PRECISIONS:
             raise ColipriError(f"-precision must be auto, fp32 or bf16, not {self.precision}")
-        if self.validate_every < 1:
+        if self.validate_every is not None and self.validate_every < 1:
             raise ColipriError(f"--validate_every must be at least 1, not {self.validate_every}")
 
     @classmethod

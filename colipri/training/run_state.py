@@ -37,7 +37,14 @@ _SETTLED = (
     "compute_estimate",
 )
 # A run that continues must be the same run; more epochs are allowed (they stretch the schedule).
-_MAY_CHANGE = ("num_epochs", "warmup_iterations", "compile", "prompt_style", "report_samples_every")
+_MAY_CHANGE = (
+    "num_epochs",
+    "warmup_iterations",
+    "compile",
+    "prompt_style",
+    "report_samples_every",
+    "validate_every",
+)
 _MUST_AGREE = ("num_iterations_per_epoch", "learning_rate", "objectives", "mixing")
 # Entries of the plan outside its configurations that images and labels depend on.
 _MUST_AGREE_IN_PLANS = (
@@ -59,6 +66,7 @@ class Progress:
         history: values of all finished epochs.
         best_score: of all validations; None before the first.
         score_name: what it measures; None before the first, and in files of version 0.2.0.
+        score_cases: digest of the cases it was measured on; None for all validation cases.
     """
 
     epoch: int = 0
@@ -68,6 +76,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_score: float | None = None
     score_name: str | None = None
+    score_cases: str | None = None
 
     def add_step(self, terms: dict[str, float]) -> None:
         """Count one step and add its terms."""
@@ -86,20 +95,28 @@ class Progress:
         self.epoch += 1
         self.iteration_in_epoch, self.epoch_sums, self.seconds_in_epoch = 0, {}, 0.0
 
-    def is_best(self, score: float | None, score_name: str | None = None) -> bool:
+    def is_best(
+        self, score: float | None, score_name: str | None = None, cases: str | None = None
+    ) -> bool:
         """True if ``score`` is the best so far; it is remembered. None is never the best.
 
-        A best score of another name, or of version 0.2.0 where it cannot be a negated loss, is no
-        measure for this one and is replaced.
+        A best score of another name or of other cases, or of version 0.2.0 where it cannot be a
+        negated loss, is no measure for this one and is replaced.
+
+        Args:
+            score: of a validation.
+            score_name: what it measures.
+            cases: digest of the cases it was measured on; None for all validation cases.
         """
         if score is None:
             return False
         before, name = self.best_score, self.score_name
-        if before is not None and (name or score_name) == score_name:
+        same_cases = self.score_cases == cases
+        if before is not None and same_cases and (name or score_name) == score_name:
             other_measure = name is None and score_name == LOSS and before > 0
             if score <= before and not other_measure:
                 return False
-        self.best_score, self.score_name = score, score_name
+        self.best_score, self.score_name, self.score_cases = score, score_name, cases
         return True
 
     def to_dict(self) -> dict[str, Any]:

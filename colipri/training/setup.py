@@ -37,6 +37,7 @@ from colipri.training.run_state import Progress
 from colipri.training.speed_watch import SpeedWatch
 from colipri.training.throughput import ModelFlops, measured_peak_flops
 from colipri.training.training_step import TrainingStep
+from colipri.training.validation_cases import describe_choice
 from colipri.training.validation_plan import plan_validation, require_comparable_batch
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class TrainerSetup:
         self.tokenizer = self.data.tokenizer
         self.validation_plan = plan_validation(
             self.data.store,
-            self.data.val_cases,
+            self.data.validated_cases,
             self.objectives,
             self.plans.findings,
             self.training_plan.prompt_style,
@@ -249,7 +250,9 @@ class TrainerSetup:
                 self.processes.size,
                 self.micro_batch_size,
             )
-        for note in self.validation_plan.notes:
+        data = self.data
+        choice = describe_choice(data.store, data.val_cases, data.validated_cases)
+        for note in (*self.validation_plan.notes, *([choice] if choice else ())):
             logger.info("%s", note)
 
     def log_objectives(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from signal import Signals
@@ -31,7 +32,13 @@ from colipri.training.run_folder import BEST, FINAL, LATEST, StopRequest, write_
 from colipri.training.run_state import SavedState, state_of_model, stored_settings
 from colipri.training.setup import TrainerSetup
 from colipri.training.text_pretraining import pretrain_on_reports
-from colipri.training.validation import ValidationResult, validate, write_report_samples
+from colipri.training.validation import (
+    NUM_SAMPLES,
+    ValidationResult,
+    validate,
+    write_report_samples,
+)
+from colipri.training.validation_cases import choice_digest
 from colipri.transfer.verify_transfer import verify_transfer
 
 logger = logging.getLogger(__name__)
@@ -92,6 +99,7 @@ class ColipriTrainer(TrainerSetup):
             "options": self.options.as_dict(),
             "train_cases": self.data.train_cases,
             "val_cases": self.data.val_cases,
+            "validated_cases": self.data.validated_cases,
             "started_from": self.started_from.lines() if self.started_from else None,
             "package_versions": package_versions(),
         }
@@ -239,26 +247,36 @@ class ColipriTrainer(TrainerSetup):
         """Validate, unless ``validate_every`` skips this epoch."""
         epoch = self.progress.epoch
         last = epoch + 1 == self.training_plan.num_epochs
-        due = last or (epoch + 1) % self.options.validate_every == 0
+        due = last or (epoch + 1) % self.validate_every == 0
         if not self.data.val_cases or not due:
             return None
         every = self.training_plan.report_samples_every
         takes_part = self.processes.is_main or self.shard.pad  # shards: all compute it
         if self.step.on_pairs and takes_part and (last or (epoch + 1) % every == 0):
             with self.averaged_weights():
-                batch = next(self.data.validation_batches())
+                shown = self.data.validated_cases[:NUM_SAMPLES]
+                batch = next(self.data.validation_batches(shown, num_workers=0))
                 for target in write_report_samples(
                     self.step, batch, self.folder, epoch, self.processes.is_main
                 ):
                     logger.info("  reports written by the model: %s", target)
         return self.run_validation()
 
-    def run_validation(self) -> ValidationResult:
-        """Losses, zero-shot and retrieval on the validation cases, with the averaged weights."""
+    @property
+    def validate_every(self) -> int:
+        """Epochs between validations: the command's, or the plan's."""
+        return self.options.validate_every or self.training_plan.validate_every
+
+    def run_validation(self, cases: Sequence[str] | None = None) -> ValidationResult:
+        """Losses, zero-shot and retrieval on validation cases, with the averaged weights.
+
+        Args:
+            cases: some validation cases; None for those of the validation of an epoch.
+        """
         with self.averaged_weights():
             return validate(
                 self.step,
-                self.data.validation_batches(),
+                self.data.validation_batches(cases),
                 self.data.findings_of,
                 self.validation_plan,
             )
@@ -288,7 +306,9 @@ class ColipriTrainer(TrainerSetup):
         self.log.epoch(values)
         logger.info(epoch_line(values, self.training_plan.num_epochs - progress.epoch - 1))
         progress.next_epoch()
-        if validation and progress.is_best(validation.score, validation.score_name):
+        data = self.data
+        cases = choice_digest(data.val_cases, data.validated_cases)
+        if validation and progress.is_best(validation.score, validation.score_name, cases):
             self.save(BEST)
             logger.info("  new best %s: %.4f", validation.score_name, validation.score)
         self.save(LATEST)
@@ -310,7 +330,7 @@ class ColipriTrainer(TrainerSetup):
         self.initialize()
         if not self.data.val_cases:
             raise ColipriError(f"fold {self.fold} has no validation cases")
-        result = self.run_validation()
+        result = self.run_validation(self.data.val_cases)
         target = self.folder / name / "summary.json"
         if self.processes.is_main:
             atomic_write_json(target, result.details)
