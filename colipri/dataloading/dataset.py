@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,14 @@ class LoadFailure:
     case: str
     problem: str
     details: str
+
+
+@dataclass(frozen=True)
+class ImageSample:
+    """The image of a sample, where its text is read separately; shapes as in Sample."""
+
+    image: torch.Tensor
+    body: torch.Tensor
 
 
 class ColipriDataset:
@@ -68,7 +77,7 @@ class ColipriDataset:
         self.seed = seed
         self.objectives = dict(objectives or {})
 
-    def __getitem__(self, key: SampleKey) -> Sample | LoadFailure:
+    def __getitem__(self, key: SampleKey) -> Sample | ImageSample | LoadFailure:
         """Return the sample, or a failure as a value, so that a worker process survives it."""
         try:
             return self.load(key)
@@ -78,8 +87,8 @@ class ColipriDataset:
             problem = f"{type(error).__name__}: {error}"
             return LoadFailure(key.case, problem, traceback.format_exc())
 
-    def load(self, key: SampleKey) -> Sample:
-        """Return the sample; exceptions are passed on."""
+    def load(self, key: SampleKey) -> Sample | ImageSample:
+        """Return the sample, or its image alone; exceptions are passed on."""
         image, body = self.crop(key) if key.image else (None, None)
         report = self.store.report(key.case)
         mirrored = self.mirroring.draw(report, key.case, key.number)
@@ -87,16 +96,25 @@ class ColipriDataset:
             report = mirrored
             if image is not None and body is not None:  # the last axis points to the right
                 image, body = image[..., ::-1].copy(), body[..., ::-1].copy()
+        pixels = None if image is None else torch.from_numpy(image)
+        tokens = None if body is None else torch.from_numpy(body.reshape(-1))
+        if not key.text and pixels is not None and tokens is not None:
+            return ImageSample(pixels, tokens)
         return Sample(
             case=key.case,
             study=self.store.record(key.case)["study"],
             text_key=text_key(report),
             caption=self.caption(report, key),
             report=report,
-            image=None if image is None else torch.from_numpy(image),
-            body=None if body is None else torch.from_numpy(body.reshape(-1)),
+            image=pixels,
+            body=tokens,
             drawn={name: self.draw(o, report, key.number) for name, o in self.objectives.items()},
         )
+
+    def image_bytes(self) -> int:
+        """Return the bytes of an image as it is stored: int16 or float16."""
+        first = next(iter(self.store.manifest["cases"]))
+        return 2 * self.store.shape(first)[0] * math.prod(self.patch_size)
 
     def crop(self, key: SampleKey) -> tuple[np.ndarray, np.ndarray]:
         """(C, *patch) voxels and (*token grid) body tokens of the sample."""

@@ -9,14 +9,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from colipri.common.cpus import usable_cpus
 from colipri.common.disk import shared_memory_error
 from colipri.common.errors import ColipriError
 from colipri.common.hashing import derive_seed
-from colipri.dataloading.dataset import ColipriDataset, LoadFailure
+from colipri.dataloading.ahead import one_ahead
+from colipri.dataloading.dataset import ColipriDataset, ImageSample, LoadFailure
 from colipri.dataloading.mixing import MixedBatchSampler, image_only_batch_size
+from colipri.dataloading.pieces import (
+    PREFETCH_PIECES,
+    ImagePiece,
+    PieceSampler,
+    assemble,
+    choose_transport,
+    from_pipe,
+    to_pipe,
+)
 from colipri.dataloading.sampler import EndlessSampler, SampleKey, StudyAwareBatchSampler
 from colipri.dataloading.sharing import RowsHere, Shard, SharedBatchSampler
 from colipri.objectives.base import Objective
@@ -29,7 +40,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _IMAGE_ONLY_NUMBERS = 1 << 48  # no run has as many paired samples
-PREFETCH_BATCHES = 2  # per worker; a batch of int16 crops is small beside the model
 
 
 def default_num_workers() -> int:
@@ -51,7 +61,7 @@ class BatchLoader:
         dataset: what to load.
         batches: lists of SampleKey; an EndlessSampler, or a list (once through).
         num_workers: processes; 0 loads in this process; None lets :func:`default_num_workers` say.
-        pin_memory: for fast copies to a CUDA device.
+        pin_memory: put the images into pinned memory, for asynchronous copies to a CUDA device.
         collate: joins samples.
 
     Raises (while iterating):
@@ -74,11 +84,28 @@ class BatchLoader:
         self.delivered = batches.position if isinstance(batches, EndlessSampler) else 0
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = self._torch_loader()
-        iterator = iter(batches)
+        if isinstance(self.batches, EndlessSampler):
+            self.batches.position = self.delivered  # an earlier iterator may have read ahead
+        transport = choose_transport(self.dataset.image_bytes(), self.num_workers)
+        sampler = PieceSampler(self.batches, transport.images)
+        pieces = self._pieces(sampler, transport.pipes)
+        batches = assemble(pieces, sampler.rows, self.pin_memory)
+        if self.num_workers > 0:
+            batches = one_ahead(batches)
+        for batch in batches:
+            self.delivered += 1
+            yield batch
+
+    def _pieces(self, sampler: PieceSampler, pipes: bool) -> Iterator[Batch | ImagePiece]:
+        """Text batches and image pieces as they come from the workers.
+
+        Raises:
+            ColipriError: a case cannot be loaded, or a worker process died.
+        """
+        iterator = iter(self._torch_loader(sampler, pipes))
         while True:
             try:
-                batch = next(iterator)
+                piece = next(iterator)
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:
@@ -86,31 +113,30 @@ class BatchLoader:
                 if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
                 raise _worker_error(error) from error
-            if isinstance(batch, LoadFailure):
-                logger.debug("%s", batch.details)
-                name = f"case {batch.case}: "
-                text = batch.problem.removeprefix(name)
-                raise ColipriError(name + text) from RuntimeError(batch.details)
-            self.delivered += 1
-            yield batch
+            piece = from_pipe(piece) if pipes else piece
+            if isinstance(piece, LoadFailure):
+                logger.debug("%s", piece.details)
+                name = f"case {piece.case}: "
+                text = piece.problem.removeprefix(name)
+                raise ColipriError(name + text) from RuntimeError(piece.details)
+            yield piece
 
-    def _torch_loader(self) -> DataLoader[Any]:
-        if isinstance(self.batches, EndlessSampler):
-            self.batches.position = self.delivered  # an earlier iterator may have read ahead
+    def _torch_loader(self, sampler: PieceSampler, pipes: bool) -> DataLoader[Any]:
         with_workers: dict[str, Any] = {}
         if self.num_workers > 0:
             with_workers = {
                 "worker_init_fn": _prepare_worker,
-                "prefetch_factor": PREFETCH_BATCHES,
+                "prefetch_factor": PREFETCH_PIECES,
                 # not fork: after OpenMP threads have run, a forked worker can hang
                 "multiprocessing_context": "spawn",
             }
         return DataLoader(
             self.dataset,  # type: ignore[arg-type]
-            batch_sampler=self.batches,  # type: ignore[arg-type]
+            batch_sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=self.collate,
-            pin_memory=self.pin_memory,
+            collate_fn=Piped(self.collate) if pipes else self.collate,
+            # its seed must not come from the generator that the training step uses meanwhile
+            generator=torch.Generator(),
             **with_workers,
         )
 
@@ -224,14 +250,36 @@ class Collate:
     objectives: Mapping[str, Objective] = field(default_factory=dict)
     text: TextTools | None = None
 
-    def __call__(self, samples: Sequence[Sample | LoadFailure]) -> Batch | LoadFailure:
-        """Return a batch of samples, or the first failure among them."""
+    def __call__(
+        self, samples: Sequence[Sample | ImageSample | LoadFailure]
+    ) -> Batch | ImagePiece | LoadFailure:
+        """Return a batch of samples, a piece of images, or the first failure among them."""
         good: list[Sample] = []
+        images: list[ImageSample] = []
         for sample in samples:
             if isinstance(sample, LoadFailure):
                 return sample
-            good.append(sample)
+            if isinstance(sample, ImageSample):
+                images.append(sample)
+            else:
+                good.append(sample)
+        if images:
+            return ImagePiece(
+                torch.stack([sample.image for sample in images]),
+                torch.stack([sample.body for sample in images]),
+            )
         return make_batch(good, self.objectives, self.text)
+
+
+@dataclass(frozen=True)
+class Piped:
+    """Joins samples to messages that go through pipes instead of shared memory."""
+
+    collate: Collate
+
+    def __call__(self, samples: Sequence[Sample | ImageSample | LoadFailure]) -> Any:
+        """Return what ``collate`` does, without tensors."""
+        return to_pipe(self.collate(samples))
 
 
 def _prepare_worker(_: int) -> None:

@@ -25,12 +25,14 @@ from colipri.common.hashing import derive_seed
 class SampleKey(NamedTuple):
     """One sample: which case, and its number since training began (seeds its random numbers).
 
-    Without ``image`` only the text is read: another process encodes the image.
+    Without ``image`` only the text is read, for example because another process encodes the image;
+    without ``text`` only the image (colipri.dataloading.pieces).
     """
 
     case: str
     number: int
     image: bool = True
+    text: bool = True
 
 
 class EndlessSampler:

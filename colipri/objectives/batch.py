@@ -126,12 +126,6 @@ class Batch:
         """Return where the images of ``rows`` are in :attr:`image`."""
         return list(rows) if self.image_row is None else [self.image_row[row] for row in rows]
 
-    def pin_memory(self) -> Batch:
-        """Pin the large tensors, for asynchronous copies to a GPU; torch's loader calls this."""
-        for name in ("image", "body", "captions"):
-            setattr(self, name, map_tensors(getattr(self, name), lambda t: t.pin_memory()))
-        return self
-
 
 class Collates(Protocol):
     """What :func:`make_batch` asks of an objective (colipri.objectives.base.Objective)."""
@@ -307,16 +301,25 @@ class ContrastiveBatch:
             )
 
 
-def map_tensors(value: Any, function: Any) -> Any:
-    """Apply ``function`` to every tensor in dicts, lists, tuples and dataclasses."""
-    if isinstance(value, Tensor):
+def map_tensors(value: Any, function: Any, kind: type = Tensor) -> Any:
+    """Apply ``function`` to every tensor in dicts, lists, tuples and dataclasses.
+
+    Args:
+        value: that holds them.
+        function: of a tensor.
+        kind: what counts as one.
+    """
+    if isinstance(value, kind):
         return function(value)
     if isinstance(value, dict):
-        return {key: map_tensors(entry, function) for key, entry in value.items()}
+        return {key: map_tensors(entry, function, kind) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(map_tensors(entry, function) for entry in value)
+        entries_of = (map_tensors(entry, function, kind) for entry in value)
+        return type(value)(*entries_of) if hasattr(value, "_fields") else type(value)(entries_of)
     if hasattr(value, "__dataclass_fields__"):
-        entries = {f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)}
+        entries = {
+            f.name: map_tensors(getattr(value, f.name), function, kind) for f in fields(value)
+        }
         return type(value)(**entries)
     return value
 

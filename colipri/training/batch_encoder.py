@@ -21,6 +21,7 @@ from colipri.dataloading.sharing import cut
 from colipri.objectives.batch import Batch, CasePart, Tokens
 from colipri.plans.plans import Configuration, Plans
 from colipri.text.tokenizer import encode_batch
+from colipri.training.device_images import DeviceImages
 
 
 class BatchEncoder:
@@ -53,6 +54,7 @@ class BatchEncoder:
         self.autocast = autocast
         self.keep_ratio = keep_ratio
         self.air = air_value(plans, configuration)
+        self.images = DeviceImages(device)
         self._samples_seen = self._tokens_seen = 0
 
     # ---------------------------------------------------------------- parts of a batch
@@ -142,9 +144,7 @@ class BatchEncoder:
 
     def image_and_body(self, part: CasePart) -> tuple[Tensor, Tensor, torch.Generator]:
         """Normalized (in training also augmented) images, their body tokens, and the generator."""
-        places = part.batch.places(part.rows)
-        image = part.batch.image[places].to(self.device, non_blocking=True)
-        body = part.batch.body[places].to(self.device, non_blocking=True)
+        image, body = self.images.of(part)
         image = normalize_on_device(image, self.plans, self.configuration)
         generator = torch.Generator(self.device).manual_seed(part.seed)
         if self.model.training:

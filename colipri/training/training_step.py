@@ -111,6 +111,7 @@ class TrainingStep:
         if pairs:
             mine, exchange = self.assign(pairs, texts)
             one_of_each = len({_kind(assigned.part) for assigned in mine}) == len(mine)
+            self.encoder.images.expect(assigned.part for assigned in mine)
             total = total + grad_cache_backward(
                 mine,
                 lambda assigned: self.embed(assigned.part),
@@ -124,7 +125,9 @@ class TrainingStep:
             )
         for name in self.on_images:
             parts = self.image_parts(name, batch, seed)
-            for number, is_counted in self.shard.of(len(parts)):
+            of_mine = self.shard.of(len(parts))
+            self.encoder.images.expect(parts[number] for number, _ in of_mine)
+            for number, is_counted in of_mine:
                 loss = self.image_loss(name, parts[number], own if is_counted else {})
                 (loss if is_counted else 0.0 * loss).backward()
                 total = total + loss.detach() if is_counted else total
@@ -140,6 +143,7 @@ class TrainingStep:
         embeddings: dict[str, Tensor] = {}
         if pairs:
             parts: list[Part] = [*pairs, *texts]
+            self.encoder.images.expect(parts)
             encoded = [self.embed_with_loss(part, terms) for part in parts]
             for name in dict.fromkeys(name for part, _ in encoded for name in part):
                 embeddings[name] = torch.cat([part[name] for part, _ in encoded if name in part])
