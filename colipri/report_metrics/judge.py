@@ -179,6 +179,7 @@ def _findings(
         if position == 0:
             system.measured |= summary
             system.result["collapse"] = collapse_measures(pairs, labels)
+            system.result["case_labels"] = _case_labels(pairs, labels)
         entries.append(
             {
                 "labeller": labeller.source,
@@ -188,6 +189,24 @@ def _findings(
             }
         )
     return entries
+
+
+def _case_labels(pairs: ReportPairs, labels: FindingLabels) -> list[dict[str, Any]]:
+    """What was read in both reports of every case, for colipri_compare."""
+    return [
+        {
+            "case": case,
+            "subject": patient,
+            "reference": {
+                name: None if value != value else int(value)
+                for name, value in zip(labels.names, truth, strict=True)
+            },
+            "generated": dict(zip(labels.names, map(int, written), strict=True)),
+        }
+        for case, patient, truth, written in zip(
+            pairs.cases, pairs.patients, labels.reference, labels.generated, strict=True
+        )
+    ]
 
 
 def _extra(extra: ExtraMetric, system: _System, resamples: Resamples) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from colipri.common.errors import EXIT_OK, ColipriError
 from colipri.run.cli import make_parser, run_command
-from colipri.run.inference_options import check_output
+from colipri.run.inference_options import add_model_options, check_output
 from colipri.run.report_controls import References, load_references, make_controls
 from colipri.run.report_table import print_judgement
 
@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the command's parser."""
     parser = make_parser("colipri_evaluate_reports", DESCRIPTION)
     _add_report_options(parser)
+    add_model_options(parser, required=False)  # for the controls nearest and labels
     _add_control_options(parser)
     _add_metric_options(parser)
     parser.add_argument("-o", metavar="FILE.json", help="write everything there")
@@ -99,9 +100,6 @@ def _add_report_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_control_options(parser: argparse.ArgumentParser) -> None:
     controls = parser.add_argument_group("controls")
-    controls.add_argument(
-        "-m", metavar="CHECKPOINT", help="whose embeddings the controls nearest and labels use"
-    )
     controls.add_argument("-d", metavar="DATASET", help="of the controls, where -r is a file")
     controls.add_argument(
         "--train", metavar="REPORTS", help="training reports, for the control random without -d"
@@ -112,14 +110,12 @@ def _add_control_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FILE",
         help="reports of further controls, or of these: random, nearest, labels",
     )
-    controls.add_argument("-device", default="auto", help="cuda, cpu or mps (default: the best)")
     controls.add_argument(
         "--source",
         default="auto",
         choices=("auto", "preprocessed", "raw"),
         help="where the controls get their images from (default: preprocessed where possible)",
     )
-    controls.set_defaults(window=None, spacing=None, no_checks=False)
 
 
 def _add_metric_options(parser: argparse.ArgumentParser) -> None:

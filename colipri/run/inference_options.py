@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from colipri.inference.predictor import ColipriPredictor
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add -m, -device, -precision, --window, --spacing and --no_checks."""
+def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add -m, -device, -precision, --window, --spacing and --no_checks.
+
+    ``required`` is False for commands that also do something without a model.
+    """
     parser.add_argument(
-        "-m", required=True, metavar="CHECKPOINT", help="checkpoint_best.pth of a training"
+        "-m", required=required, metavar="CHECKPOINT", help="checkpoint_best.pth of a training"
     )
     parser.add_argument(
         "-device", default="auto", help="cuda, cpu or mps (default: the best available)"

@@ -1,0 +1,267 @@
+"""Run a frozen benchmark and put the published values beside ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from colipri.common.errors import ColipriError
+from colipri.evaluation.bootstrap import NUM_RESAMPLES
+from colipri.evaluation.classification import classification_metrics
+from colipri.evaluation.retrieval import retrieval_metrics
+from colipri.evaluation.thresholds import choose_thresholds
+from colipri.evaluation.zero_shot import probabilities
+from colipri.features.keys import feature_key
+from colipri.features.store import FeatureStore
+from colipri.frozen_benchmarks.definition import Benchmark
+from colipri.frozen_benchmarks.population import check_counts, check_findings, select_population
+from colipri.frozen_benchmarks.scoring import benchmark_logits, field_figures, pool_recall
+from colipri.inference.labelled_cases import (
+    CaseCollection,
+    LabelledCase,
+    cases_of_split,
+    collect_cases,
+    label_matrix,
+)
+from colipri.inference.predictor import ColipriPredictor
+from colipri.inference.split_results import EncodedSplit, encode_split, thresholds_from_file
+from colipri.text.prompts.captions import full_caption
+from colipri.text.prompts.same_text import text_key
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """How a benchmark is run.
+
+    Attributes:
+        source: See ``collect_cases``.
+        features: Folder of ``colipri_encode -d``; None encodes now.
+        thresholds_from: A file of an earlier result; None: the validation split, where the model
+            has one in this data set.
+        allow_other_counts: Go on with another population.
+        num_resamples: Of the bootstrap.
+        seed: Of resamples and pools.
+    """
+
+    source: str = "auto"
+    features: Path | None = None
+    thresholds_from: str | None = None
+    allow_other_counts: bool = False
+    num_resamples: int = NUM_RESAMPLES
+    seed: int = 0
+
+
+def run_benchmark(
+    benchmark: Benchmark,
+    predictor: ColipriPredictor,
+    dataset: int | str,
+    options: BenchmarkOptions | None = None,
+) -> dict[str, Any]:
+    """Run a benchmark on a converted data set.
+
+    Args:
+        benchmark: The definition.
+        predictor: The model.
+        dataset: Number or name.
+        options: How.
+
+    Returns:
+        ``benchmark``, ``model``, ``population``, ``results`` (prompt style -> figures, with the
+        scores of every case), ``retrieval``, ``pools``, ``published``.
+
+    Raises:
+        ColipriError: another population, missing labels, features of another model.
+    """
+    options = options or BenchmarkOptions()
+    collection = collect_cases(predictor, dataset, options.source)
+    check_findings(benchmark, collection)
+    cases = select_population(benchmark, collection, predictor)
+    population = check_counts(benchmark, cases, options.allow_other_counts)
+    encoded = _encode(predictor, cases, benchmark.name, options)
+    result: dict[str, Any] = {
+        "benchmark": {
+            "name": benchmark.name,
+            "version": benchmark.version,
+            "digest": benchmark.digest,
+        },
+        "model": predictor.describe(),
+        "dataset": collection.dataset,
+        "population": population,
+        "results": {},
+    }
+    if "zero_shot" in benchmark.tasks:
+        validation = _validation(benchmark, collection, predictor, options)
+        for style in benchmark.prompts:
+            result["results"][style] = _zero_shot(
+                benchmark, predictor, encoded, style, validation, options
+            )
+    if {"retrieval", "pools"} & set(benchmark.tasks):
+        result |= _retrieval(benchmark, predictor, encoded, options)
+    result["published"] = compare_with_published(benchmark, result)
+    return result
+
+
+def compare_with_published(benchmark: Benchmark, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the published values, each beside ours, and why they cannot be compared like for like.
+
+    Args:
+        benchmark: The definition.
+        result: Of :func:`run_benchmark`.
+    """
+    general = []
+    if not result["population"]["is_complete"]:
+        general.append("another population than the benchmark's")
+    rows = []
+    for entry in benchmark.published:
+        ours = _our_value(result, entry.metric, benchmark.prompts)
+        differs = [*general, *entry.differs]
+        rows.append(
+            {
+                "who": entry.who,
+                "metric": entry.metric,
+                "published": entry.value,
+                "ours": ours,
+                "source": entry.source,
+                "protocol": entry.protocol,
+                "like_for_like": not differs,
+                "differs": differs,
+            }
+        )
+    return rows
+
+
+def _our_value(
+    result: Mapping[str, Any], metric: str, styles: Sequence[str]
+) -> dict[str, Any] | None:
+    """Our figure of this name; of several prompt styles the first."""
+    if "." in metric:
+        direction, _, name = metric.partition(".")
+        found = result.get("retrieval", {}).get(direction, {}).get(name)
+        return dict(found) if found is not None else None
+    found = result["results"].get(styles[0], {}).get(metric)
+    return {key: found[key] for key in ("value", "low", "high")} if found is not None else None
+
+
+def _encode(
+    predictor: ColipriPredictor,
+    cases: Sequence[LabelledCase],
+    name: str,
+    options: BenchmarkOptions,
+) -> EncodedSplit:
+    if options.features is None:
+        return encode_split(predictor, cases, name)
+    store = FeatureStore(options.features)
+    tokens = int(store.key["num_tokens"])
+    feature_key(predictor, tokens).require_same(store.key, options.features)
+    found = store.pooled([case.identifier for case in cases])
+    return EncodedSplit(name, cases, torch.from_numpy(np.ascontiguousarray(found)).float())
+
+
+def _validation(
+    benchmark: Benchmark,
+    collection: CaseCollection,
+    predictor: ColipriPredictor,
+    options: BenchmarkOptions,
+) -> EncodedSplit | None:
+    """The cases that give thresholds; None where there are none, or where a file gives them."""
+    if options.thresholds_from is not None or benchmark.population.split in ("all", "val"):
+        return None
+    try:
+        cases = cases_of_split(collection, "val", predictor)
+    except ColipriError as error:
+        logger.warning("No thresholds, hence no F1 and the like: %s", error)
+        return None
+    return _encode(predictor, cases, "val", options)
+
+
+def _zero_shot(
+    benchmark: Benchmark,
+    predictor: ColipriPredictor,
+    encoded: EncodedSplit,
+    style: str,
+    validation: EncodedSplit | None,
+    options: BenchmarkOptions,
+) -> dict[str, Any]:
+    names = benchmark.findings
+    logits = benchmark_logits(benchmark, predictor, encoded.embeddings, style)
+    labels = label_matrix(encoded.cases, names)
+    thresholds: dict[str, float | None] = {}
+    source = "none"
+    if options.thresholds_from is not None:
+        given = thresholds_from_file(options.thresholds_from, list(names))
+        thresholds, source = dict(given.logits), given.source
+    elif validation is not None:
+        chosen = benchmark_logits(benchmark, predictor, validation.embeddings, style)
+        thresholds = choose_thresholds(chosen, label_matrix(validation.cases, names), names)
+        source = f"validation split, {len(validation.cases)} cases, maximum F1"
+    result = classification_metrics(
+        logits,
+        labels,
+        names,
+        patients=encoded.subjects,
+        thresholds=thresholds,
+        num_resamples=options.num_resamples,
+        seed=options.seed,
+    )
+    result |= field_figures(logits, labels)
+    result["thresholds"] = {"source": source, "logits": thresholds}
+    result["case_scores"] = [
+        {
+            "case": case.identifier,
+            "subject": case.subject,
+            "study": case.study,
+            "scores": dict(zip(names, map(float, probabilities(logits[row])), strict=True)),
+            "logits": dict(zip(names, map(float, logits[row]), strict=True)),
+            "labels": {
+                name: None if value != value else int(value)
+                for name, value in zip(names, labels[row], strict=True)
+            },
+        }
+        for row, case in enumerate(encoded.cases)
+    ]
+    return result
+
+
+def _retrieval(
+    benchmark: Benchmark,
+    predictor: ColipriPredictor,
+    encoded: EncodedSplit,
+    options: BenchmarkOptions,
+) -> dict[str, Any]:
+    reports = [case.report() if case.has_report else None for case in encoded.cases]
+    rows = [row for row, report in enumerate(reports) if report is not None]
+    if len(rows) < 2:
+        raise ColipriError(
+            f"{benchmark.name} measures retrieval, but {len(rows)} of {len(reports)} cases have a "
+            "report"
+        )
+    present = [report for report in reports if report is not None]
+    images = encoded.embeddings[rows]
+    texts = predictor.encode_texts([full_caption(report) for report in present])
+    keys = [text_key(report) for report in present]
+    patients = [encoded.subjects[row] for row in rows]
+    numbers, seed = options.num_resamples, options.seed
+    result: dict[str, Any] = {}
+    if "retrieval" in benchmark.tasks:
+        result["retrieval"] = retrieval_metrics(
+            images, texts, keys, patients=patients, num_resamples=numbers, seed=seed
+        )
+    if "pools" in benchmark.tasks:
+        result["pools"] = pool_recall(
+            images.double().numpy(),
+            texts.double().numpy(),
+            keys,
+            patients,
+            benchmark.raw["pools"],
+            numbers,
+            seed,
+        )
+    return result
