@@ -1,12 +1,13 @@
-"""The CPUs that this process may use, and how many threads compute on them.
+"""The CPUs that this process may use, how many threads compute on them, and CUDA's allocator.
 
-Nothing here imports torch: OpenMP reads its settings once, when torch is loaded, so commands set
-them before that (:func:`prepare_threads`).
+Nothing here imports torch, which reads these settings once, when it is loaded: commands set them
+before that (:func:`prepare_threads`, :func:`prepare_allocator`).
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ _OWN_CGROUPS = Path("/proc/self/cgroup")
 # before it sleeps. On cores that other processes use as well, those spins are the others' time.
 WAIT_POLICY = "passive"
 PLANNED_THREADS = "colipri_threads"  # says that OMP_NUM_THREADS is ours, not the user's
+ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
@@ -70,6 +72,16 @@ def thread_settings(environment: Mapping[str, str]) -> dict[str, str]:
 def prepare_threads() -> None:
     """Set OpenMP's variables for this process and its children, before torch is loaded."""
     os.environ.update(thread_settings(os.environ))
+
+
+def prepare_allocator() -> None:
+    """Let CUDA's memory grow in place, before torch is loaded; what the user has set stays.
+
+    Micro batches hold different numbers of tokens. In segments of fixed sizes they leave gaps that
+    nothing fits into, and a step runs out of memory beside gigabytes that are free.
+    """
+    if sys.platform == "linux" and not any(os.environ.get(name) for name in ALLOCATOR):
+        os.environ[ALLOCATOR[0]] = "expandable_segments:True"
 
 
 def _own_folders(root: Path, own: Path) -> list[Path]:

@@ -54,6 +54,8 @@ IMAGE_BYTES = 2 + 4
 
 # Adam in fp32: weight, gradient, two moments; under autocast a bf16 copy of each weight as well.
 BYTES_PER_PARAMETER = {"bf16": 18, "cpu_bf16": 18, "fp32": 16}
+# The moving average of the weights (training.ema_decay), in fp32.
+AVERAGE_BYTES = 4
 # CUDA context, cuBLAS and cuDNN workspaces, allocator fragmentation: what nvidia-smi shows beyond
 # the tensors; a constant, because it depends on neither model nor batch.
 OVERHEAD_BYTES = 1.25 * GIB
@@ -72,6 +74,7 @@ class MemoryEstimate:
         live: what one block needs while it is recomputed, per sample (0 without recomputation).
         micro_batch_size: pairs at once.
         parts: of ``per_sample``, by where they arise.
+        num_tokens: image tokens of a pair that are counted.
     """
 
     parameters: float
@@ -80,6 +83,7 @@ class MemoryEstimate:
     live: float
     micro_batch_size: int
     parts: dict[str, float] = field(default_factory=dict)
+    num_tokens: float = 0.0
 
     @property
     def total(self) -> float:
@@ -98,6 +102,7 @@ class MemoryEstimate:
         }
         return {
             **{f"{name}_in_gb": round(value / GIB, 3) for name, value in values.items()},
+            "tokens_per_sample": round(self.num_tokens),
             "parts_of_a_sample_in_gb": {k: round(v / GIB, 4) for k, v in self.parts.items()},
         }
 
@@ -184,19 +189,20 @@ def text_activation_bytes(bert: BertSettings, num_tokens: int, precision: str) -
 
 
 def activation_parts(
-    configuration: Configuration, precision: str = PLANNED_PRECISION
+    configuration: Configuration,
+    precision: str = PLANNED_PRECISION,
+    num_tokens: float | None = None,
 ) -> dict[str, float]:
     """Return the bytes that autograd keeps for one pair in the two towers: stem, blocks, heads,
     text.
 
-    All tokens of the patch are counted, although air is dropped: one patient who fills the field of
-    view must fit as well.
-
     Args:
         configuration: of a plan.
         precision: one of PRECISIONS.
+        num_tokens: image tokens of a pair; None for all of the patch, although air is dropped.
     """
-    encoder, tokens = configuration.encoder, configuration.num_tokens
+    encoder = configuration.encoder
+    tokens = configuration.num_tokens if num_tokens is None else num_tokens
     encoder_bytes, shared_bytes = HEAD_BYTES[precision]
     return {
         "stem": stem_activation_bytes(
@@ -236,6 +242,7 @@ def estimate_memory(
     precision: str = PLANNED_PRECISION,
     objective_bytes: Mapping[str, float] | None = None,
     objective_parameters: int = 0,
+    num_tokens: float | None = None,
 ) -> MemoryEstimate:
     """Estimate the memory of a training step of one plan configuration.
 
@@ -244,25 +251,29 @@ def estimate_memory(
         precision: one of PRECISIONS.
         objective_bytes: what objectives keep for a pair beside the towers, by their names.
         objective_parameters: parameters of the objectives' heads.
+        num_tokens: image tokens of a pair; None for all of the patch.
     """
     encoder = configuration.encoder
     voxels = prod(configuration.patch_size)
-    parts = activation_parts(configuration, precision)
+    tokens = configuration.num_tokens if num_tokens is None else num_tokens
+    parts = activation_parts(configuration, precision, tokens)
     parts |= objective_bytes or {}
     parts["image"] = float(voxels * encoder.input_channels * IMAGE_BYTES)
     parameters = model_parameters(configuration) + objective_parameters
+    averaged = 0 if configuration.training.ema_decay is None else AVERAGE_BYTES
     return MemoryEstimate(
-        parameters=parameters * BYTES_PER_PARAMETER[precision],
+        parameters=parameters * (BYTES_PER_PARAMETER[precision] + averaged),
         overhead=OVERHEAD_BYTES,
         per_sample=sum(parts.values()),
         live=live_block_bytes(
-            configuration.num_tokens,
+            tokens,
             encoder.embed_dim,
             precision,
             configuration.activation_checkpointing,
         ),
         micro_batch_size=configuration.micro_batch_size,
         parts=parts,
+        num_tokens=tokens,
     )
 
 

@@ -47,7 +47,8 @@ def format_plan(plans: Plans) -> str:
     configurations = plans.configurations
     parts = [
         f"Plan {plans.plans_name} of {plans.dataset_name} by {plans.planner}, for "
-        f"{plans.gpu_memory_target_in_gb:g} GB of GPU memory",
+        f"{plans.gpu_memory_target_in_gb:g} GB of GPU memory"
+        + (f" on each of {plans.num_gpus} GPUs" if plans.num_gpus > 1 else ""),
         *textwrap.wrap(describe_left_out(plans.left_out) if plans.left_out else "", WIDTH),
         "",
         *_costs(configurations),

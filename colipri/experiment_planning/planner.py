@@ -7,6 +7,7 @@ that plans; the same fingerprint gives the same file, byte for byte.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,8 +27,14 @@ from colipri.experiment_planning.encoders import (
 )
 from colipri.experiment_planning.fingerprint import left_out_of
 from colipri.experiment_planning.geometry import TOKEN, Geometry, plan_geometry
-from colipri.experiment_planning.memory_planning import fit_memory, planned_memory
-from colipri.experiment_planning.training_cost import estimate_compute
+from colipri.experiment_planning.gpu_measurement import GpuMeasurement
+from colipri.experiment_planning.memory_planning import (
+    Machine,
+    fit_memory,
+    one_pass_batch,
+    planned_memory,
+)
+from colipri.experiment_planning.training_cost import estimate_compute, expected_tokens
 from colipri.experiment_planning.validation_interval import plan_validation_interval
 from colipri.objectives.registry import (
     DEFAULT_LETTERS,
@@ -63,7 +70,16 @@ class ColipriPlanner:
         text_encoder: "scratch", or the name or folder of a pretrained one.
         text_encoder_reason: why that one, for the plan.
         plans_name: of the file.
+
+    Attributes:
+        num_gpus: that share a batch.
+        measured: speed of the GPU, of benchmarks/gpu.py.
+        largest_batch: studies of a contrastive batch at most.
     """
+
+    num_gpus: int = 1
+    measured: GpuMeasurement | None = None
+    largest_batch: int = MAXIMUM_BATCH
 
     def __init__(
         self,
@@ -94,6 +110,7 @@ class ColipriPlanner:
             "plans_name": self.plans_name,
             "planner": type(self).__name__,
             "gpu_memory_target_in_gb": self.target_gb,
+            **({"num_gpus": self.num_gpus} if self.num_gpus > 1 else {}),
             "image_reader_writer": REORIENTING_READER,
             "orientation": "SAR",
             "transpose_forward": [0, 1, 2],
@@ -109,7 +126,24 @@ class ColipriPlanner:
         return Plans.from_dict(content, f"the plan of {type(self).__name__}")
 
     def plan_configuration(self, name: str, channels: Any) -> Configuration:
-        """Plan one configuration: geometry, model, text, training, and what they cost."""
+        """Plan one configuration: geometry, model, text, training, and what they cost.
+
+        The batch is the one that the data allow, or a smaller one that the GPUs encode in one pass,
+        where that is less arithmetic.
+        """
+        configuration = self._plan_configuration(name, channels)
+        smaller = one_pass_batch(configuration, self.machine(configuration))
+        if smaller is None:
+            return configuration
+        batch, reason = smaller
+        again = copy.copy(self)
+        again.largest_batch = batch
+        planned = again._plan_configuration(name, channels)
+        if planned.batch_size != batch:  # a planner of one's own that chooses by other rules
+            return configuration
+        return replace(planned, rationale={**planned.rationale, "batch_size": reason})
+
+    def _plan_configuration(self, name: str, channels: Any) -> Configuration:
         rationale: Rationale = {"normalization_schemes": channels.reason}
         size = self.choose_model(rationale)
         geometry = self.choose_geometry(name, size, rationale)
@@ -145,8 +179,9 @@ class ColipriPlanner:
 
     def with_costs(self, configuration: Configuration) -> Configuration:
         """Return the configuration with what it is predicted to cost."""
+        tokens = self.machine(configuration).tokens_of(configuration)
         memory = {
-            **planned_memory(configuration).as_gigabytes(),
+            **planned_memory(configuration, num_tokens=tokens).as_gigabytes(),
             "planned_for_in_gb": self.target_gb,
             "precision": "bf16",
         }
@@ -154,9 +189,18 @@ class ColipriPlanner:
             configuration,
             memory_estimate=MemoryReport.from_dict(memory),
             compute_estimate=estimate_compute(
-                configuration, self.fingerprint["body_fraction_median"]
+                configuration,
+                self.fingerprint["body_fraction_median"],
+                self.num_gpus,
+                self.measured,
             ),
         )
+
+    def machine(self, configuration: Configuration) -> Machine:
+        """Return what a configuration is fitted to."""
+        body_fraction = self.fingerprint["body_fraction_median"]
+        tokens = expected_tokens(configuration, body_fraction)
+        return Machine(self.target_gb, self.num_gpus, tokens)
 
     def with_overrides(self, plans: Plans, overrides: Mapping[str, Any]) -> Plans:
         """Return the plan with numbers set by hand; memory and costs follow them.
@@ -300,7 +344,7 @@ class ColipriPlanner:
     def choose_batch(self, rationale: Rationale) -> int:
         """Choose the contrastive batch: the data limits it; memory does not (cached gradients)."""
         tenth = max(1, self.num_studies // 10)
-        batch = min(MAXIMUM_BATCH, max(MINIMUM_BATCH, 2 ** int(math.log2(tenth))))
+        batch = min(self.largest_batch, max(MINIMUM_BATCH, 2 ** int(math.log2(tenth))))
         batch = min(batch, max(2, self.num_studies))
         rationale["batch_size"] = (
             f"largest power of two that still gives ten updates per pass over {self.num_studies:,} "
@@ -353,7 +397,7 @@ class ColipriPlanner:
 
     def fit_memory(self, configuration: Configuration, rationale: Rationale) -> Configuration:
         """Fit micro batch and checkpointing to the memory target."""
-        fitted, reasons = fit_memory(configuration, self.target_gb)
+        fitted, reasons = fit_memory(configuration, self.machine(configuration))
         rationale.update(reasons)
         return fitted
 

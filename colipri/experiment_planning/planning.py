@@ -12,6 +12,7 @@ from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.common.registry import find_class
 from colipri.experiment_planning.fingerprint import FINGERPRINT_VERSION, fingerprint_path
+from colipri.experiment_planning.gpu_measurement import read_gpu_measurement
 from colipri.experiment_planning.planner import (
     ColipriPlanner,
     check_memory_target,
@@ -35,6 +36,8 @@ def plan_experiment(
     plans_name: str = "colipriPlans",
     like: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    num_gpus: int = 1,
+    gpu_measurements: Path | None = None,
 ) -> Plans:
     """Plan a data set whose fingerprint exists and write the plans file.
 
@@ -47,6 +50,8 @@ def plan_experiment(
         plans_name: Of the plans file.
         like: a preset (colipri.experiment_planning.presets) that replaces the image side.
         overrides: path -> value (``--set``); what was not set is fitted to the memory again.
+        num_gpus: that share a batch.
+        gpu_measurements: gpu.json of benchmarks/gpu.py; hours follow it.
 
     Raises:
         ColipriError: no fingerprint, no such planner, or nothing fits.
@@ -63,6 +68,9 @@ def plan_experiment(
         planner_class = planner_like(planner_class, like)
     chosen, reason = resolve_text_encoder(text_encoder)
     planner = planner_class(fingerprint, gpu_memory_target_in_gb, chosen, reason, plans_name)
+    planner.num_gpus = num_gpus
+    if gpu_measurements is not None:
+        planner.measured = read_gpu_measurement(gpu_measurements)
     target = preprocessed_folder() / name / f"{plans_name}.json"
     plans = replace(planner.plan(), source=str(target))
     if overrides:
@@ -81,7 +89,11 @@ def find_planner(name: str) -> type[ColipriPlanner]:
 
 
 def check_planning_options(
-    planner_name: str, gpu_memory_target_in_gb: float, text_encoder: str
+    planner_name: str,
+    gpu_memory_target_in_gb: float,
+    text_encoder: str,
+    num_gpus: int = 1,
+    gpu_measurements: Path | None = None,
 ) -> None:
     """Find mistakes before hours are spent on reading images.
 
@@ -89,12 +101,18 @@ def check_planning_options(
         planner_name: As typed (-pl).
         gpu_memory_target_in_gb: Memory of one accelerator in GiB.
         text_encoder: "auto", "scratch", a hub name or a folder.
+        num_gpus: that share a batch.
+        gpu_measurements: gpu.json of benchmarks/gpu.py.
 
     Raises:
         ColipriError: as :func:`plan_experiment` would.
     """
     find_planner(planner_name)
     check_memory_target(gpu_memory_target_in_gb)
+    if num_gpus < 1:
+        raise ColipriError(f"-num_gpus must be at least 1, not {num_gpus}")
+    if gpu_measurements is not None:
+        read_gpu_measurement(gpu_measurements)
     if text_encoder not in ("auto", "scratch"):
         resolve_text_encoder(text_encoder)
 

@@ -10,6 +10,7 @@ from colipri.cost.flops import (
     pool_flops,
     text_flops,
 )
+from colipri.experiment_planning.gpu_measurement import GpuMeasurement
 from colipri.objectives.base import Objective
 from colipri.objectives.registry import (
     DEFAULT_LETTERS,
@@ -120,12 +121,32 @@ CHECKPOINTING_FACTOR = {"none": 1.0, "mlp": 1.06, "full": 4 / 3}
 CACHED_GRADIENTS_FACTOR = 4 / 3
 
 
-def estimate_compute(configuration: Configuration, body_fraction: float) -> ComputeReport:
+def expected_tokens(configuration: Configuration, body_fraction: float) -> int:
+    """Return the image tokens with body that a scan has on average.
+
+    A token at the body's surface is kept whole, so more tokens are kept than volume.
+
+    Args:
+        configuration: of the plan.
+        body_fraction: share of the cropped scans that is body.
+    """
+    tokens = configuration.num_tokens
+    return min(tokens, round(tokens * min(1.0, body_fraction + 0.1)))
+
+
+def estimate_compute(
+    configuration: Configuration,
+    body_fraction: float,
+    num_gpus: int = 1,
+    measured: GpuMeasurement | None = None,
+) -> ComputeReport:
     """Estimate arithmetic and time of a planned training.
 
     Args:
         configuration: of the plan.
         body_fraction: share of the cropped scans that is body: tokens of outside air are dropped.
+        num_gpus: devices that share a step.
+        measured: of benchmarks/gpu.py, on the GPU that will train.
 
     Returns:
         tokens_per_image (all, and kept as expected), tflop_per_step, steps, utilisation, and hours
@@ -133,23 +154,31 @@ def estimate_compute(configuration: Configuration, body_fraction: float) -> Comp
         memory, on cases that all have a report. Loading, validation and the optimiser are not.
     """
     tokens = configuration.num_tokens
-    # A token at the body's surface is kept whole, so more tokens are kept than volume.
-    kept = min(tokens, round(tokens * min(1.0, body_fraction + 0.1)))
+    kept = expected_tokens(configuration, body_fraction)
     batch = configuration.batch_size
     by_objective = training_flops(configuration, kept)
-    if configuration.micro_batch_size < batch:  # the decoders have no first pass
+    if configuration.micro_batch_size * num_gpus < batch:  # the decoders have no first pass
         by_objective[ENCODERS] *= CACHED_GRADIENTS_FACTOR
     flops = batch * sum(by_objective.values())
     flops *= CHECKPOINTING_FACTOR[configuration.activation_checkpointing]
     steps = configuration.training.num_epochs * configuration.training.num_iterations_per_epoch
+
+    def hours(tflops: float, devices: int) -> float:
+        return round(steps * flops / (tflops * 1e12 * devices) / 3600, 2)
+
+    gpus = "" if num_gpus == 1 else f"{num_gpus} x "
+    found = {f"{gpus}{name}": hours(UTILISATION * t, num_gpus) for name, t in GPU_TFLOPS.items()}
+    found |= {name: hours(UTILISATION * tflops, 1) for name, tflops in CPU_TFLOPS.items()}
+    utilisation = UTILISATION
+    if measured is not None:
+        reached = measured.tflops_of(configuration.encoder.embed_dim)
+        utilisation = reached / measured.peak_tflops
+        found = {f"{gpus}{measured.device} (measured)": hours(reached, num_gpus)} | found
     return ComputeReport(
         tokens_per_image=tokens,
         kept_tokens_per_image=kept,
         tflop_per_step=round(flops / 1e12, 3),
         steps=steps,
-        utilisation=UTILISATION,
-        hours={
-            name: round(steps * flops / (peak * 1e12 * UTILISATION) / 3600, 2)
-            for name, peak in (GPU_TFLOPS | CPU_TFLOPS).items()
-        },
+        utilisation=round(utilisation, 3),
+        hours=found,
     )

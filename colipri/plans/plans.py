@@ -69,6 +69,7 @@ class MemoryReport(Settings):
     overhead_in_gb: float = entry("context and workspaces", unit="GiB", default=0.0, low=0)
     per_sample_in_gb: float = entry("activations of a pair", unit="GiB", default=0.0, low=0)
     live_in_gb: float = entry("recomputed at a time, per pair", unit="GiB", default=0.0, low=0)
+    tokens_per_sample: int = entry("image tokens of a pair that are counted", default=0, low=0)
     parts_of_a_sample_in_gb: dict[str, float] = entry(
         "where a pair's activations arise", unit="GiB", factory=dict, low=0
     )
@@ -219,6 +220,7 @@ class Plans(Settings):
     gpu_memory_target_in_gb: float = entry(
         "memory of one accelerator that was planned for", unit="GiB", default=24.0, always=True
     )
+    num_gpus: int = entry("that share a batch, as planned for", default=1, low=1)
     image_reader_writer: str = entry("nnU-Net's reader", default=REORIENTING_READER, always=True)
     orientation: str = entry('where the array axes point: "SAR"')
     transpose_forward: list[int] = entry(

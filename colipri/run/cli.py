@@ -10,7 +10,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 
-from colipri.common.cpus import prepare_threads
+from colipri.common.cpus import prepare_allocator, prepare_threads
 from colipri.common.disk import is_full, write_error
 from colipri.common.errors import (
     EXIT_INTERRUPTED,
@@ -61,6 +61,7 @@ def run_command(
     options = parser.parse_args(arguments)
     configure_logging(options.verbose)
     prepare_threads()
+    prepare_allocator()
     try:
         return action(options) or EXIT_OK
     except ColipriError as error:

@@ -74,7 +74,13 @@ def _plan_and_preprocess(options: argparse.Namespace) -> int:
     check_processes(options.np)
     check_parts(options.num_parts, options.part_id)
     options.gpu_memory_target = memory_target(options.gpu_memory_target)
-    check_planning_options(options.pl, options.gpu_memory_target, options.text_encoder)
+    check_planning_options(
+        options.pl,
+        options.gpu_memory_target,
+        options.text_encoder,
+        options.num_gpus,
+        options.gpu_measurements,
+    )
     names = [find_dataset_name(dataset) for dataset in options.d]
     for name in names:
         left_out = {}

@@ -17,6 +17,7 @@ predicted memory, the arithmetic of a step and hours on common GPUs.
 
     colipri_plan_experiment -d 101                          for a GPU of 24 GB
     colipri_plan_experiment -d 101 -gpu_memory_target 80    for a larger one
+    colipri_plan_experiment -d 101 -gpu_memory_target 80 -num_gpus 8
     colipri_plan_experiment -d 101 -gpu_memory_target cpu   for training without a GPU
     colipri_plan_experiment -d 101 -gpu_memory_target auto  for the GPU of this machine, or its CPU
     colipri_plan_experiment -d 101 --like ct-clip -gpu_memory_target 40
@@ -39,6 +40,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def plan(options: argparse.Namespace) -> int:
     """Plan each data set and show the plan."""
+    from colipri.common.devices import memory_target
+    from colipri.experiment_planning.planning import check_planning_options
+
+    options.gpu_memory_target = memory_target(options.gpu_memory_target)
+    check_planning_options(
+        options.pl,
+        options.gpu_memory_target,
+        "auto",
+        options.num_gpus,
+        options.gpu_measurements,
+    )
     for dataset in options.d:
         plan_and_show(dataset, options)
         say_next("colipri_preprocess", "-d", dataset, *plans_option(options.overwrite_plans_name))
@@ -62,6 +74,8 @@ def plan_and_show(dataset: str, options: argparse.Namespace) -> None:
         options.overwrite_plans_name,
         options.like,
         parse_assignments(options.set),
+        options.num_gpus,
+        options.gpu_measurements,
     )
     logger = logging.getLogger("colipri")
     logger.info("%s", format_plan(plans))

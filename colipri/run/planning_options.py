@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from colipri.common.cluster import BACKENDS
 
@@ -10,9 +11,7 @@ DEFAULT_PLANS = "colipriPlans"
 
 
 def add_planning_options(parser: argparse.ArgumentParser) -> None:
-    """Add -pl, -gpu_memory_target, -text_encoder, -overwrite_plans_name (nnU-Net's names) and
-    --like.
-    """
+    """Add nnU-Net's -pl, -gpu_memory_target and -overwrite_plans_name, and the project's own."""
     group = parser.add_argument_group("planning")
     group.add_argument(
         "-pl",
@@ -26,6 +25,21 @@ def add_planning_options(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="memory of one GPU that training may use (default: %(default)s); cpu for a machine "
         "without a GPU; auto for the GPU of this machine, or cpu. The plan holds the number",
+    )
+    group.add_argument(
+        "-num_gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="GPUs that will train together, each with that memory (default: %(default)s): decides "
+        "the batch, and the hours that are shown",
+    )
+    group.add_argument(
+        "--gpu_measurements",
+        type=Path,
+        metavar="FILE",
+        help="gpu.json of benchmarks/gpu.py on the GPU that will train: hours follow what it "
+        "measured",
     )
     group.add_argument(
         "-text_encoder",

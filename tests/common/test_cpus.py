@@ -94,12 +94,24 @@ def action(options):
     assert "torch" not in sys.modules
     import torch
     print(os.environ["OMP_WAIT_POLICY"], torch.get_num_threads())
+    print(os.environ.get("PYTORCH_CUDA_ALLOC_CONF"))
 sys.exit(run_command(make_parser("x", ""), action, []))
 """
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("OMP", "coli"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OMP", "PYTORCH", "coli"))
     }
     ran = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert ran.stdout.split() == ["passive", str(usable_cpus())]
+    expected = ["passive", str(usable_cpus()), "expandable_segments:True"]
+    assert ran.stdout.split() == (expected if sys.platform == "linux" else [*expected[:2], "None"])
+
+
+def test_the_users_allocator_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in cpus.ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:128")
+    cpus.prepare_allocator()
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in os.environ

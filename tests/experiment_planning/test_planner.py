@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,15 @@ from experiment_planning.golden_plans import GOLDEN, golden_path, make_plan
 from colipri.common.errors import ColipriError
 from colipri.cost.memory import GIB
 from colipri.experiment_planning.geometry import tokens_for
-from colipri.experiment_planning.memory_planning import planned_memory
+from colipri.experiment_planning.gpu_measurement import read_gpu_measurement
+from colipri.experiment_planning.memory_planning import (
+    Machine,
+    pairs_that_fit,
+    planned_memory,
+    planned_tokens,
+)
 from colipri.experiment_planning.planner import CONFIGURATIONS, ColipriPlanner
+from colipri.experiment_planning.training_cost import expected_tokens
 
 Fingerprint = dict[str, Any]
 
@@ -97,7 +106,9 @@ def test_every_kind_of_data_gets_a_sensible_plan(name: str, memory: float) -> No
         assert all(size % 8 == 0 for size in raw.patch_size)
         assert min(raw.spacing) >= 0.5 * finest
         assert max(raw.spacing) <= 3.0 * min(raw.spacing) + 0.05
-        assert planned_memory(raw).total <= memory * GIB
+        assert raw.memory_estimate.total_in_gb <= memory
+        one = replace(raw, micro_batch_size=1)
+        assert planned_memory(one).total <= memory * GIB  # a patient who fills the patch
         assert 1 <= raw.micro_batch_size <= raw.batch_size <= 256
         assert raw.batch_size <= max(2, fingerprint["num_paired_studies"] or 10**9)
         assert raw.compute_estimate.tflop_per_step > 0
@@ -212,3 +223,107 @@ def test_the_ladder_of_checkpointing() -> None:
     assert levels[24].activation_checkpointing != "none"
     arch = levels[24].encoder
     assert arch.activation_checkpointing == levels[24].activation_checkpointing
+
+
+def test_one_pair_is_counted_whole_and_many_near_their_mean() -> None:
+    tokens = [planned_tokens(13_824, 8_986, pairs) for pairs in (1, 2, 4, 9, 36, 10_000)]
+    assert tokens[:2] == [13_824, 13_824]
+    assert tokens == sorted(tokens, reverse=True)
+    assert tokens[3] == pytest.approx(8_986 + 0.5 * (13_824 - 8_986))
+    assert tokens[-1] < 1.01 * 8_986
+
+
+def test_three_deviations_hold_for_scans_that_differ_as_much_as_is_assumed() -> None:
+    random = np.random.default_rng(0)
+    for pairs in (4, 9, 36):
+        kept = np.clip(random.normal(8_986, (13_824 - 8_986) / 2, (20_000, pairs)), 0, 13_824)
+        limit = pairs * planned_tokens(13_824, 8_986, pairs)
+        assert (kept.sum(axis=1) > limit).mean() < 0.002
+
+
+def test_expected_tokens_let_more_pairs_fit() -> None:
+    configuration = make_plan("ct_rate_80gb").configurations["3d_lowres"]
+    expected = expected_tokens(configuration, 0.55)
+    whole, mean = (
+        pairs_that_fit(configuration, "none", Machine(80, 1, tokens)) for tokens in (None, expected)
+    )
+    assert 1 < whole < mean
+    limit = 80 * GIB * 0.9
+    for pairs, does_fit in ((mean, True), (mean + 1, False)):
+        many = replace(configuration.with_checkpointing("none"), micro_batch_size=pairs)
+        tokens = Machine(80, 1, expected).tokens_of(many)
+        assert (planned_memory(many, num_tokens=tokens).total <= limit) == does_fit
+
+
+def test_averaged_weights_take_memory() -> None:
+    plain = make_plan("ct_rate_80gb").configurations["3d_lowres"]
+    averaged = replace(plain, training=replace(plain.training, ema_decay=0.999))
+    parameters = planned_memory(plain).parameters / 18
+    assert planned_memory(averaged).total - planned_memory(plain).total == 4 * parameters
+
+
+def _ct_rate_planner(memory: float, num_gpus: int) -> ColipriPlanner:
+    planner = ColipriPlanner(ct_rate_like(), memory)
+    planner.num_gpus = num_gpus
+    return planner
+
+
+def test_eight_gpus_encode_a_smaller_batch_once() -> None:
+    one, eight = (_ct_rate_planner(80, gpus).plan().configurations["3d_lowres"] for gpus in (1, 8))
+    assert one.batch_size == 256 and one.micro_batch_size < 256
+    assert 64 <= eight.batch_size < 256
+    assert 8 * eight.micro_batch_size >= eight.batch_size
+    assert "8 GPUs" in eight.rationale["batch_size"]
+    assert "% more arithmetic" in eight.rationale["batch_size"]
+    per_pair = [c.compute_estimate.tflop_per_step / c.batch_size for c in (one, eight)]
+    assert per_pair[1] < 0.9 * per_pair[0]  # decoders are not encoded twice
+    passes = [c.batch_size * c.training.num_epochs * c.training.num_iterations_per_epoch
+              for c in (one, eight)]  # fmt: skip
+    assert passes[1] == pytest.approx(passes[0], rel=0.02)  # as often over the data
+    assert eight.compute_estimate.hours["8 x A100"] < one.compute_estimate.hours["A100"] / 8
+    assert _ct_rate_planner(80, 8).plan().num_gpus == 8
+
+
+def test_many_gpus_that_hold_the_whole_batch_keep_it() -> None:
+    plan = _ct_rate_planner(80, 64).plan().configurations["3d_lowres"]
+    assert plan.batch_size == 256 and plan.micro_batch_size == 4
+
+
+def _gpu_json(folder: Path, **changes: Any) -> Path:
+    content = {
+        "version": 1,
+        "device": "Test GPU",
+        "peaks": {"matrix_product_tflops": 800.0},
+        "steps": [
+            {"embed_dim": 864, "tflops": 200.0},
+            {"embed_dim": 864, "tflops": 240.0},
+            {"embed_dim": 396, "tflops": 80.0},
+            {"embed_dim": 1056, "tflops": None},
+        ],
+        **changes,
+    }
+    (folder / "gpu.json").write_text(json.dumps(content))
+    return folder / "gpu.json"
+
+
+def test_hours_follow_a_measurement(tmp_path: Path) -> None:
+    planner = _ct_rate_planner(80, 1)
+    plain = planner.plan().configurations["3d_lowres"].compute_estimate
+    planner.measured = read_gpu_measurement(_gpu_json(tmp_path))
+    estimate = planner.plan().configurations["3d_lowres"].compute_estimate
+    expected = plain.tflop_per_step * plain.steps / 240 / 3600
+    assert estimate.hours["Test GPU (measured)"] == pytest.approx(expected, rel=1e-3)
+    assert estimate.utilisation == 0.3
+    assert estimate.hours["A100"] == plain.hours["A100"]
+    assert planner.measured.tflops_of(500) == 80 and planner.measured.tflops_of(1056) == 240
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"version": 7}, {"steps": []}, {"peaks": {}}, {"steps": [{"embed_dim": 864, "tflops": -1}]}],
+)
+def test_other_files_are_no_measurement(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ColipriError, match=r"gpu\.json is not a file of benchmarks/gpu\.py"):
+        read_gpu_measurement(_gpu_json(tmp_path, **changes))
+    with pytest.raises(ColipriError, match="there is no"):
+        read_gpu_measurement(tmp_path / "other.json")
