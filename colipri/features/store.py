@@ -64,6 +64,14 @@ class FeatureStore:
         """What the features depend on, see ``FeatureKey``."""
         return dict(self.index["key"])
 
+    def recorded_key(self) -> dict[str, Any]:
+        """Return the key that the folder was begun with, finished or not.
+
+        Raises:
+            ColipriError: the folder was never begun.
+        """
+        return dict(read_json(self.folder / KEY_FILE)["key"])
+
     @property
     def failed(self) -> dict[str, str]:
         """Cases that could not be encoded, with the reason."""
