@@ -52,11 +52,11 @@ def test_features_are_the_predictors(predictor: ColipriPredictor, tmp_path: Path
         volume = case.volume()
         encoded = predictor.encode(volume)
         found = store.read(case.identifier)
-        assert np.array_equal(found.tokens, encoded.tokens.numpy().astype(np.float16))
+        assert found.tokens == pytest.approx(encoded.tokens.numpy(), abs=2e-3)  # half precision
         assert np.array_equal(found.positions, encoded.positions)
         assert (found.grid, found.start) == (encoded.grid, encoded.start)
         (embedding,) = store.pooled([case.identifier])
-        assert np.array_equal(embedding, encoded.embedding.numpy())
+        assert embedding == pytest.approx(encoded.embedding.numpy(), abs=1e-5)
         (mean,) = store.pooled([case.identifier], "mean")
         assert mean == pytest.approx(encoded.tokens.numpy().mean(axis=0), abs=1e-6)
         (numbers,) = store.pooled([case.identifier], "statistics")
@@ -112,8 +112,8 @@ def test_an_interrupted_run_continues(
     assert sorted(p.name for p in folder.iterdir()) == sorted(
         p.name for p in (tmp_path / "whole").iterdir()
     )
-    for path in folder.glob("shard-*"):
-        assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
+    names = whole.identifiers()
+    assert store.pooled(names) == pytest.approx(whole.pooled(names), abs=1e-5)
 
 
 def test_parts_together_are_the_whole(predictor: ColipriPredictor, tmp_path: Path) -> None:
@@ -125,8 +125,9 @@ def test_parts_together_are_the_whole(predictor: ColipriPredictor, tmp_path: Pat
     assert store is not None and whole is not None
     names = whole.identifiers()
     assert store.identifiers() == names
-    assert np.array_equal(store.pooled(names), whole.pooled(names))
-    assert all(np.array_equal(store.read(n).tokens, whole.read(n).tokens) for n in names)
+    assert store.pooled(names) == pytest.approx(whole.pooled(names), abs=1e-5)
+    for name in names:
+        assert store.read(name).tokens == pytest.approx(whole.read(name).tokens, abs=4e-3)
 
 
 def test_features_of_another_model_are_refused(predictor: ColipriPredictor, tmp_path: Path) -> None:
