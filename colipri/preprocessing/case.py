@@ -78,9 +78,11 @@ def _bring_up_to_date(task: CaseTask) -> str:
         return "unchanged"
     structured = load_structured_report(case)
     report = None if structured is None else structured.to_dict()
+    stored: dict[str, Any]
     _invalidate(folder, case.identifier)
     if same_image and record is not None:
-        status, stored = "metadata_updated", {key: record[key] for key in ("image", "files")}
+        status = "metadata_updated"
+        stored = {key: record[key] for key in ("image", "files", "place") if key in record}
     else:
         status, stored = "written", _write_arrays(task)
     content = {

@@ -7,6 +7,7 @@ small as zstd 8 at a fifth of its writing time, and a crop is read 17 times fast
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -51,15 +52,21 @@ def compress(array: np.ndarray, patch_size: Sequence[int] | None) -> bytes:
     return content
 
 
-def open_array(path: Path) -> blosc2.NDArray:
+def open_array(path: Path, offset: int = 0) -> blosc2.NDArray:
     """Open a .b2nd file to read parts of it, memory-mapped where that is safe.
+
+    Args:
+        path: of the file, or of a shard that holds many.
+        offset: where the array begins in the file.
 
     Raises:
         RuntimeError, OSError: the file is missing or damaged (from blosc2).
     """
     # memory mapping fails on Windows (https://github.com/MIC-DKFZ/nnUNet/issues/2723)
     mapping = {} if os.name == "nt" else {"mmap_mode": "r"}
-    return blosc2.open(urlpath=str(path), mode="r", dparams={"nthreads": 1}, **mapping)
+    return blosc2.open(
+        urlpath=str(path), mode="r", offset=offset, dparams={"nthreads": 1}, **mapping
+    )
 
 
 class ReportsFile:
@@ -103,10 +110,50 @@ class ReportsFile:
             ) from error
 
 
-def write_reports(path: Path, reports: Mapping[str, Any]) -> None:
-    """Write {case: StructuredReport.to_dict()} as JSON lines, sorted by case, atomically."""
-    lines = [
-        json.dumps({"case": case, **reports[case]}, ensure_ascii=False) + "\n"
-        for case in sorted(reports)
-    ]
+def write_reports(path: Path, reports: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Write {case: StructuredReport.to_dict()} as JSON lines, sorted by case, atomically.
+
+    Returns:
+        Case -> offset and length of its line.
+    """
+    lines, places, position = [], {}, 0
+    for case in sorted(reports):
+        line = json.dumps({"case": case, **reports[case]}, ensure_ascii=False) + "\n"
+        length = len(line.encode("utf-8", "backslashreplace"))
+        places[case] = (position, length)
+        position += length
+        lines.append(line)
     atomic_write_text(path, "".join(lines))
+    return places
+
+
+def read_report(path: Path, case: str, place: Sequence[int]) -> StructuredReport:
+    """Read one report.
+
+    Args:
+        path: of the file.
+        case: that the line must name.
+        place: offset and length of the line.
+
+    Raises:
+        ColipriError: there is something else.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(place[0])
+            line = file.read(place[1])
+        if json.loads(line)["case"] != case:
+            raise ValueError("another case is there")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ColipriError(
+            f"case {case}: {path} is missing or damaged at byte {place[0]} ({error}); check the "
+            "store with colipri_store verify"
+        ) from error
+    return StructuredReport.from_json(line.decode("utf-8"))
+
+
+def file_digest(path: Path) -> dict[str, Any]:
+    """Return {"bytes", "sha256"} of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}

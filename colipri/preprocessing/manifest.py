@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.paths import dataset_id, preprocessed_folder
 from colipri.preprocessing.body_grid import cell_size_of
-from colipri.preprocessing.files import write_reports
+from colipri.preprocessing.files import file_digest, write_reports
 from colipri.preprocessing.intensities import padding_value
+from colipri.preprocessing.line_table import write_lines
 from colipri.preprocessing.records import (
+    SHARDS_VERSION,
     STORE_VERSION,
     CaseTask,
     failure_reason,
@@ -20,7 +23,9 @@ from colipri.preprocessing.records import (
     plans_digest,
     read_record,
 )
-from colipri.preprocessing.store import MANIFEST, REPORTS, CaseStore
+from colipri.preprocessing.shard_reading import location_of
+from colipri.preprocessing.shards import RECORDS_ENDING, SHARD_ENDING, sealed_records
+from colipri.preprocessing.store import CASES, MANIFEST, REPORTS, CaseStore
 
 if TYPE_CHECKING:
     from colipri.plans.plans import Configuration, Plans
@@ -58,6 +63,7 @@ def write_manifest(
     folder: Path,
     records: dict[str, dict[str, Any]],
     failed: dict[str, str],
+    packs: bool = False,
 ) -> None:
     """Write reports.jsonl, then manifest.json, which makes the folder a readable store.
 
@@ -69,9 +75,10 @@ def write_manifest(
         folder: of the store.
         records: case -> its record.
         failed: case -> why it was skipped.
+        packs: True if the arrays are in shards; the cases are then in cases.jsonl.
     """
     reports = {name: record["report"] for name, record in records.items() if record["report"]}
-    write_reports(folder / REPORTS, reports)
+    places = write_reports(folder / REPORTS, reports)
     content = {
         "store_version": STORE_VERSION,
         "dataset_name": plans.dataset_name,
@@ -89,7 +96,50 @@ def write_manifest(
         "failed": {name: failed[name] for name in sorted(failed)},
         "left_out": {name: plans.left_out[name] for name in sorted(plans.left_out)},
     }
+    if packs:
+        content = packed_manifest(folder, content, records, places)
     atomic_write_json(folder / MANIFEST, content)
+
+
+def packed_manifest(
+    folder: Path,
+    content: dict[str, Any],
+    records: Mapping[str, Mapping[str, Any]],
+    reports: Mapping[str, tuple[int, int]],
+) -> dict[str, Any]:
+    """Write cases.jsonl, and return the manifest of a store in shards.
+
+    Args:
+        folder: of the store.
+        content: of the manifest, with the cases.
+        records: case -> its record, with its place.
+        reports: case -> offset and length of its line in reports.jsonl.
+    """
+    sealed = sealed_records(folder)
+    rows = (
+        {
+            "case": name,
+            **entry,
+            "place": records[name]["place"],
+            "record": sealed.places[name],
+            "report": reports.get(name),
+        }
+        for name, entry in content["cases"].items()
+    )
+    table = write_lines(folder / CASES, rows)
+    used = sorted({records[name]["place"]["shard"] for name in records})
+    parts = sorted({sealed.places[name][0] for name in records})
+    rest = {key: value for key, value in content.items() if key != "cases"}
+    return {
+        **rest,
+        "store_version": SHARDS_VERSION,
+        "num_cases": len(records),
+        "files": {
+            CASES: {"bytes": len(table), "sha256": hashlib.sha256(table).hexdigest()},
+            **{n: file_digest(folder / n) for n in (REPORTS, *(p + RECORDS_ENDING for p in parts))},
+            **{name + SHARD_ENDING: sealed.shards[name] for name in used},
+        },
+    }
 
 
 def check_preprocessed(dataset_name: str, plans: Plans, configuration_name: str) -> CaseStore:
@@ -115,7 +165,7 @@ def check_preprocessed(dataset_name: str, plans: Plans, configuration_name: str)
             f"(preprocessing {state}); run {command}"
         )
     store = CaseStore(folder)
-    if store.manifest.get("store_version") != STORE_VERSION:
+    if store.manifest.get("store_version") not in (STORE_VERSION, SHARDS_VERSION):
         raise ColipriError(f"{folder} was written by a different version of colipri; run {command}")
     if store.manifest["plans_digest"] != plans_digest(plans, configuration):
         raise ColipriError(
@@ -124,7 +174,41 @@ def check_preprocessed(dataset_name: str, plans: Plans, configuration_name: str)
         )
     if not store.manifest["cases"]:
         raise ColipriError(f"{folder} contains no cases; run {command} and see what it reports")
+    require_whole(store)
     return store
+
+
+def require_whole(store: CaseStore) -> None:
+    """Check by names and sizes that the files of a store in shards are there.
+
+    Raises:
+        ColipriError: some are missing: the store was moved or copied in part.
+    """
+    missing = missing_files(store.folder, store.manifest)
+    if missing:
+        total = len(store.manifest["files"])
+        raise ColipriError(
+            f"{store.folder} was moved or copied in part: {len(missing)} of {total} files are "
+            f"missing or cut off, the first is {missing[0]}; finish the copy (colipri_store move "
+            "continues where it stopped), or run colipri_preprocess again"
+        )
+
+
+def missing_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Return the files of a store in shards that are not here in their full size.
+
+    Shards that were moved elsewhere count as there.
+    """
+    elsewhere = location_of(folder) is not None
+    missing = []
+    for name, about in manifest.get("files", {}).items():
+        try:
+            whole = (folder / name).stat().st_size == about["bytes"]
+        except OSError:
+            whole = elsewhere and name.endswith(SHARD_ENDING)
+        if not whole:
+            missing.append(name)
+    return missing
 
 
 def _entry(record: dict[str, Any]) -> dict[str, Any]:

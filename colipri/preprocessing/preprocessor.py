@@ -17,8 +17,10 @@ from colipri.common.parallel import Outcome, default_num_processes, run_parallel
 from colipri.paths import preprocessed_folder
 from colipri.preprocessing.case import CaseResult, preprocess_case
 from colipri.preprocessing.manifest import collect_records, write_manifest
+from colipri.preprocessing.packing import Packer, should_pack
 from colipri.preprocessing.records import CaseTask, case_files, failure_file
-from colipri.preprocessing.store import MANIFEST, REPORTS, CaseStore
+from colipri.preprocessing.shards import LOCATION
+from colipri.preprocessing.store import CASES, MANIFEST, REPORTS, CaseStore
 from colipri.raw_dataset.dataset import RawDataset
 from colipri.raw_dataset.left_out import describe_left_out, load_without
 
@@ -96,7 +98,7 @@ def _check_identifiers(identifiers: Sequence[str]) -> None:
     """Case names become file names, which must not collide with the store's own files."""
     if not identifiers:
         raise ColipriError("the data set has no cases")
-    reserved = {Path(MANIFEST).stem, Path(REPORTS).stem}
+    reserved = {Path(name).stem for name in (MANIFEST, REPORTS, CASES, LOCATION)}
     for name in identifiers:
         longest = max(len(os.fsencode(file)) for file in case_files(name))
         if longest > 255:
@@ -104,10 +106,10 @@ def _check_identifiers(identifiers: Sequence[str]) -> None:
                 f"case '{name}': files named after it would have {longest} bytes in their name, "
                 "255 are possible; rename the case"
             )
-        if name in reserved or name.endswith(("_tokens", ".failed")):
+        if name in reserved or name.endswith(("_tokens", ".failed")) or name.startswith("shard-0"):
             raise ColipriError(
-                f"case '{name}': the store uses this name itself (manifest, reports, *_tokens, "
-                "*.failed); rename the case"
+                f"case '{name}': the store uses this name itself (manifest, reports, cases, "
+                "location, *_tokens, *.failed, shard-0*); rename the case"
             )
 
 
@@ -134,6 +136,8 @@ def _preprocess_configuration(
     mine = tasks[part_id::num_parts]
     _remove_leftovers(folder, mine, alone=num_parts == 1)
     counts = {"unchanged": 0, "metadata_updated": 0, "written": 0}
+    packs = should_pack(folder, len(tasks))
+    packer = Packer(folder, [task.case.identifier for task in mine])
     try:
         outcomes = run_parallel(preprocess_case, mine, num_processes, f"Preprocessing {name}")
         with closing(cast("Generator[Outcome[CaseTask, CaseResult], None, None]", outcomes)):
@@ -141,6 +145,8 @@ def _preprocess_configuration(
                 status = _status(outcome, keep_going)
                 if status is not None:
                     counts[status] += 1
+                if packs:
+                    packer.finished(outcome.item.case.identifier)
     except KeyboardInterrupt:
         # stop at once, not after the cases in progress; the next run makes those again
         _stop_workers()
@@ -153,7 +159,8 @@ def _preprocess_configuration(
         counts["metadata_updated"],
         counts["unchanged"],
     )
-    return _finish(tasks, keep_going)
+    packer.finish()
+    return _finish(tasks, keep_going, packs)
 
 
 def _stop_workers() -> None:
@@ -186,7 +193,7 @@ def _status(outcome: Outcome[CaseTask, CaseResult], keep_going: bool) -> str | N
     return None
 
 
-def _finish(tasks: Sequence[CaseTask], keep_going: bool) -> CaseStore | None:
+def _finish(tasks: Sequence[CaseTask], keep_going: bool, packs: bool) -> CaseStore | None:
     """Write the manifest if every case of the data set is accounted for."""
     first = tasks[0]
     name = first.configuration.data_identifier
@@ -207,7 +214,7 @@ def _finish(tasks: Sequence[CaseTask], keep_going: bool) -> CaseStore | None:
         raise ColipriError(
             f"{name}: all {len(failed)} cases are broken: {next(iter(failed.values()))}"
         )
-    write_manifest(first.plans, first.configuration, first.folder, records, failed)
+    write_manifest(first.plans, first.configuration, first.folder, records, failed, packs)
     if failed:
         logger.warning("%s: %d cases are skipped, see manifest.json", name, len(failed))
     return CaseStore(first.folder)
@@ -222,5 +229,6 @@ def _remove_leftovers(folder: Path, tasks: Sequence[CaseTask], alone: bool) -> N
         mine.update(temporary_tail(name) for name in names)
     for path in folder.glob(TEMPORARY_MARK + "*"):
         match = _PARTIAL.fullmatch(path.name)
-        if match is not None and match.group(1) in mine:
+        whose = None if match is None else match.group(1)
+        if whose is not None and (whose in mine or (alone and whose.startswith("shard-"))):
             path.unlink(missing_ok=True)

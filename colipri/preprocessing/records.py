@@ -16,6 +16,7 @@ from colipri.common.errors import ColipriError
 from colipri.common.hashing import json_digest
 from colipri.imageio.parts import files_of
 from colipri.plans.overrides import OPTIONAL_VOXEL_ENTRIES, VOXEL_ENTRIES
+from colipri.preprocessing.shards import sealed_records
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.structured_reports import structured_reports_file
 
@@ -26,6 +27,7 @@ DIGEST_LENGTH = 32  # hex digits of the digests that a store contains
 
 # Increase this when the same image and plan give different voxels or a different file layout.
 STORE_VERSION = 1
+SHARDS_VERSION = 2  # of manifest.json where the cases are in shards
 
 _KEYS = {"image_digest", "metadata_digest", "image", "report"}
 
@@ -59,10 +61,18 @@ def failure_file(folder: Path, case: str) -> Path:
 def read_record(folder: Path, case: str) -> dict[str, Any] | None:
     """The JSON of a finished case, or None if the case is incomplete.
 
-    Array files are checked by their size only.
+    It is in a file of its own, or in a shard (colipri.preprocessing.shards); the file is newer.
+    Array files and shards are checked by their size only.
     """
+    return _read_staged(folder, case) or sealed_records(folder).record(case)
+
+
+def _read_staged(folder: Path, case: str) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = json.loads((folder / f"{case}.json").read_text(encoding="utf-8"))
+        if "place" in record:  # only the metadata are newer than the shard
+            whole = sealed_records(folder).is_there(record["place"]["shard"])
+            return record if whole and _KEYS.issubset(record) else None
         for name, expected in record["files"].items():
             if (folder / name).stat().st_size != expected["bytes"]:
                 return None

@@ -7,11 +7,14 @@
     <case>_tokens.b2nd  (K0, K1, K2) uint8, body per cell (colipri.preprocessing.body_grid)
     <case>.json         geometry, source, checksums, metadata of the case
     reports.jsonl       one object per case: {"case": ..., "sections": {...}}
+
+Stores of 1,000 cases and more are in shards (colipri.preprocessing.shards), which hold the files of
+many cases; cases.jsonl then says where each case is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +23,16 @@ import numpy as np
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.preprocessing.body_grid import crop_padded, tokens_of_crop
-from colipri.preprocessing.files import ReportsFile, open_array
+from colipri.preprocessing.files import ReportsFile, open_array, read_report
+from colipri.preprocessing.line_table import LineTable
+from colipri.preprocessing.shard_reading import open_frame
+from colipri.preprocessing.shards import SHARD_ENDING, read_record_at
 
 if TYPE_CHECKING:
     from colipri.text.structured_report import StructuredReport
 
 MANIFEST = "manifest.json"
+CASES = "cases.jsonl"
 REPORTS = "reports.jsonl"
 
 
@@ -33,19 +40,22 @@ class CaseStore:
     """The cases of one data set in one configuration.
 
     Creating an instance reads nothing, and only its folder is pickled, so that it can be passed to
-    worker processes. No file stays open between calls.
+    worker processes. Of a store in shards these share the table of cases, which is mapped into
+    memory; otherwise no file stays open between calls.
 
     Args:
         folder: $colipri_preprocessed/DatasetXXX/<data_identifier>.
+        keep: remember the records that were read; False in worker processes.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keep: bool = True) -> None:
         self.folder = Path(folder)
+        self.keep = keep
         self._manifest: dict[str, Any] | None = None
         self._reports: ReportsFile | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_manifest": None, "_reports": None}
+        return {"folder": self.folder, "keep": False, "_manifest": None, "_reports": None}
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -60,7 +70,10 @@ class CaseStore:
                 raise ColipriError(
                     f"preprocessing of {self.folder} is not finished; run colipri_preprocess again"
                 )
-            self._manifest = read_json(path)
+            content = read_json(path)
+            if "cases" not in content:
+                content["cases"] = LineTable(self.folder / CASES, self.keep)
+            self._manifest = content
         return self._manifest
 
     def identifiers(self) -> list[str]:
@@ -80,6 +93,9 @@ class CaseStore:
 
     def properties(self, case: str) -> dict[str, Any]:
         """The content of <case>.json: geometry before and after, source files, metadata."""
+        record = self.record(case)
+        if "record" in record:
+            return read_record_at(self.folder, record["record"])
         properties: dict[str, Any] = read_json(self.folder / f"{case}.json")
         return properties
 
@@ -90,7 +106,10 @@ class CaseStore:
 
     def report(self, case: str) -> StructuredReport | None:
         """The structured report, or None for an image-only case."""
-        self.record(case)
+        record = self.record(case)
+        if "report" in record:
+            place = record["report"]
+            return None if place is None else read_report(self.folder / REPORTS, case, place)
         if self._reports is None:
             self._reports = ReportsFile(self.folder / REPORTS)
         return self._reports.get(case)
@@ -118,24 +137,27 @@ class CaseStore:
             raise ColipriError(
                 f"crop size {list(size)} is not a multiple of the token patch {token_patch}"
             )
-        image = crop_padded(
-            _Readable(self._path(case, ".b2nd"), case), start, size, manifest["pad_value"]
-        )
-        body_grid = _Readable(self._path(case, "_tokens.b2nd"), case)[...]
+        image = crop_padded(self._array(case, 0), start, size, manifest["pad_value"])
+        body_grid = self._array(case, 1)[...]
         return image, tokens_of_crop(body_grid, manifest["cell_size"], start, size, token_patch)
 
-    def _path(self, case: str, ending: str) -> Path:
-        self.record(case)
-        return self.folder / f"{case}{ending}"
+    def _array(self, case: str, number: int) -> _Readable:
+        """Image (0) or body grid (1) of a case."""
+        record = self.record(case)
+        if "place" in record:
+            path = self.folder / (record["place"]["shard"] + SHARD_ENDING)
+            return _Readable(path, case, lambda: open_frame(self.folder, case, record, number))
+        path = self.folder / f"{case}{('.b2nd', '_tokens.b2nd')[number]}"
+        return _Readable(path, case, lambda: open_array(path))
 
 
 class _Readable:
-    """A blosc2 file as a Volume for crop_padded; reading errors name the case and the file."""
+    """A blosc2 array as a Volume for crop_padded; reading errors name the case and the file."""
 
-    def __init__(self, path: Path, case: str) -> None:
+    def __init__(self, path: Path, case: str, opened: Callable[[], Any]) -> None:
         self.path = path
         self.case = case
-        self.array = self._guard(lambda: open_array(path))
+        self.array = self._guard(opened)
         self.shape = self.array.shape
         self.dtype = self.array.dtype
 
