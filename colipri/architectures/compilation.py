@@ -1,43 +1,113 @@
 """torch.compile for the image encoder's blocks, where it works; other runs continue without it.
 
 The blocks are compiled one by one and in place: they are the same program, so it is compiled once,
-and the names in the state dict stay what they are.
+and the names in the state dict stay what they are. torch.compile gives up silently where it meets
+too many variants of a program, and then runs it uncompiled. So what is reported here is counted:
+passes of a block in which compiled code really ran.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from colipri.architectures.model import ColipriModel
-from colipri.architectures.rope import grid_positions
+from colipri.architectures.packing import Packing
+from colipri.architectures.rope import grid_positions, rotation
 
 logger = logging.getLogger(__name__)
 
-_PROBE_GRIDS = ((1, 2, 3), (2, 2, 2))  # two lengths: what follows is a graph for any length
+AUTO = "auto"
+_PROBE_GRID = (3, 4, 4)  # positions for all tokens of the samples below
+# Samples' lengths of the passes that a run makes: ragged micro batches, even ones, single cases.
+_PROBE_LENGTHS = {"ragged": (24, 17), "even": (20, 20), "single": (31,)}
 
 
-def compile_blocks(model: ColipriModel, setting: bool | str, autocast: bool = False) -> bool:
+@dataclass
+class CompiledPasses:
+    """Counts passes of the blocks from now on.
+
+    Attributes:
+        passes: of a block, recomputations included.
+        compiled: those in which compiled code ran.
+        programs: compiled so far, graphs by the compiler's count.
+    """
+
+    passes: int = 0
+    compiled: int = 0
+    programs: int = 0
+    _calls: int = 0
+
+    def backend(self, name: str) -> Callable[[Any, Any], Callable[..., Any]]:
+        """Return a backend of torch.compile whose programs count their calls."""
+        inner = torch._dynamo.lookup_backend(name)
+
+        def compile_counted(module: Any, inputs: Any) -> Callable[..., Any]:
+            program = inner(module, inputs)
+            self.programs += 1
+
+            def counted(*arguments: Any) -> Any:
+                self._calls += 1
+                return program(*arguments)
+
+            return counted
+
+        return compile_counted
+
+    def watch(self, block: nn.Module) -> None:
+        """Count the passes of a block that is compiled."""
+        run = block._compiled_call_impl
+        assert run is not None
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            before = self._calls
+            try:
+                return run(*arguments, **options)
+            finally:  # a recomputation is left by an exception as soon as it has gone far enough
+                self.passes += 1
+                self.compiled += self._calls > before
+
+        block._compiled_call_impl = counted
+
+    def describe(self) -> str:
+        """Return "1,536 of 1,536 passes of a block ran compiled"."""
+        return f"{self.compiled:,} of {self.passes:,} passes of a block ran compiled"
+
+
+def compile_blocks(
+    model: ColipriModel, setting: bool | str, autocast: bool = False
+) -> CompiledPasses | None:
     """Compile the blocks of the image encoder and try them out, forward and backward.
 
     Args:
         model: on its device.
-        setting: False for not at all, True for torch's default backend, or a backend's name.
+        setting: False for not at all, AUTO for torch's default backend on a GPU and not at all on a
+            CPU, True for the default backend everywhere, or a backend's name.
         autocast: True if training runs under bf16 autocast.
 
     Returns:
-        True if they are compiled now. A failure is logged as a warning, with its first line.
+        What counts their passes; None if they are not compiled. A failure is logged as a warning,
+        with its first line.
     """
-    if not setting:
-        return False
+    on_gpu = model.logit_scale.device.type == "cuda"
+    if not setting or (setting == AUTO and not on_gpu):
+        return None
     blocks = list(model.image_encoder.eva.blocks)
-    options: dict[str, Any] = {} if setting is True else {"backend": setting}
+    passes = CompiledPasses()
+    modes = [module.training for module in model.modules()]
     try:
+        # one object: for another one torch would compile every block by itself
+        backend = passes.backend("inductor" if setting in (True, AUTO) else str(setting))
         for block in blocks:
-            block.compile(dynamic=True, **options)
-        _probe(model, autocast)
+            block.compile(dynamic=True, backend=backend)
+            passes.watch(block)
+        found = _probe(model, autocast, passes)
     except Exception as error:  # noqa: BLE001 (compilers fail in every way there is)
         for block in blocks:
             block._compiled_call_impl = None
@@ -48,20 +118,53 @@ def compile_blocks(model: ColipriModel, setting: bool | str, autocast: bool = Fa
             type(error).__name__,
             first[0][:200],
         )
-        return False
+        return None
     finally:
+        for module, mode in zip(model.modules(), modes, strict=True):
+            module.training = mode
         model.zero_grad(set_to_none=True)
-    logger.info("The image encoder's blocks are compiled")
-    return True
+    whole = all(count == len(blocks) for count in found.values())
+    logger.log(
+        logging.INFO if whole else logging.WARNING,
+        "torch.compile: of %d blocks of the image encoder run compiled: %s (%d programs)",
+        len(blocks),
+        ", ".join(f"{count} in {name} passes" for name, count in found.items()),
+        passes.programs,
+    )
+    return passes
 
 
-def _probe(model: ColipriModel, autocast: bool) -> None:
-    """Make two small passes through all blocks, and leave the random state unchanged."""
+def _probe(model: ColipriModel, autocast: bool, passes: CompiledPasses) -> dict[str, int]:
+    """Run every kind of pass through all blocks, and leave the random state unchanged.
+
+    Returns:
+        Kind of pass -> blocks that ran compiled.
+    """
     device = model.logit_scale.device
+    found = {}
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.autocast(device.type, torch.bfloat16, autocast):
-        for grid in _PROBE_GRIDS:
-            positions = grid_positions(grid, device)
-            shape = (2, len(positions), model.image_encoder.embed_dim)
-            tokens = torch.randn(shape, device=device, requires_grad=True)
-            model.image_encoder.encode(tokens, positions).float().sum().backward()
+        for is_training in (True, False):
+            model.image_encoder.train(is_training)
+            for name, lengths in _PROBE_LENGTHS.items():
+                for gradients in (True, False) if is_training else (False,):
+                    kind = f"{name} {'training' if is_training else 'evaluation'}"
+                    before = passes.compiled
+                    with torch.set_grad_enabled(gradients):
+                        out = _run(model, lengths, device)
+                    found[kind if gradients or not is_training else f"{kind} no-gradient"] = (
+                        passes.compiled - before
+                    )
+                    if gradients:
+                        out.float().sum().backward()
+    return found
+
+
+def _run(model: ColipriModel, lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Encode samples of random tokens."""
+    encoder = model.image_encoder
+    positions = grid_positions(_PROBE_GRID, device)[: sum(lengths)]
+    gradients = torch.is_grad_enabled()
+    tokens = torch.randn(len(positions), encoder.embed_dim, device=device, requires_grad=gradients)
+    rope = rotation(positions, encoder.head_dim)
+    return deque(encoder.block_outputs(tokens, rope, Packing.of(lengths, device)), maxlen=1)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from colipri.architectures.packing import Padding, joined_order, to_device
 from colipri.architectures.rope import check_head_dim, rotation
 from colipri.architectures.transformer import Transformer
 
@@ -50,31 +51,23 @@ class MaskedDecoder(nn.Module):
             visible_positions: (B, K, 3) integers.
             masked_positions: (B, M, 3) integers: what to predict.
             visible_mask: (B, K) bool, False at padding; None if there is none.
-            masked_mask: (B, M) bool, the same for what is predicted.
+            masked_mask: (B, M) bool, the same for what is predicted. Masks belong on the CPU:
+                reading one on a GPU makes the host wait for it.
 
         Returns:
-            (B, M, V).
+            (B, M, V); zero at padding.
         """
         batch, count = masked_positions.shape[:2]
-        visible = self.embed(tokens)
-        asked = self.mask_token.to(visible.dtype).expand(batch, count, -1)
-        x = torch.cat((visible, asked), dim=1)
-        positions = torch.cat((visible_positions, masked_positions), dim=1)
-        rope = rotation(positions, self.head_dim).unsqueeze(-2)
-        mask = None
-        if visible_mask is not None or masked_mask is not None:
-            keys = torch.cat(
-                (
-                    _all_true(visible.shape[:2], x) if visible_mask is None else visible_mask,
-                    _all_true((batch, count), x) if masked_mask is None else masked_mask,
-                ),
-                dim=1,
-            )
-            mask = keys[:, None, None, :]
-        for block in self.eva.blocks:
-            x = block(x, rope, 0, mask)
-        return self.head(self.eva.norm(x[:, -count:]))
-
-
-def _all_true(shape: tuple[int, int] | torch.Size, like: Tensor) -> Tensor:
-    return torch.ones(tuple(shape), dtype=torch.bool, device=like.device)
+        visible = Padding.of((batch, tokens.shape[1]), visible_mask)
+        masked = Padding.of((batch, count), masked_mask)
+        packing, order = joined_order(visible.lengths, masked.lengths, tokens.device)
+        seen = self.embed(visible.pack(tokens))
+        asked = self.mask_token[0].to(seen.dtype).expand(sum(masked.lengths), -1)
+        places = to_device(order.argsort()[len(seen) :], tokens.device)
+        positions = torch.cat((visible.pack(visible_positions), masked.pack(masked_positions)))
+        arranged = to_device(order, tokens.device)
+        x = torch.cat((seen, asked))[arranged]
+        rope = rotation(positions[arranged], self.head_dim)[:, None, None]
+        for block, drop in zip(self.eva.blocks, self.eva.draw_drop_path(packing), strict=True):
+            x = block(x, rope, packing, drop)
+        return masked.unpack(self.head(self.eva.norm(x[places])))

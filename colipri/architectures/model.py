@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from colipri.architectures.packing import to_device
 from colipri.architectures.pooling import AttentionPool
 from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.text_encoder import TextEncoder
@@ -128,9 +129,12 @@ class ColipriModel(nn.Module):
         Args:
             image: (B, C, A0, A1, A2), normalized.
             ids_keep: (B, K) indices of the tokens to encode; None for all.
-            attention_mask: (B, K) bool, False at padding; None if there is none.
+            attention_mask: (B, K) bool, False at padding; None if there is none. Indices and mask
+                belong on the CPU.
         """
         tokens = self.image_encoder(image, ids_keep, attention_mask)
+        if attention_mask is not None:
+            attention_mask = to_device(attention_mask, tokens.device)
         return ImageFeatures(tokens, self.pool_image(tokens, attention_mask))
 
     def pool_image(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:

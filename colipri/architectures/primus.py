@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from colipri.architectures.packing import Packing, Padding, joined_order, to_device
 from colipri.architectures.rope import (
     Grid,
     check_head_dim,
@@ -16,7 +19,7 @@ from colipri.architectures.rope import (
     grid_rotation,
     rotation,
 )
-from colipri.architectures.stems import build_stem
+from colipri.architectures.stems import build_stem, embed_patches
 from colipri.architectures.tokens import select_tokens
 from colipri.architectures.transformer import FINAL_NORMS, Transformer
 
@@ -131,7 +134,8 @@ class PrimusEncoder(nn.Module):
     def tokenize(self, image: Tensor) -> tuple[Tensor, Grid]:
         """(B, C, A0, A1, A2) -> tokens (B, N, D) with axis 0 slowest, and the grid."""
         grid = self.grid(image.shape[2:])
-        return self.down_projection(image).flatten(2).transpose(1, 2), grid
+        tokens = embed_patches(self.down_projection, image)
+        return tokens.unflatten(0, (len(image), -1)), grid
 
     def encode(
         self, tokens: Tensor, positions: Tensor, attention_mask: Tensor | None = None
@@ -146,9 +150,18 @@ class PrimusEncoder(nn.Module):
 
         Returns:
             (B, K, D), normalized by the final norm; zero at padding.
+
+        Raises:
+            ValueError: a position outside the grid of the absolute position embedding.
         """
-        rope = rotation(positions, self.head_dim).unsqueeze(-2)
-        return self._encode(tokens, positions, rope, attention_mask)
+        batch, length = tokens.shape[:2]
+        padding = Padding.of((batch, length), attention_mask)
+        packed = padding.pack(positions.expand(batch, length, 3))
+        if self.position_grid is not None:
+            self._require_inside((packed.amax(dim=0) + 1).tolist())
+        rope = rotation(packed, self.head_dim)
+        x = self.encode_packed(padding.pack(tokens), packed, rope, padding.lengths)
+        return padding.unpack(x)
 
     def forward(
         self, image: Tensor, ids_keep: Tensor | None = None, attention_mask: Tensor | None = None
@@ -158,62 +171,105 @@ class PrimusEncoder(nn.Module):
         Args:
             image: (B, C, A0, A1, A2), normalized.
             ids_keep: (B, K) token indices (:func:`select_tokens`); None for all N.
-            attention_mask: (B, K) bool, False at padding; None if there is none, which lets
-                attention take its fastest path.
+            attention_mask: (B, K) bool, False at padding; None if there is none. Indices and mask
+                belong on the CPU: reading a mask on a GPU makes the host wait for it.
 
         Returns:
-            (B, K, D) or (B, N, D).
+            (B, K, D) or (B, N, D); zero at padding.
         """
-        tokens, grid = self.tokenize(image)
+        grid = self.grid(image.shape[2:])
+        self._require_inside(grid)
         positions = grid_positions(grid, image.device)
         rope = grid_rotation(grid, self.head_dim, image.device)
-        if ids_keep is not None:
-            tokens = tokens.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-            positions, rope = positions[ids_keep], rope[ids_keep]
-        return self._encode(tokens, positions, rope.unsqueeze(-2), attention_mask)
+        if ids_keep is None:
+            batch, count = len(image), len(positions)
+            padding = Padding((batch, count), (count,) * batch, None)
+            kept = torch.arange(count, device=image.device).repeat(batch)
+            tokens = embed_patches(self.down_projection, image)
+        else:
+            padding = Padding.of((ids_keep.shape[0], ids_keep.shape[1]), attention_mask)
+            kept = to_device(padding.pack(ids_keep), image.device)
+            sample = Packing.of(padding.lengths, image.device).sample
+            tokens = embed_patches(self.down_projection, image, (sample, kept))
+        x = self.encode_packed(tokens, positions[kept], rope[kept], padding.lengths)
+        return padding.unpack(x)
 
-    def _encode(
-        self, tokens: Tensor, positions: Tensor, rope: Tensor, attention_mask: Tensor | None
+    def encode_packed(
+        self, tokens: Tensor, positions: Tensor, rope: Tensor, lengths: Sequence[int]
     ) -> Tensor:
-        x = self._with_absolute_positions(tokens, positions)
-        prefix, mask = self.num_register_tokens, None
-        if attention_mask is not None:
-            # zero times NaN is NaN: padding must not enter attention's weighted sums as they are
-            x = x.masked_fill(~attention_mask.unsqueeze(-1), 0.0)
-            mask = _attention_mask(attention_mask, prefix)
-        if prefix:
-            x = torch.cat((self._registers().expand(len(x), -1, -1).to(x.dtype), x), dim=1)
-        for block in self.eva.blocks:
-            if self.activation_checkpointing == "full" and torch.is_grad_enabled():
-                x = checkpoint(block, x, rope, prefix, mask, use_reentrant=False)
+        """Run the transformer on the tokens of all samples, one sample after the other.
+
+        Args:
+            tokens: (T, D).
+            positions: (T, 3) integers.
+            rope: (T, head_dim / 2, 2), the rotations of these positions.
+            lengths: tokens of each sample; they add up to T.
+
+        Returns:
+            (T, D), normalized by the final norm.
+        """
+        x, rope, packing, place = self._with_registers(
+            self._with_absolute_positions(tokens, positions), rope, lengths
+        )
+        last = deque(self.block_outputs(x, rope, packing), maxlen=1)[0]
+        return self.eva.norm(last if place is None else last[place])
+
+    def block_outputs(self, x: Tensor, rope: Tensor, packing: Packing) -> Iterator[Tensor]:
+        """Yield the tokens (T, D) after each block.
+
+        Args:
+            x: (T, D), registers included.
+            rope: (T, head_dim / 2, 2).
+            packing: which tokens belong to one sample.
+        """
+        rope = rope[:, None, None]
+        drops = self.eva.draw_drop_path(packing)
+        recompute = self.activation_checkpointing if torch.is_grad_enabled() else "none"
+        for block, drop in zip(self.eva.blocks, drops, strict=True):
+            if recompute == "full":
+                # nothing random happens inside, so there is no random state to replay
+                x = checkpoint(
+                    block, x, rope, packing, drop, use_reentrant=False, preserve_rng_state=False
+                )
             else:
-                x = block(x, rope, prefix, mask, self.activation_checkpointing == "mlp")
-        x = self.eva.norm(x)
-        x = x[:, prefix:] if prefix else x
-        return x if attention_mask is None else x.masked_fill(~attention_mask.unsqueeze(-1), 0.0)
+                x = block(x, rope, packing, drop, recompute == "mlp")
+            yield x
+
+    def _with_registers(
+        self, x: Tensor, rope: Tensor, lengths: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Packing, Tensor | None]:
+        """Put the registers before the tokens of each sample; also where the tokens then are."""
+        count, batch = self.num_register_tokens, len(lengths)
+        if not count:
+            return x, rope, Packing.of(lengths, x.device), None
+        packing, order = joined_order([count] * batch, lengths, x.device)
+        registers = self._registers()[0].to(x.dtype).repeat(batch, 1)
+        still = torch.zeros_like(rope[:1])  # no position: rotated by nothing
+        still[..., 0] = 1.0
+        place = to_device(np.flatnonzero(order >= len(registers)), x.device)
+        arranged = to_device(order, x.device)
+        rope = torch.cat((still.expand(len(registers), -1, -1), rope))[arranged]
+        return torch.cat((registers, x))[arranged], rope, packing, place
 
     def _with_absolute_positions(self, tokens: Tensor, positions: Tensor) -> Tensor:
         if self.position_grid is None:
             return tokens
         _, middle, last = self.position_grid
         rows = (positions[..., 0] * middle + positions[..., 1]) * last + positions[..., 2]
-        if bool((positions >= positions.new_tensor(self.position_grid)).any()):
-            raise ValueError(
-                f"the absolute position embedding is for {self.position_grid} tokens and the image "
-                "is larger; build the encoder with position_grid=None"
-            )
         assert isinstance(self.eva.pos_embed, Tensor)
         embedding = self.eva.pos_embed[0, self.num_register_tokens :]
         return tokens + embedding[rows]
+
+    def _require_inside(self, grid: Sequence[int]) -> None:
+        limits = self.position_grid
+        if limits and any(size > most for size, most in zip(grid, limits, strict=True)):
+            raise ValueError(
+                f"the absolute position embedding is for {limits} tokens and the image is larger; "
+                "build the encoder with position_grid=None"
+            )
 
     def _registers(self) -> Tensor:
         if self.position_grid is None:
             return self.register_tokens
         assert isinstance(self.eva.pos_embed, Tensor)
         return self.register_tokens + self.eva.pos_embed[:, : self.num_register_tokens]
-
-
-def _attention_mask(attention_mask: Tensor, prefix: int) -> Tensor:
-    """(B, 1, 1, prefix + K) bool; a sample without any key attends to all, which stays finite."""
-    mask = attention_mask | ~attention_mask.any(dim=1, keepdim=True)
-    return nn.functional.pad(mask, (prefix, 0), value=True)[:, None, None, :]

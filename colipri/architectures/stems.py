@@ -18,12 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colipri.architectures.residual_stems import LEAKY_SLOPE, ResidualStem, Triple
+from colipri.architectures.tokens import patch_rows, patchify
 
 STEMS = ("linear", "light", "v2", "v3")
 
 
 class LinearStem(nn.Module):
     """One convolution with stride = kernel = token patch; its weight is ``proj``, as in Primus.
+
+    Patches do not overlap, so it is computed as a matrix product of the patches that are wanted:
+    the same numbers, and no library's choice of a convolution kernel can make it slow.
 
     Args:
         input_channels: of the image.
@@ -33,11 +37,33 @@ class LinearStem(nn.Module):
 
     def __init__(self, input_channels: int, embed_dim: int, patch: Triple) -> None:
         super().__init__()
+        self.patch = patch
         self.proj = nn.Conv3d(input_channels, embed_dim, kernel_size=patch, stride=patch)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, A0, A1, A2) -> (B, D, G0, G1, G2)."""
-        return self.proj(image)
+        grid = [size // step for size, step in zip(image.shape[2:], self.patch, strict=True)]
+        return self.embed(patchify(image, self.patch)).transpose(1, 2).unflatten(2, grid)
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """(..., C * p0 * p1 * p2) -> (..., D)."""
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+def embed_patches(
+    stem: nn.Module, image: Tensor, where: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Tokens of all patches or of some, (T, D).
+
+    Args:
+        stem: of the encoder.
+        image: (B, C, A0, A1, A2).
+        where: (T,) samples and (T,) token indices; None for all, sample after sample.
+    """
+    if isinstance(stem, LinearStem) and where is not None:
+        return stem.embed(patch_rows(image, stem.patch, *where))
+    tokens: Tensor = stem(image).flatten(2).transpose(1, 2)
+    return tokens.flatten(0, 1) if where is None else tokens[where]
 
 
 class LightStem(nn.Module):

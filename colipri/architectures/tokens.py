@@ -56,7 +56,22 @@ def select_tokens(
 
 def patchify(image: Tensor, patch: Sequence[int]) -> Tensor:
     """(B, C, A0, A1, A2) -> (B, N, C * p0 * p1 * p2)."""
-    return _blocks(image, patch).permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
+    return _by_token(image, patch).flatten(4).flatten(1, 3)
+
+
+def patch_rows(image: Tensor, patch: Sequence[int], sample: Tensor, kept: Tensor) -> Tensor:
+    """Voxels of chosen token patches, (T, C * p0 * p1 * p2); the others are never touched.
+
+    Args:
+        image: (B, C, A0, A1, A2).
+        patch: voxels of a token per axis.
+        sample: (T,) int64: which image.
+        kept: (T,) int64: which token of it.
+    """
+    blocks = _by_token(image, patch)
+    _, _, middle, last = blocks.shape[:4]
+    i, rest = kept // (middle * last), kept % (middle * last)
+    return blocks[sample, i, rest // last, rest % last].flatten(1)
 
 
 def unpatchify(patches: Tensor, grid: Sequence[int], patch: Sequence[int]) -> Tensor:
@@ -87,6 +102,11 @@ def fill_patches(image: Tensor, hidden: Tensor, patch: Sequence[int], value: flo
     grid = (blocks.shape[2], blocks.shape[4], blocks.shape[6])
     mask = hidden.reshape(len(image), 1, grid[0], 1, grid[1], 1, grid[2], 1)
     return blocks.masked_fill(mask, value).reshape(image.shape)
+
+
+def _by_token(image: Tensor, patch: Sequence[int]) -> Tensor:
+    """(B, g0, g1, g2, C, p0, p1, p2), a view."""
+    return _blocks(image, patch).permute(0, 2, 4, 6, 1, 3, 5, 7)
 
 
 def _blocks(image: Tensor, patch: Sequence[int]) -> Tensor:

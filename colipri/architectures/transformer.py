@@ -8,17 +8,23 @@ because other projects' private blocks change without notice.
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from colipri.architectures.rope import check_head_dim, rotate
+from colipri.architectures.packing import Packing, attend, to_device
+from colipri.architectures.rope import check_head_dim, rotate_queries_and_keys
 
 
 class Attention(nn.Module):
     """Multi-head self-attention; queries and keys are rotated by position.
+
+    The three projections are parameters of their own, as in Primus' state dict, and one matrix
+    product.
 
     Args:
         dim: token width D.
@@ -37,31 +43,35 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(
-        self, x: Tensor, rope: Tensor, prefix: int = 0, mask: Tensor | None = None
+        self, x: Tensor, rope: Tensor, packing: Packing, gain: Tensor | None = None
     ) -> Tensor:
-        """Attend from every token to every token.
+        """Attend from every token to every token of the same sample.
 
         Args:
-            x: (B, prefix + K, D).
-            rope: (K, 1, head_dim / 2) or (B, K, 1, head_dim / 2) complex (rope.rotation).
-            prefix: number of first tokens that have no position.
-            mask: (B, 1, 1, prefix + K) bool, False at keys nobody attends to.
+            x: (T, D), the tokens of all samples.
+            rope: (T, 1, 1, head_dim / 2, 2), see :func:`colipri.architectures.rope.rotation`.
+            packing: which tokens belong to one sample.
+            gain: (D,) factor of the output; None for 1.
 
         Returns:
-            (B, prefix + K, D).
+            (T, D).
         """
-        batch, length, dim = x.shape
-        shape = (batch, length, self.num_heads, self.head_dim)
-        query = _rotated(self.q_proj(x).view(shape), rope, prefix).transpose(1, 2)
-        key = _rotated(self.k_proj(x).view(shape), rope, prefix).transpose(1, 2)
-        value = self.v_proj(x).view(shape).transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        mixed = mixed.transpose(1, 2).reshape(batch, length, dim)
-        return self.proj(self.norm(mixed))
+        q, k, v = self.q_proj, self.k_proj, self.v_proj
+        weight = torch.cat((q.weight, k.weight, v.weight))
+        bias = torch.cat((q.bias, torch.zeros_like(q.bias), v.bias))
+        qkv = F.linear(x, weight, bias).unflatten(-1, (3, self.num_heads, self.head_dim))
+        query, key, value = rotate_queries_and_keys(qkv, rope).unbind(1)
+        mixed = attend(query, key, value, packing).flatten(1)
+        return _linear(self.norm(mixed), self.proj, gain)
 
 
 class SwiGLU(nn.Module):
-    """Gated MLP with an inner norm (arXiv 2002.05202, 2110.09456)."""
+    """Gated MLP with an inner norm (arXiv 2002.05202, 2110.09456); gate and values in one product.
+
+    Args:
+        dim: D, width of a token.
+        hidden: width of gate and values.
+    """
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -70,25 +80,40 @@ class SwiGLU(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
-        return self.fc2(self.norm(F.silu(self.fc1_g(x)) * self.fc1_x(x)))
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """(..., D) -> (..., D); ``gain`` (D,) is a factor of the output."""
+        gate, values = self.fc1_g, self.fc1_x
+        both = F.linear(
+            x, torch.cat((gate.weight, values.weight)), torch.cat((gate.bias, values.bias))
+        )
+        gated: Tensor = _Gate.apply(both)
+        return _linear(self.norm(gated), self.fc2, gain)
 
 
-class DropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382): drops the branch of some samples in training."""
+class _Gate(torch.autograd.Function):
+    """silu(gate) * values; the backward pass computes silu again instead of keeping it."""
 
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.probability = probability
+    @staticmethod
+    def forward(ctx: Any, both: Tensor) -> Tensor:
+        """(..., 2 H) -> (..., H)."""
+        ctx.save_for_backward(both)
+        gate, values = both.chunk(2, dim=-1)
+        return F.silu(gate).mul_(values)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Zero the branch of a sample, or scale it so that the expectation stays."""
-        if not self.training or self.probability == 0.0:
-            return x
-        keep = 1.0 - self.probability
-        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-        return x * x.new_empty(shape).bernoulli_(keep).div_(keep)
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Gradients of gate and values, side by side as they came."""
+        (both,) = ctx.saved_tensors
+        gate, values = both.chunk(2, dim=-1)
+        of_gate = torch.ops.aten.silu_backward(gradient * values, gate)
+        return torch.cat((of_gate, F.silu(gate).mul_(gradient)), dim=-1)
+
+
+def _linear(x: Tensor, layer: nn.Linear, gain: Tensor | None) -> Tensor:
+    """Apply a layer and LayerScale: scaled are the few weights and not the many tokens."""
+    if gain is None:
+        return layer(x)
+    return F.linear(x, layer.weight * gain[:, None], layer.bias * gain)
 
 
 class Block(nn.Module):
@@ -98,7 +123,6 @@ class Block(nn.Module):
         dim: D, width of a token.
         num_heads: attention heads.
         mlp_ratio: hidden width of the MLP over D.
-        drop_path: probability to drop a branch of a sample in training.
         init_values: start of LayerScale; None for no LayerScale.
         inner_norm: normalize inside attention.
     """
@@ -108,7 +132,6 @@ class Block(nn.Module):
         dim: int,
         num_heads: int,
         mlp_ratio: float,
-        drop_path: float,
         init_values: float | None,
         inner_norm: bool,
     ) -> None:
@@ -117,8 +140,6 @@ class Block(nn.Module):
         self.attn = Attention(dim, num_heads, inner_norm)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = SwiGLU(dim, int(dim * mlp_ratio))
-        self.drop_path1 = DropPath(drop_path)
-        self.drop_path2 = DropPath(drop_path)
         self.gamma_1 = self.gamma_2 = None
         if init_values is not None:
             self.gamma_1 = nn.Parameter(torch.full((dim,), init_values))
@@ -128,44 +149,39 @@ class Block(nn.Module):
         self,
         x: Tensor,
         rope: Tensor,
-        prefix: int = 0,
-        mask: Tensor | None = None,
+        packing: Packing,
+        drop: Tensor | None = None,
         recompute_mlp: bool = False,
     ) -> Tensor:
         """Apply attention and MLP.
 
         Args:
-            x: (B, prefix + K, D).
+            x: (T, D), the tokens of all samples.
             rope: as in :class:`Attention`.
-            prefix: number of first tokens that have no position.
-            mask: (B, 1, 1, prefix + K) bool, False at keys nobody attends to.
+            packing: which tokens belong to one sample.
+            drop: (2, T, 1) factors of the two branches (:meth:`Transformer.draw_drop_path`); None
+                for 1.
             recompute_mlp: keep only the input of the MLP half for the backward pass, which saves
                 more than half of a block's activations for 6 % more arithmetic at 13,824 tokens,
                 because attention, three quarters of the work there, is not computed twice.
 
         Returns:
-            (B, prefix + K, D).
+            (T, D).
         """
-        x = x + self.drop_path1(_scaled(self.attn(self.norm1(x), rope, prefix, mask), self.gamma_1))
+        branch = self.attn(self.norm1(x), rope, packing, self.gamma_1)
+        x = _add(x, branch, None if drop is None else drop[0])
         if recompute_mlp and torch.is_grad_enabled():
-            branch = checkpoint(self._mlp_branch, x, use_reentrant=False)
+            branch = checkpoint(self._mlp_branch, x, use_reentrant=False, preserve_rng_state=False)
         else:
             branch = self._mlp_branch(x)
-        return x + branch
+        return _add(x, branch, None if drop is None else drop[1])
 
     def _mlp_branch(self, x: Tensor) -> Tensor:
-        return self.drop_path2(_scaled(self.mlp(self.norm2(x)), self.gamma_2))
+        return self.mlp(self.norm2(x), self.gamma_2)
 
 
-def _rotated(features: Tensor, rope: Tensor, prefix: int) -> Tensor:
-    """Queries or keys (B, prefix + K, heads, head_dim), rotated except for the prefix."""
-    if not prefix:
-        return rotate(features, rope)
-    return torch.cat((features[:, :prefix], rotate(features[:, prefix:], rope)), dim=1)
-
-
-def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
-    return x if gamma is None else gamma * x
+def _add(x: Tensor, branch: Tensor, factor: Tensor | None) -> Tensor:
+    return x + branch if factor is None else torch.addcmul(x, branch, factor)
 
 
 class ChannelAffine(nn.Module):
@@ -216,14 +232,35 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         # on the CPU also where a meta device is the default: the rates are needed as numbers
-        rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
+        self.drop_rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, mlp_ratio, rate, init_values, scale_attn_inner)
-            for rate in rates
+            Block(embed_dim, num_heads, mlp_ratio, init_values, scale_attn_inner)
+            for _ in range(depth)
         )
         self.norm = FINAL_NORMS[final_norm](embed_dim)
         self.register_parameter("pos_embed", None)
         self._initialize()
+
+    def draw_drop_path(self, packing: Packing) -> list[Tensor | None]:
+        """Draw stochastic depth (arXiv 1603.09382): which samples leave out which branches.
+
+        The draws are arguments of the blocks. As constants of each block they would make every
+        block another program for torch.compile.
+
+        Args:
+            packing: B samples of T tokens in all.
+
+        Returns:
+            Per block the factors (2, T, 1) of its two branches: 0, or 1 / (1 - rate) so that the
+            expectation stays; None in evaluation and where nothing is ever dropped.
+        """
+        if not self.training or not any(self.drop_rates):
+            return [None] * len(self.blocks)
+        device = packing.sample.device
+        keep = to_device(1.0 - np.array(self.drop_rates, dtype=np.float32), device)[:, None, None]
+        draws = torch.rand(len(self.drop_rates), 2, len(packing.lengths), device=device)
+        factors = (draws < keep) / keep
+        return list(factors[..., packing.sample].unsqueeze(-1))
 
     def _initialize(self) -> None:
         """Truncated normal 0.02, output layers scaled down with depth (as BEiT and EVA)."""

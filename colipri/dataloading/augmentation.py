@@ -36,7 +36,7 @@ def augment_on_device(
     Args:
         image: (B, C, X, Y, Z) float32, normalised; left as it is.
         body: (B, N) bool in token order: which token patches hold body.
-        generator: on the image's device; seeded per step by the caller.
+        generator: on the CPU, so that drawing does not wait for a device; seeded by the caller.
         settings: the plan's ``augmentation``.
         sides_named: per sample, True if its text names a side; such a sample is never mirrored.
         spacing: mm per voxel (rotations are rigid in mm).
@@ -47,8 +47,8 @@ def augment_on_device(
     Returns:
         The augmented image and its body mask, at least one token of which is True per sample.
     """
-    draws = torch.rand(len(image), _NUM_DRAWS, generator=generator, device=image.device).cpu()
-    noise_seed = int(torch.randint(2**62, (1,), generator=generator, device=image.device))
+    draws = torch.rand(len(image), _NUM_DRAWS, generator=generator)
+    noise_seed = int(torch.randint(2**62, (1,), generator=generator))
     image, body = image.clone(), body.clone()
     _affine(image, body, draws[:, 0:8], settings, spacing, padding, tissue_threshold)
     for sample in range(len(image)):

@@ -87,9 +87,8 @@ class CropEncoder:
         pixels = torch.from_numpy(images).to(self.device)
         pixels = normalize_on_device(pixels, self.plans, self.configuration)
         ids_keep, mask = select_tokens(torch.from_numpy(bodies.reshape(len(bodies), -1)))
-        on_device = None if mask is None else mask.to(self.device)
         with self.autocasting():
-            features = self.model.encode_image(pixels, ids_keep.to(self.device), on_device)
+            features = self.model.encode_image(pixels, ids_keep, mask)
         tokens, embeddings = features.tokens.float().cpu(), features.embedding.float().cpu()
         for row, index in enumerate(ids_keep):
             real = slice(None) if mask is None else mask[row]

@@ -260,7 +260,7 @@ class ImageInput:
         encoder: the image encoder, to be called by the objective.
         heads: the objective's modules, by name.
         image: (b, C, A0, A1, A2), normalized, in training also augmented.
-        body: (b, N) bool, tokens that hold anything but air.
+        body: (b, N) bool on the CPU, tokens that hold anything but air.
         air: normalized intensity of air.
         collated: what the objective prepared for the batch; index it with ``part.rows``.
     """

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from colipri.architectures.masked_decoder import MaskedDecoder
+from colipri.architectures.packing import to_device
 from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.rope import grid_positions
-from colipri.architectures.tokens import fill_patches, patchify, unpatchify
+from colipri.architectures.stems import LinearStem
+from colipri.architectures.tokens import fill_patches, patch_rows, patchify, unpatchify
 from colipri.cost.flops import BACKWARD, image_flops, masked_decoder_flops
 from colipri.objectives.base import HeadSizes, Objective, PagePart, ShownVolume, option
 from colipri.objectives.batch import ImageInput
@@ -124,11 +126,11 @@ class MaskedImageModelling(Objective):
         Args:
             encoder: gives the grid of tokens.
             image: (B, C, A0, A1, A2), normalized.
-            body: (B, N) bool, True at tokens that hold body.
+            body: (B, N) bool, True at tokens that hold body; best on the CPU, where it is read.
             seeds: B, one per case.
         """
         grid = encoder.grid(image.shape[2:])
-        return draw_masks(body, grid, self.mask_ratio, self.mask, self.block_size, seeds)
+        return draw_masks(body.cpu(), grid, self.mask_ratio, self.mask, self.block_size, seeds)
 
     def predict(
         self,
@@ -147,16 +149,18 @@ class MaskedImageModelling(Objective):
             masks: which tokens are visible and which are predicted.
             air: normalized intensity of air, in the place of hidden voxels.
         """
-        seen = fill_patches(image, masks.hidden, encoder.patch_embed_size, air)
+        seen = image
+        if not isinstance(encoder.down_projection, LinearStem):  # which never looks beyond a token
+            hidden = to_device(masks.hidden, image.device)
+            seen = fill_patches(image, hidden, encoder.patch_embed_size, air)
         tokens = encoder(seen, masks.visible, masks.visible_mask)
         positions = grid_positions(encoder.grid(image.shape[2:]), image.device)
-        masked_mask = None if bool(masks.masked_mask.all()) else masks.masked_mask
         return decoder(
             tokens,
-            positions[masks.visible],
-            positions[masks.masked],
+            positions[to_device(masks.visible, image.device)],
+            positions[to_device(masks.masked, image.device)],
             masks.visible_mask,
-            masked_mask,
+            None if bool(masks.masked_mask.all()) else masks.masked_mask,
         )
 
     def error(
@@ -172,7 +176,7 @@ class MaskedImageModelling(Objective):
         """
         target = self.targets(image, masks, patch)
         by_patch = (predicted.float() - target).square().mean(dim=2)
-        weight = masks.masked_mask.float()
+        weight = to_device(masks.masked_mask, image.device).float()
         return (by_patch * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
     def targets(self, image: Tensor, masks: MaskedTokens, patch: tuple[int, ...]) -> Tensor:
@@ -183,9 +187,10 @@ class MaskedImageModelling(Objective):
             masks: which tokens are predicted.
             patch: voxels of a token per axis.
         """
-        patches = patchify(image, patch)
-        index = masks.masked.unsqueeze(-1).expand(-1, -1, patches.shape[-1])
-        chosen = patches.gather(1, index).float()
+        kept = to_device(masks.masked, image.device)
+        sample = torch.arange(len(kept), device=image.device).repeat_interleave(kept.shape[1])
+        chosen = patch_rows(image, patch, sample, kept.flatten()).float()
+        chosen = chosen.unflatten(0, kept.shape)
         if self.target == "plain":
             return chosen
         mean = chosen.mean(dim=2, keepdim=True)
@@ -305,10 +310,11 @@ class MaskedImageModelling(Objective):
     ) -> Reconstruction:
         patch = encoder.patch_embed_size
         grid = encoder.grid(image.shape[2:])
+        body = body.to(image.device)
         true = patchify(image, patch)
-        hidden = masks.hidden[0]
+        hidden = masks.hidden[0].to(image.device)
         wanted = true[0, hidden]
-        told = voxels[0][masks.masked_mask[0]]
+        told = voxels[0][masks.masked_mask[0].to(image.device)]
         if self.target == "normalised":
             mean = wanted.mean(dim=1, keepdim=True)
             told = told * wanted.std(dim=1, keepdim=True, unbiased=False) + mean

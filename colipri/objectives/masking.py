@@ -15,7 +15,7 @@ MASKS = ("random", "block")
 
 @dataclass(frozen=True)
 class MaskedTokens:
-    """Indices of tokens, ascending; padding (its mask is False) at the end.
+    """Indices of tokens, ascending; padding (its mask is False) at the end. All on the CPU.
 
     Attributes:
         visible: (B, K) int64: what the encoder sees.
@@ -42,14 +42,14 @@ def draw_masks(
     then mostly hidden too, and cannot simply be continued.
 
     Args:
-        body: (B, N) bool in token order; every sample has at least one.
+        body: (B, N) bool in token order, on the CPU; every sample has at least one.
         grid: tokens per axis.
         ratio: share to hide, in (0, 1); at least one token stays visible.
         kind: "random" or "block".
         block: edge of a cube in tokens.
         seeds: B seeds, so that a sample's mask does not depend on its micro batch.
     """
-    scores = torch.stack([_scores(grid, kind, block, seed) for seed in seeds]).to(body.device)
+    scores = torch.stack([_scores(grid, kind, block, seed) for seed in seeds])
     counts = body.sum(dim=1)
     keep = (counts * (1.0 - ratio)).round().long().clamp(min=1)
     keep = torch.minimum(keep, counts)

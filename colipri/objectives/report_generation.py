@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from colipri.architectures.generation import GenerationSettings, decode_report, generate
+from colipri.architectures.packing import Padding, to_device
 from colipri.architectures.report_decoder import ReportDecoder
 from colipri.cost.flops import BACKWARD, report_decoder_flops
 from colipri.objectives.base import HeadSizes, Objective, option
@@ -44,7 +46,7 @@ class ReportTokens:
     Attributes:
         input_ids: (b, T), [CLS] and the report, without the last token.
         targets: (b, T), the report and [SEP].
-        mask: (b, T) bool, False where the target is padding.
+        mask: (b, T) bool on the CPU, False where the target is padding.
         mask_token_id: replaces all inputs in parallel prediction.
     """
 
@@ -69,9 +71,10 @@ class ReportTokens:
         mask = self.mask[list(index)]
         length = max(1, int(mask.sum(dim=1).max()))
         ids, targets = (
-            tensor[list(index), :length].to(device) for tensor in (self.input_ids, self.targets)
+            to_device(tensor[list(index), :length], device)
+            for tensor in (self.input_ids, self.targets)
         )
-        return ReportTokens(ids, targets, mask[:, :length].to(device), self.mask_token_id)
+        return ReportTokens(ids, targets, mask[:, :length], self.mask_token_id)
 
 
 @dataclass
@@ -140,30 +143,32 @@ class ReportGeneration(Objective):
             decoder: on the device of the tokens.
             image: (b, K, D), the encoder's tokens.
             image_mask: (b, K) bool or None.
-            reports: on the same device.
+            reports: on the same device; their mask on the CPU.
             seeds: b seeds: which reports are predicted in parallel.
 
         Returns:
             (b,) float32.
         """
         input_ids, parallel = self.inputs(reports, seeds)
-        hidden = decoder(input_ids, image, image_mask, reports.mask, parallel)
+        text_mask = to_device(reports.mask, image.device)
+        hidden = decoder(input_ids, image, image_mask, text_mask, parallel)
+        padding = Padding.of((len(hidden), hidden.shape[1]), reports.mask)
         by_token = chunked_cross_entropy(
-            hidden[reports.mask],
+            padding.pack(hidden),
             decoder.token_embeddings.weight,
-            reports.targets[reports.mask],
+            padding.pack(reports.targets),
             self.label_smoothing,
             self.chunk,
         )
-        losses = by_token.new_zeros(reports.mask.shape).masked_scatter(reports.mask, by_token)
-        return losses.sum(dim=1) / reports.mask.sum(dim=1).clamp(min=1)
+        counts = to_device(np.maximum(padding.lengths, 1), hidden.device)
+        return padding.unpack(by_token).sum(dim=1) / counts
 
     def inputs(self, reports: ReportTokens, seeds: list[int]) -> tuple[Tensor, Tensor | None]:
         """Input ids, and which rows are predicted in parallel (None: no parallel prediction)."""
         if self.parallel == 0.0:
             return reports.input_ids, None
         draws = [float(torch.rand((), generator=torch.Generator().manual_seed(s))) for s in seeds]
-        chosen = torch.tensor(draws, device=reports.input_ids.device) < self.parallel
+        chosen = to_device(torch.tensor(draws) < self.parallel, reports.input_ids.device)
         hidden = torch.full_like(reports.input_ids, reports.mask_token_id)
         return torch.where(chosen[:, None], hidden, reports.input_ids), chosen
 

@@ -125,7 +125,8 @@ class TrainingPlan(Settings):
         high=1,
     )
     compile: bool | str = entry(
-        "torch.compile for the image encoder: true, or the name of a backend", default=False
+        'torch.compile for the image encoder: "auto" (on GPUs), true, or the name of a backend',
+        default=False,
     )
     center_embeddings: bool = entry(
         "on the first batch, so that cases differ from the start", default=True

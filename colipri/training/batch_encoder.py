@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from colipri.architectures.model import ColipriModel, ImageFeatures
+from colipri.architectures.packing import to_device
 from colipri.architectures.primus import select_tokens
 from colipri.common.hashing import derive_seed
 from colipri.dataloading.augmentation import augment_on_device
@@ -21,7 +22,7 @@ from colipri.dataloading.sharing import cut
 from colipri.objectives.batch import Batch, CasePart, Tokens
 from colipri.plans.plans import Configuration, Plans
 from colipri.text.tokenizer import encode_batch
-from colipri.training.device_images import DeviceImages
+from colipri.training.device_images import DeviceImages, rows_of
 
 
 class BatchEncoder:
@@ -112,14 +113,17 @@ class BatchEncoder:
         """Encode the images; return features and the tokens' mask (b, K), False at padding."""
         image, ids_keep, attention_mask = self.image_input(part)
         with self.autocasting():
-            return self.model.encode_image(image, ids_keep, attention_mask), attention_mask
+            features = self.model.encode_image(image, ids_keep, attention_mask)
+        if attention_mask is not None:
+            attention_mask = to_device(attention_mask, self.device)
+        return features, attention_mask
 
     def encode_tokens(self, tokens: Tokens) -> Tensor:
         """(B, T) token ids and mask -> (B, E) float32, normalized."""
         with self.autocasting():
             embedded = self.model.encode_text(
-                tokens["input_ids"].to(self.device, non_blocking=True),
-                tokens["attention_mask"].to(self.device, non_blocking=True),
+                to_device(tokens["input_ids"], self.device),
+                to_device(tokens["attention_mask"], self.device),
             )
         return embedded.float()
 
@@ -132,25 +136,32 @@ class BatchEncoder:
         """Images on the device as the encoder sees them, (b, C, A0, A1, A2); which tokens are kept.
 
         Returns:
-            The images, the kept tokens (b, K), and their mask (b, K) or None.
+            The images, the kept tokens (b, K), and their mask (b, K) or None; the latter two on
+            the CPU.
         """
         image, body, generator = self.image_and_body(part)
         keep_ratio = self.keep_ratio if self.model.training else 1.0
         ids_keep, attention_mask = select_tokens(body, keep_ratio=keep_ratio, generator=generator)
         if self.model.training:
+            kept = ids_keep.numel() if attention_mask is None else int(attention_mask.sum())
             self._samples_seen += ids_keep.shape[0]
-            self._tokens_seen += ids_keep.numel()
+            self._tokens_seen += kept
         return image, ids_keep, attention_mask
 
     def image_and_body(self, part: CasePart) -> tuple[Tensor, Tensor, torch.Generator]:
-        """Normalized (in training also augmented) images, their body tokens, and the generator."""
-        image, body = self.images.of(part)
+        """Normalized (in training also augmented) images, their body tokens, and the generator.
+
+        Body tokens and generator are on the CPU: what is kept decides the sizes of all tensors that
+        follow. An augmented image says only on the device which of its tokens hold body, so reading
+        that is the one time that the host waits for the device in a pass.
+        """
+        image, on_device = self.images.of(part)
         image = normalize_on_device(image, self.plans, self.configuration)
-        generator = torch.Generator(self.device).manual_seed(part.seed)
+        generator = torch.Generator().manual_seed(part.seed)
         if self.model.training:
-            image, body = augment_on_device(
+            image, augmented = augment_on_device(
                 image,
-                body,
+                on_device,
                 generator,
                 self.configuration.augmentation,
                 [part.batch.names_side[row] for row in part.rows],
@@ -158,4 +169,5 @@ class BatchEncoder:
                 self.air,
                 tissue_threshold(self.plans, self.configuration),
             )
-        return image, body, generator
+            return image, augmented.cpu(), generator
+        return image, rows_of(part)[1], generator

@@ -122,7 +122,7 @@ class TrainerSetup:
         self.optimizer = self.build_optimizer()
         decay = self.training_plan.ema_decay
         self.average = None if decay is None else AveragedWeights(self.model, decay)
-        compile_blocks(self.model, self.training_plan.compile, self.use_bf16())
+        self.compiled = compile_blocks(self.model, self.training_plan.compile, self.use_bf16())
         self.encoder = self.build_batch_encoder()
         self.step = self.build_step()
         self.model_flops = ModelFlops(self.model, self.configuration, self.objectives)

@@ -305,6 +305,8 @@ class ColipriTrainer(TrainerSetup):
         }
         self.log.epoch(values)
         logger.info(epoch_line(values, self.training_plan.num_epochs - progress.epoch - 1))
+        if self.compiled is not None and progress.epoch == 0:
+            logger.info("  torch.compile: %s", self.compiled.describe())
         progress.next_epoch()
         data = self.data
         cases = choice_digest(data.val_cases, data.validated_cases)

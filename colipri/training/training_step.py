@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from colipri.architectures.packing import to_device
 from colipri.common.hashing import derive_seed
 from colipri.dataloading.sharing import Shard
 from colipri.objectives.base import Objective
@@ -220,7 +221,7 @@ class TrainingStep:
         """Return the loss of all objectives that compare cases, as a function of all embeddings."""
         device, model = self.encoder.device, self.encoder.model
         collated = {
-            name: map_tensors(batch.collated.get(name), lambda t: t.to(device, non_blocking=True))
+            name: map_tensors(batch.collated.get(name), lambda t: to_device(t, device))
             for name in self.comparing
         }
 

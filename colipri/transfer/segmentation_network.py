@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from colipri.architectures.packing import Packing
 from colipri.architectures.primus import PrimusEncoder
-from colipri.architectures.rope import grid_positions, grid_rotation
+from colipri.architectures.rope import Grid, grid_positions, grid_rotation
 from colipri.architectures.stems import halvings
 from colipri.transfer.decoders import build_decoder
 
@@ -86,21 +86,25 @@ class PrimusSegmentation(PrimusEncoder):
         norm.
         """
         tokens, grid = self.tokenize(image)
-        positions, rope = _tables(grid, self.head_dim, image.device)
-        x = self._with_absolute_positions(tokens, positions)
-        prefix = self.num_register_tokens
-        if prefix:
-            x = torch.cat((self._registers().expand(len(x), -1, -1).to(x.dtype), x), dim=1)
+        x, rope, packing, place = self._packed(tokens, grid)
         maps = []
-        for number, block in enumerate(self.eva.blocks, start=1):
-            if self.activation_checkpointing == "full" and torch.is_grad_enabled():
-                x = checkpoint(block, x, rope, prefix, None, use_reentrant=False)
-            else:
-                x = block(x, rope, prefix, None, self.activation_checkpointing == "mlp")
+        for number, x in enumerate(self.block_outputs(x, rope, packing), start=1):  # noqa: B020
             if number in self.depths:
                 level = self.eva.norm(x) if number == len(self.eva.blocks) else x
-                maps.append(level[:, prefix:].transpose(1, 2).unflatten(2, grid))
+                level = level if place is None else level[place]
+                level = level.unflatten(0, (len(image), -1))
+                maps.append(level.transpose(1, 2).unflatten(2, grid))
         return maps
+
+    @torch.compiler.disable
+    def _packed(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Packing, Tensor | None]:
+        """Arrange (B, N, D) tokens for the blocks; cached tables stay out of torch.compile."""
+        self._require_inside(grid)
+        batch, count = tokens.shape[:2]
+        positions = grid_positions(grid, tokens.device).repeat(batch, 1)
+        rope = grid_rotation(grid, self.head_dim, tokens.device).repeat(batch, 1, 1)
+        x = self._with_absolute_positions(tokens.flatten(0, 1), positions)
+        return self._with_registers(x, rope, (count,) * batch)
 
 
 def deep_supervision_strides(token_patch: Sequence[int]) -> list[list[int]]:
@@ -116,12 +120,6 @@ def deep_supervision_strides(token_patch: Sequence[int]) -> list[list[int]]:
     if len(steps) < 2:
         raise ValueError(f"a token patch of {tuple(token_patch)} leaves no level to supervise")
     return [[1, 1, 1], *([int(n) for n in step] for step in steps)]
-
-
-@torch.compiler.disable
-def _tables(grid: Any, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Positions and rotations, kept out of torch.compile: they are cached, complex constants."""
-    return grid_positions(grid, device), grid_rotation(grid, head_dim, device).unsqueeze(-2)
 
 
 def _evenly_spaced(depth: int, count: int) -> tuple[int, ...]:

@@ -1,10 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from architectures.tiny_encoder import striped_volume, tiny_encoder
 from torch import nn
 
+from colipri.architectures.packing import Packing
 from colipri.architectures.primus import PRESETS, PrimusEncoder
-from colipri.architectures.rope import grid_positions
+from colipri.architectures.rope import grid_positions, rotation
 from colipri.architectures.tokens import select_tokens
 
 STEMS = ("linear", "light", "v2", "v3")
@@ -173,15 +175,35 @@ def test_wrong_sizes_are_named():
 
 
 def test_drop_path_leaves_out_whole_branches_and_keeps_the_expectation():
-    from colipri.architectures.transformer import DropPath
-
-    drop, x = DropPath(0.25).train(), torch.ones(4000, 3, 2)
+    eva = tiny_encoder(drop_path_rate=0.5).train().eva
+    packing = Packing.of([3] * 4000, torch.device("cpu"))
     torch.manual_seed(0)
-    y = drop(x)
-    kept = y[:, 0, 0] != 0
-    assert torch.equal(y, torch.where(kept.view(-1, 1, 1), x / 0.75, 0.0))
-    assert float(kept.float().mean()) == pytest.approx(0.75, abs=0.03)
-    assert torch.equal(drop.eval()(x), x)
+    factors = torch.stack(eva.draw_drop_path(packing))
+    assert factors.shape == (3, 2, 12000, 1)
+    by_sample = factors.view(3, 2, 4000, 3)
+    assert torch.equal(by_sample, by_sample[..., :1].expand(-1, -1, -1, 3)), "all of its tokens"
+    for block, rate in enumerate((0.0, 0.25, 0.5)):
+        found = by_sample[block, :, :, 0]
+        assert set(found.unique().tolist()) == (
+            {0.0, float(np.float32(1) / np.float32(1 - rate))} if rate else {1.0}
+        )
+        assert found.mean(dim=1).tolist() == pytest.approx([1.0, 1.0], abs=0.05)
+    assert (by_sample[2, 0] != by_sample[2, 1]).any(), "branches are drawn one by one"
+    assert eva.eval().draw_drop_path(packing) == [None] * 3
+    assert tiny_encoder().train().eva.draw_drop_path(packing) == [None] * 3
+
+
+def test_a_dropped_branch_is_left_out_of_its_sample_alone():
+    encoder = tiny_encoder()
+    block, rope = encoder.eva.blocks[0], rotation(grid_positions((1, 1, 6)), 12)[:, None, None]
+    packing = Packing.of([2, 4], torch.device("cpu"))
+    x = torch.randn(6, 48, generator=torch.Generator().manual_seed(1))
+    drop = torch.tensor([[0.0, 1.0], [0.0, 2.0]])[:, packing.sample, None]
+    dropped, whole = block(x, rope, packing, drop), block(x, rope, packing)
+    assert torch.equal(dropped[:2], x[:2])
+    after_attention = x + block.attn(block.norm1(x), rope, packing, block.gamma_1)
+    twice = after_attention + 2 * (whole - after_attention)
+    torch.testing.assert_close(dropped[2:], twice[2:], rtol=1e-4, atol=1e-5)
 
 
 def test_the_affine_final_norm_has_the_same_parameters_and_keeps_sizes():

@@ -33,7 +33,8 @@ def test_the_rotation_is_the_textbook_formula():
         for p in (2, 5, 11)
         for i in range(bands)
     ]
-    assert rope.tolist() == pytest.approx(expected, abs=1e-6)
+    found = torch.view_as_complex(rope)
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
     x = torch.randn(1, 1, 1, HEAD, generator=torch.Generator().manual_seed(0))
     pairs = [complex(a, b) for a, b in x.view(-1, 2).tolist()]
     rotated = [complex(a, b) for a, b in rotate(x, rope).view(-1, 2).tolist()]
@@ -56,7 +57,7 @@ def test_only_the_difference_of_positions_counts_on_every_axis():
 def test_another_grid_is_a_part_of_the_larger_one_and_not_interpolated():
     small, large = grid_rotation((2, 3, 4), HEAD), grid_rotation((5, 6, 7), HEAD)
     inside = large.view(5, 6, 7, -1)[:2, :3, :4].reshape(24, -1)
-    assert torch.equal(small, inside)
+    assert torch.equal(small.flatten(1), inside)
 
 
 def test_tables_made_in_inference_mode_can_be_trained_with_afterwards():
@@ -65,7 +66,7 @@ def test_tables_made_in_inference_mode_can_be_trained_with_afterwards():
     with torch.inference_mode():
         grid_rotation((2, 2, 3), HEAD)
     x = torch.randn(1, 12, 2, HEAD, requires_grad=True)
-    rotate(x, grid_rotation((2, 2, 3), HEAD).unsqueeze(-2)).sum().backward()
+    rotate(x, grid_rotation((2, 2, 3), HEAD)[:, None]).sum().backward()
     assert x.grad is not None
 
 
