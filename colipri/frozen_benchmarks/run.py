@@ -8,29 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from colipri.common.errors import ColipriError
 from colipri.evaluation.bootstrap import NUM_RESAMPLES
 from colipri.evaluation.classification import classification_metrics
 from colipri.evaluation.retrieval import retrieval_metrics
 from colipri.evaluation.thresholds import choose_thresholds
 from colipri.evaluation.zero_shot import probabilities
-from colipri.features.keys import feature_key
-from colipri.features.store import FeatureStore
+from colipri.features.embeddings import encoded_cases
 from colipri.frozen_benchmarks.definition import Benchmark
 from colipri.frozen_benchmarks.population import check_counts, check_findings, select_population
 from colipri.frozen_benchmarks.scoring import benchmark_logits, field_figures, pool_recall
 from colipri.inference.labelled_cases import (
     CaseCollection,
-    LabelledCase,
     cases_of_split,
     collect_cases,
     label_matrix,
 )
 from colipri.inference.predictor import ColipriPredictor
-from colipri.inference.split_results import EncodedSplit, encode_split, thresholds_from_file
+from colipri.inference.split_results import EncodedSplit, thresholds_from_file
 from colipri.text.prompts.captions import full_caption
 from colipri.text.prompts.same_text import text_key
 
@@ -85,7 +80,7 @@ def run_benchmark(
     check_findings(benchmark, collection)
     cases = select_population(benchmark, collection, predictor)
     population = check_counts(benchmark, cases, options.allow_other_counts)
-    encoded = _encode(predictor, cases, benchmark.name, options)
+    encoded = encoded_cases(predictor, cases, benchmark.name, options.features)
     result: dict[str, Any] = {
         "benchmark": {
             "name": benchmark.name,
@@ -150,21 +145,6 @@ def _our_value(
     return {key: found[key] for key in ("value", "low", "high")} if found is not None else None
 
 
-def _encode(
-    predictor: ColipriPredictor,
-    cases: Sequence[LabelledCase],
-    name: str,
-    options: BenchmarkOptions,
-) -> EncodedSplit:
-    if options.features is None:
-        return encode_split(predictor, cases, name)
-    store = FeatureStore(options.features)
-    tokens = int(store.key["num_tokens"])
-    feature_key(predictor, tokens).require_same(store.key, options.features)
-    found = store.pooled([case.identifier for case in cases])
-    return EncodedSplit(name, cases, torch.from_numpy(np.ascontiguousarray(found)).float())
-
-
 def _validation(
     benchmark: Benchmark,
     collection: CaseCollection,
@@ -179,7 +159,7 @@ def _validation(
     except ColipriError as error:
         logger.warning("No thresholds, hence no F1 and the like: %s", error)
         return None
-    return _encode(predictor, cases, "val", options)
+    return encoded_cases(predictor, cases, "val", options.features)
 
 
 def _zero_shot(

@@ -102,6 +102,9 @@ def _add_control_options(parser: argparse.ArgumentParser) -> None:
     controls = parser.add_argument_group("controls")
     controls.add_argument("-d", metavar="DATASET", help="of the controls, where -r is a file")
     controls.add_argument(
+        "--features", metavar="FOLDER", help="read embeddings that colipri_encode -d wrote"
+    )
+    controls.add_argument(
         "--train", metavar="REPORTS", help="training reports, for the control random without -d"
     )
     controls.add_argument(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
 from colipri.run.cli import make_parser, run_command
@@ -14,18 +15,27 @@ from colipri.run.inference_options import (
     check_output,
     make_predictor,
 )
+from colipri.run.next_command import command_line
 
 if TYPE_CHECKING:
     from colipri.architectures.generation import GenerationSettings
     from colipri.inference.predictor import ColipriPredictor
-    from colipri.inference.report_writer import ReportWriter
+    from colipri.writers.simple_writers import ImageWriter
+
+LOOKED_UP = ("nearest", "labels")
 
 DESCRIPTION = """\
-Write reports with a model that was trained with report generation (ColipriTrainer_CR, _CRM, _CRMO).
+Write reports of images.
 
     colipri_generate_reports -m CHECKPOINT -i SCANS_FOLDER -o reports.jsonl
     colipri_generate_reports -m CHECKPOINT -i SCAN.nii.gz -o report.json --method beam
-    colipri_generate_reports -m CHECKPOINT -d 101 --split test -o generated.jsonl
+    colipri_generate_reports -m CHECKPOINT -d 101 --split test -o generated.jsonl --method labels
+    colipri_generate_reports -m WRITER_FOLDER -d 101 --split test -o generated.jsonl
+
+A checkpoint that was trained with report generation (ColipriTrainer_CR, _CRM, _CRMO) writes with
+its own decoder. Any checkpoint can look reports up: --method nearest gives the report of the
+nearest training image, --method labels the most typical training report of the predicted findings.
+A folder of colipri_train_writer writes with a language model.
 
 A .jsonl file has one line per image: {"case": ..., "report": ...}; a .json file has the same under
 "reports", and how they were made. Exit code 1 if an image could not be read; the others are
@@ -44,9 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--method",
         default="greedy",
-        choices=("greedy", "nucleus", "beam"),
-        help="the likeliest word each time; drawn from the likely ones; or the likeliest of "
-        "several reports (default: %(default)s)",
+        choices=("greedy", "nucleus", "beam", *LOOKED_UP),
+        help="the likeliest word each time; drawn from the likely ones; the likeliest of several "
+        "reports; or a training report: of the nearest image, of the predicted findings (default: "
+        "%(default)s)",
     )
     how.add_argument("--max_tokens", type=int, metavar="N", help="longest report (default: plan's)")
     how.add_argument(
@@ -60,6 +71,28 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--length_penalty", type=float, default=1.0, metavar="X", help="beam (%(default)s)"
     )
+    looked_up = parser.add_argument_group("training reports, for --method nearest and labels")
+    looked_up.add_argument(
+        "--reports_from",
+        metavar="DATASET",
+        help="whose training split is written from (default: -d, or the data set that the model "
+        "was trained on)",
+    )
+    looked_up.add_argument(
+        "-f",
+        nargs="+",
+        metavar="FINDING",
+        help="findings that are predicted (default: the columns of cases.csv)",
+    )
+    looked_up.add_argument(
+        "--features", metavar="FOLDER", help="of the training split, as colipri_encode -d wrote it"
+    )
+    writer = parser.add_argument_group("a folder of colipri_train_writer as -m")
+    writer.add_argument(
+        "--encoder",
+        metavar="CHECKPOINT",
+        help="the encoder, where its checkpoint has moved since the writer was trained",
+    )
     return parser
 
 
@@ -67,15 +100,11 @@ def generate_reports(options: argparse.Namespace) -> int:
     """Encode and write, image by image; what cannot be read is named, the rest is written."""
     import sys
 
-    from colipri.inference.report_writer import ReportWriter
-
     if (options.i is None) == (options.d is None):
         raise ColipriError("give either -i (images) or -d (a data set)")
     output = check_output(options.o, (".jsonl", ".json"))
     assert output is not None
-    settings = _settings(options)
-    predictor = make_predictor(options)
-    writer = ReportWriter(predictor, settings)
+    predictor, writer, how = _make_writer(options)
     reports: dict[str, str] = {}
     problems: list[str] = []
     found = _of_images if options.i is not None else _of_split
@@ -86,11 +115,67 @@ def generate_reports(options: argparse.Namespace) -> int:
             reports[name] = outcome
     if not reports:
         raise ColipriError(problems[0] if problems else "there is no image to write a report of")
-    _write(output, reports, {**predictor.describe(), "generation": vars(settings)})
+    _write(output, reports, {**predictor.describe(), "generation": how})
     print(f"{output}: {len(reports)} reports")
     for problem in problems:
         print(f"colipri_generate_reports: error: {problem}", file=sys.stderr)
+    if options.d is not None:
+        checkpoint = options.encoder or predictor.source
+        words = ("-r", options.d, "-g", output, "--split", options.split, "-m", checkpoint)
+        print(f"Next: {command_line('colipri_evaluate_reports', *words)}")
     return EXIT_PROBLEM if problems else EXIT_OK
+
+
+def _make_writer(
+    options: argparse.Namespace,
+) -> tuple[ColipriPredictor, ImageWriter, dict[str, Any]]:
+    """The predictor, whoever writes, and how, for the result file."""
+    from colipri.inference.report_writer import ReportWriter
+
+    settings = None if options.method in LOOKED_UP else _settings(options)
+    if Path(options.m).is_dir():
+        return _language_model(options, settings)
+    predictor = make_predictor(options)
+    if settings is None:
+        return predictor, _looking_up(options, predictor), {"method": options.method}
+    return predictor, ReportWriter(predictor, settings), dict(vars(settings))
+
+
+def _looking_up(options: argparse.Namespace, predictor: ColipriPredictor) -> ImageWriter:
+    from colipri.inference.labelled_cases import collect_cases
+    from colipri.writers.controls import training_reports_and_head
+    from colipri.writers.simple_writers import LabelWriter, NearestWriter
+    from colipri.writers.training_reports import choose_labels_from, encode_reports
+
+    dataset = options.reports_from or options.d or predictor.plans.dataset_name
+    collection = collect_cases(predictor, dataset, options.source)
+    features = None if options.features is None else Path(options.features)
+    if options.method == "labels":
+        reports, head = training_reports_and_head(predictor, collection, options.f or (), features)
+        if isinstance(head, str):
+            raise ColipriError(f"--method labels: {head}")
+        return LabelWriter(reports, head)
+    names = tuple(options.f or collection.finding_names or ("any finding",))
+    labels_from = choose_labels_from(collection, names)
+    return NearestWriter(
+        encode_reports(predictor, collection, "train", names, labels_from, features)
+    )
+
+
+def _language_model(
+    options: argparse.Namespace, settings: GenerationSettings | None
+) -> tuple[ColipriPredictor, ImageWriter, dict[str, Any]]:
+    from colipri.writers.language_model_writer import LanguageModelWriter
+    from colipri.writers.writer_file import read_writer
+
+    if settings is None:
+        raise ColipriError(f"--method {options.method} needs a checkpoint as -m, not a writer")
+    saved = read_writer(Path(options.m))
+    options.m = options.encoder or saved.settings.encoder
+    predictor = make_predictor(options)
+    writer = LanguageModelWriter(saved, predictor, settings)
+    how = {"writer": str(saved.folder), "language_model": saved.settings.language_model}
+    return predictor, writer, {**how, **vars(settings)}
 
 
 def _settings(options: argparse.Namespace) -> GenerationSettings:
@@ -108,7 +193,7 @@ def _settings(options: argparse.Namespace) -> GenerationSettings:
 
 
 def _of_images(
-    options: argparse.Namespace, predictor: ColipriPredictor, writer: ReportWriter
+    options: argparse.Namespace, predictor: ColipriPredictor, writer: ImageWriter
 ) -> Iterator[tuple[str, str | ColipriError]]:
     from colipri.common.display import progress
     from colipri.inference.inputs import find_images
@@ -123,7 +208,7 @@ def _of_images(
 
 
 def _of_split(
-    options: argparse.Namespace, predictor: ColipriPredictor, writer: ReportWriter
+    options: argparse.Namespace, predictor: ColipriPredictor, writer: ImageWriter
 ) -> Iterator[tuple[str, str | ColipriError]]:
     from colipri.common.display import progress
     from colipri.inference.labelled_cases import cases_of_split, collect_cases
@@ -137,7 +222,6 @@ def _of_split(
 
 def _write(output: object, reports: dict[str, str], origin: dict[str, object]) -> None:
     import json
-    from pathlib import Path
 
     from colipri.common.atomic import atomic_write_json, atomic_write_text
 

@@ -80,7 +80,12 @@ def make_controls(
     if found.predictor is not None and found.collection is not None:
         made.update(
             control_reports(
-                found.predictor, found.collection, sorted(found.texts), names, options.seed
+                found.predictor,
+                found.collection,
+                sorted(found.texts),
+                names,
+                options.seed,
+                None if options.features is None else Path(options.features),
             )
         )
     elif found.training:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from colipri.common.errors import ColipriError
+from colipri.features.embeddings import encoded_cases
 from colipri.inference.labelled_cases import CaseCollection, cases_of_split
 from colipri.inference.predictor import ColipriPredictor
-from colipri.inference.split_results import encode_split
 from colipri.writers.finding_head import FindingHead, fit_finding_head
 from colipri.writers.simple_writers import LabelWriter, NearestWriter
 from colipri.writers.training_reports import (
@@ -47,6 +48,7 @@ def control_reports(
     cases: Sequence[str],
     finding_names: Sequence[str] = (),
     seed: int = 0,
+    features: Path | None = None,
 ) -> Mapping[str, Texts | str]:
     """Write the reports of the three controls.
 
@@ -57,6 +59,7 @@ def control_reports(
         cases: That are judged; must be in the data set, outside its training split.
         finding_names: Default: the columns of cases.csv.
         seed: Of the random reports.
+        features: A folder that colipri_encode -d wrote; None encodes now.
 
     Returns:
         Control -> case -> report, or why there are none.
@@ -69,7 +72,7 @@ def control_reports(
         raise ColipriError(
             f"{collection.dataset} has no case {unknown[0]} ({len(unknown)} unknown)"
         )
-    train, head = training_reports_and_head(predictor, collection, finding_names)
+    train, head = training_reports_and_head(predictor, collection, finding_names, features)
     learned = set(train.subjects)
     known = [case for case in cases if collection.cases[case].subject in learned]
     if known:
@@ -78,7 +81,8 @@ def control_reports(
             f"({known[0]}); the controls would repeat their own reports"
         )
     wanted = sorted(cases)
-    encoded = encode_split(predictor, [collection.cases[name] for name in wanted], "the judged")
+    judged = [collection.cases[name] for name in wanted]
+    encoded = encoded_cases(predictor, judged, "judged", features)
     texts = [text for text in train.texts if text]
     result: dict[str, Texts | str] = {"random": random_reports(wanted, texts, seed)}
     nearest = NearestWriter(train).write_of_embeddings(encoded.embeddings)
@@ -92,7 +96,10 @@ def control_reports(
 
 
 def training_reports_and_head(
-    predictor: ColipriPredictor, collection: CaseCollection, finding_names: Sequence[str] = ()
+    predictor: ColipriPredictor,
+    collection: CaseCollection,
+    finding_names: Sequence[str] = (),
+    features: Path | None = None,
 ) -> tuple[EncodedReports, FindingHead | str]:
     """Encode the training split and fit the head of findings on it.
 
@@ -100,16 +107,17 @@ def training_reports_and_head(
         predictor: Whose embeddings are used.
         collection: The data set.
         finding_names: Default: the columns of cases.csv.
+        features: A folder that colipri_encode -d wrote; None encodes now.
 
     Returns:
         The training reports, and the head or why there is none.
     """
     names = tuple(finding_names) or tuple(collection.finding_names)
     labels_from = choose_labels_from(collection, names)
-    train = encode_reports(predictor, collection, "train", names, labels_from)
+    train = encode_reports(predictor, collection, "train", names, labels_from, features)
     try:
         cases_of_split(collection, "val", predictor)
-        val = encode_reports(predictor, collection, "val", names, labels_from)
+        val = encode_reports(predictor, collection, "val", names, labels_from, features)
         validation = (val.embeddings.double().numpy(), val.labels)
     except ColipriError as error:
         logger.warning("The head of findings has no validation split: %s", error)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from colipri.common.errors import ColipriError
+from colipri.features.embeddings import encoded_cases
 from colipri.inference.labelled_cases import (
     CaseCollection,
     LabelledCase,
@@ -18,7 +20,6 @@ from colipri.inference.labelled_cases import (
     label_matrix,
 )
 from colipri.inference.predictor import ColipriPredictor
-from colipri.inference.split_results import encode_split
 from colipri.text.report_findings import finding_states
 from colipri.text.reports.report import context_sections
 from colipri.text.structured_report import StructuredReport
@@ -74,6 +75,7 @@ def encode_reports(
     split: str,
     finding_names: Sequence[str] = (),
     labels_from: str = "columns",
+    features: Path | None = None,
 ) -> EncodedReports:
     """Encode the scans of a split and read their reports and findings.
 
@@ -84,6 +86,7 @@ def encode_reports(
         finding_names: Default: the columns of cases.csv.
         labels_from: "columns" of cases.csv, or "reports": what they affirm and do not (what is
             only doubted is unknown).
+        features: A folder that colipri_encode -d wrote; None encodes now.
 
     Raises:
         ColipriError: no such split, or no findings are named.
@@ -95,7 +98,7 @@ def encode_reports(
             "them from the reports (--labels reports)"
         )
     cases = cases_of_split(collection, split, predictor)
-    encoded = encode_split(predictor, cases, split)
+    encoded = encoded_cases(predictor, cases, split, features)
     reports = [case.report() if case.has_report else None for case in cases]
     if labels_from == "columns":
         labels = label_matrix(cases, names)

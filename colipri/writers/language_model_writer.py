@@ -1,0 +1,103 @@
+"""A trained language model that writes the reports of encoded images."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from colipri.architectures.generation import GenerationSettings
+from colipri.common.devices import use_bf16
+from colipri.common.errors import ColipriError
+from colipri.common.hashing import derive_seed
+from colipri.features.keys import image_weights_digest
+from colipri.inference.predictor import ColipriPredictor, EncodedImage
+from colipri.writers.hints import named, prompt_text
+from colipri.writers.language_model import (
+    add_lora,
+    hidden_width,
+    load_language_model,
+    load_lora_weights,
+)
+from colipri.writers.projector import ImageProjector, pooled_image_tokens
+from colipri.writers.writer_file import SavedWriter
+
+logger = logging.getLogger(__name__)
+
+
+class LanguageModelWriter:
+    """Writes reports with a language model on the frozen encoder.
+
+    Args:
+        saved: Of colipri_train_writer.
+        predictor: The encoder that it was trained on.
+        settings: How words are chosen.
+
+    Raises:
+        ColipriError: another encoder, or another language model.
+    """
+
+    def __init__(
+        self, saved: SavedWriter, predictor: ColipriPredictor, settings: GenerationSettings
+    ) -> None:
+        digest = image_weights_digest(predictor.model.state_dict())
+        if digest != saved.settings.encoder_digest:
+            raise ColipriError(
+                f"the writer {saved.folder} was trained on another encoder than "
+                f"{predictor.source}; give the one of its training as --encoder"
+            )
+        self.saved, self.predictor, self.settings = saved, predictor, settings
+        device = predictor.device
+        dtype = torch.bfloat16 if use_bf16("auto", device) else torch.float32
+        model, self.tokenizer = load_language_model(saved.settings.language_model, device, dtype)
+        if saved.lora:
+            model = add_lora(model, saved.settings.lora_rank)
+            load_lora_weights(model, saved.lora)
+        self.model: Any = model.to(device).eval()
+        self.projector = ImageProjector(saved.settings.token_width, hidden_width(self.model))
+        self.projector.load_state_dict(saved.projector)
+        self.projector.to(device).eval()
+
+    def write(self, encoded: EncodedImage) -> str:
+        """Write the report of one encoded volume."""
+        tokens, places = pooled_image_tokens(
+            encoded.tokens.numpy(),
+            encoded.positions,
+            encoded.grid,
+            self.saved.settings.image_tokens,
+        )
+        device = self.predictor.device
+        ids = self.tokenizer(self._prompt(encoded), add_special_tokens=False)["input_ids"]
+        with torch.inference_mode():
+            words = self.model.get_input_embeddings()(torch.tensor(ids, device=device))
+            image = self.projector(tokens.to(device), places.to(device)).to(words.dtype)
+            inputs = torch.cat([image, words]).unsqueeze(0)
+            made = self.model.generate(
+                inputs_embeds=inputs,
+                attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long, device=device),
+                max_new_tokens=self.settings.max_tokens or self.saved.settings.max_text_tokens,
+                eos_token_id=self.tokenizer.eos_token_id,
+                pad_token_id=self.tokenizer.eos_token_id,
+                **self._sampling(encoded.name),
+            )
+        text: str = self.tokenizer.decode(made[0], skip_special_tokens=True)
+        return text.strip()
+
+    def _prompt(self, encoded: EncodedImage) -> str:
+        if self.saved.head is None:
+            return prompt_text(None)
+        decided = self.saved.head.decide(encoded.embedding[None].double().numpy())[0]
+        return prompt_text(named(decided, self.saved.settings.findings))
+
+    def _sampling(self, name: str) -> dict[str, Any]:
+        settings = self.settings
+        if settings.method == "nucleus":
+            torch.manual_seed(derive_seed(settings.seed, name))
+            chosen = {"top_p": settings.top_p, "temperature": settings.temperature, "top_k": 0}
+            return {"do_sample": True, **chosen}
+        neutral = {"do_sample": False, "top_p": None, "temperature": None, "top_k": None}
+        if settings.method == "beam":
+            beams = {"num_beams": settings.beams, "length_penalty": settings.length_penalty}
+            return {**neutral, **beams}
+        return neutral
