@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
 from colipri.common.errors import ColipriError
+from colipri.text.cxr_bert import bert_entries, is_cxr_bert, read_config
 
 CXR_BERT = "microsoft/BiomedVLP-CXR-BERT-specialized"
 # What a plan stores of a pretrained encoder: enough to build it again without its files.
@@ -30,12 +31,10 @@ def pretrained_available(name: str) -> tuple[bool, str]:
 
     Looks into the local cache first; asks the hub only unless HF_HUB_OFFLINE forbids it.
     """
-    from transformers import AutoConfig
-
     try:
-        AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+        read_config(name, local_only=True)
         return True, f"{name} is in the local cache"
-    except (OSError, ValueError):
+    except ColipriError:
         pass  # not here; the hub is asked next
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return False, f"{name} is not in the local cache and HF_HUB_OFFLINE is set"
@@ -57,6 +56,9 @@ def pretrained_config(name: str) -> dict[str, Any]:
     """
     from transformers import AutoConfig
 
+    content = read_config(name)
+    if is_cxr_bert(content):
+        return bert_entries(content, f"the config.json of '{name}'")
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:

@@ -10,6 +10,7 @@ from colipri.architectures.pooling import AttentionPool, float32_linear
 from colipri.architectures.pretrained_text import first_line
 from colipri.common.errors import ColipriError
 from colipri.plans.architecture import TextEncoderPlan
+from colipri.text.cxr_bert import bert_entries, is_cxr_bert, read_config
 
 
 class TextEncoder(nn.Module):
@@ -55,6 +56,10 @@ def _build_bert(plan: TextEncoderPlan, vocabulary_size: int, load_pretrained: bo
     name = str(plan.name_or_path)  # a plan with a pretrained encoder names it
     try:
         if load_pretrained:
+            content = read_config(name)
+            if is_cxr_bert(content):
+                config = BertConfig(**bert_entries(content, name))
+                return BertModel.from_pretrained(name, config=config, add_pooling_layer=False)
             return _without_pooler(AutoModel.from_pretrained(name, trust_remote_code=False))
         stored = plan.arch_kwargs
         config = BertConfig(**stored.to_dict()) if stored else AutoConfig.from_pretrained(name)

@@ -88,12 +88,17 @@ def load_checkpoint(source: Path | str) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or "colipri_checkpoint_version" not in content:
         raise ColipriError(f"{source} is not a colipri checkpoint (it has no version entry)")
+    require_complete(content, source)
+    return content
+
+
+def require_complete(content: Mapping[str, Any], source: Path) -> None:
+    """Raise ColipriError unless the checkpoint can be used: version, entries, orientation."""
     require_version(content, source)
     missing = [key for key in _REQUIRED if key not in content]
     if missing:
         raise ColipriError(f"{source} is incomplete: no {', '.join(missing)}")
     require_orientation(content["orientation"], source)
-    return content
 
 
 def require_version(content: Mapping[str, Any], source: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from colipri.checkpoints.weight_file import WeightFile, stem_of
 from colipri.checkpoints.weight_reader import read_weight_file
+from colipri.checkpoints.weights_location import find_weights
 from colipri.common.errors import ColipriError
 from colipri.plans.architecture import EncoderSettings
 from colipri.plans.plans import CT_SCHEME
@@ -82,7 +83,7 @@ def load_pretrained_encoder(source: Path | str) -> PretrainedEncoder:
     Raises:
         ColipriError: missing, damaged, or without an encoder that can be transferred.
     """
-    path = Path(source)
+    path = find_weights(source)
     file = read_weight_file(path)
     return encoder_of_file(file, f"{path.name} ({file.kind})")
 

@@ -6,7 +6,6 @@ dynamic-network-architectures' Primus, PrimusV2 and V3 from nnU-Net's checkpoint
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,8 @@ from torch import Tensor
 from colipri.checkpoints.checkpoint_file import require_orientation, require_version
 from colipri.checkpoints.foreign_weights import from_nnssl, from_primus, from_released
 from colipri.checkpoints.weight_file import EXPORT_FORMAT, WeightFile, file_of_model
+from colipri.checkpoints.weights_location import find_weights
+from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.imageio.image import DEFAULT_ORIENTATION
 from colipri.plans.plans import Plans
@@ -28,17 +29,26 @@ from colipri.plans.plans import Plans
 _WRAPPERS = ("module.", "_orig_mod.")  # of distributed training and of torch.compile
 
 
-def read_weight_file(path: Path) -> WeightFile:
-    """Read a file of weights.
+def read_weight_file(path: Path | str) -> WeightFile:
+    """Read a file of weights, or those of a folder or of a name on a hub (``find_weights``).
 
     Raises:
         ColipriError: missing, damaged, or without an image encoder that is known here.
     """
-    if path.is_dir():
-        path = path / "model.safetensors"
-    if not path.is_file():
-        raise ColipriError(f"there is no file of weights {path}")
-    content = _read(path)
+    path = find_weights(path)
+    return identify_weights(read_content(path), path)
+
+
+def identify_weights(content: Mapping[str, Any], path: Path) -> WeightFile:
+    """Recognize weights by what a file holds.
+
+    Args:
+        content: of the file (:func:`read_content`).
+        path: of the file, for messages; beside an export lies its config.json.
+
+    Raises:
+        ColipriError: there is no image encoder that is known here.
+    """
     if "colipri_checkpoint_version" in content:
         return _from_our_checkpoint(content, path)
     weights = _plain(content.get("network_weights", content.get("state_dict", content)))
@@ -53,11 +63,30 @@ def read_weight_file(path: Path) -> WeightFile:
     first = ", ".join(list(weights)[:3]) or "nothing"
     raise ColipriError(
         f"{path} holds no image encoder that is known here (colipri, released COLIPRI, nnssl, "
-        f"Primus); it begins with: {first}"
+        f"Primus); it begins with: {first}{_other_class(path)}"
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _other_class(path: Path) -> str:
+    """Name the class that a config.json beside the weights is for."""
+    config = path.with_name("config.json")
+    if path.suffix != ".safetensors" or not config.is_file():
+        return ""
+    content = read_json(config)
+    names = content.get("architectures") if isinstance(content, dict) else None
+    return f"; {config} names the class {', '.join(map(str, names))}" if names else ""
+
+
+def read_content(path: Path, kind: str = "weights") -> dict[str, Any]:
+    """Read the entries of a file of weights; nothing in it is executed.
+
+    Args:
+        path: of the file.
+        kind: what it should be, for messages.
+
+    Raises:
+        ColipriError: damaged, cut off, or a pickle that is more than weights.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -67,9 +96,13 @@ def _read(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ColipriError(f"{path} cannot be read as weights (damaged?): {reason}") from error
+        raise ColipriError(
+            f"{path} cannot be read as {kind} (damaged, or not one): {reason}"
+        ) from error
     except (ValueError, KeyError, AttributeError) as error:
-        raise ColipriError(f"{path} is not a file of weights: {type(error).__name__}") from error
+        raise ColipriError(
+            f"{path} cannot be read as {kind} (not a file of weights): {type(error).__name__}"
+        ) from error
     if not isinstance(content, Mapping):
         raise ColipriError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
     return dict(content)
@@ -111,13 +144,13 @@ def _from_our_checkpoint(content: Mapping[str, Any], path: Path) -> WeightFile:
 def _from_our_export(weights: dict[str, Tensor], path: Path) -> WeightFile:
     config = path.with_name("config.json")
     if config.is_file():
-        try:
-            stored = json.loads(config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ColipriError(f"{config} is not valid JSON: {error}") from error
+        stored = read_json(config)
         if isinstance(stored, dict) and stored.get("format") == EXPORT_FORMAT:
             file, _ = _of_plan({**stored, "network_weights": weights}, path)
             file.kind = f"colipri export of {stored.get('source', '?')}"
+            tokenizer = path.with_name("tokenizer.json")
+            if tokenizer.is_file():
+                file.tokenizer = tokenizer.read_text(encoding="utf-8")
             return file
     return WeightFile("weights of a colipri model", weights)
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from colipri.architectures.model import ColipriModel
 from colipri.checkpoints.baselines import untrained_model
-from colipri.checkpoints.checkpoint_file import core_weights, load_checkpoint
+from colipri.checkpoints.checkpoint_file import core_weights
+from colipri.checkpoints.model_source import load_model
 from colipri.common.devices import find_device, use_bf16
 from colipri.common.errors import ColipriError
 from colipri.inference.crops import MOST_CROPS, TOKENS_AT_ONCE, Crop, CropEncoder
@@ -64,7 +65,7 @@ class ColipriPredictor:
     """Encodes images and texts with a trained model.
 
     Args:
-        checkpoint: Content of a checkpoint (``load_checkpoint``).
+        checkpoint: Content of a checkpoint (``load_model``).
         device: Where to compute.
         source: Where the checkpoint came from, for messages and results.
         spacing: mm (Superior, Anterior, Right) instead of the plan's, encoded in
@@ -94,6 +95,9 @@ class ColipriPredictor:
         self.plans: Plans = _with_spacing(plans, self.configuration_name, spacing)
         self.configuration: Configuration = self.plans.configuration(self.configuration_name)
         self.tokenizer = tokenizer_from_string(checkpoint["tokenizer"])
+        differing = checkpoint.get("inference") or {}  # of models that were not trained here
+        self.keep_air = bool(differing.get("keep_air"))
+        self.image_only: str | None = differing.get("image_only")
         self.own_spacing = spacing is not None
         self.refuse_wrong_scans = True  # False: only warn, and score whatever was given
         if self.own_spacing and window is None:
@@ -115,10 +119,11 @@ class ColipriPredictor:
     def from_checkpoint(
         cls, path: Path | str, device: str | torch.device = "cpu", **options: Any
     ) -> ColipriPredictor:
-        """Read a checkpoint file.
+        """Read a model.
 
         Args:
-            path: checkpoint_best.pth or another of a run's folder.
+            path: checkpoint, fold folder, exported or imported folder, released weights, or another
+                of :func:`colipri.checkpoints.model_source.load_model`.
             device: cpu, cuda, cuda:1, mps.
             options: ``spacing``, ``window`` and ``precision`` of the class.
 
@@ -127,15 +132,17 @@ class ColipriPredictor:
                 orientation of the axes, or no such device.
         """
         source = str(Path(path).absolute())
-        return cls(load_checkpoint(path), find_device(device), source=source, **options)
+        return cls(load_model(path), find_device(device), source=source, **options)
 
     def untrained(self, seed: int = 0) -> ColipriPredictor:
         """Return the same network as it was before training: the control for every result.
 
-        A pretrained text encoder starts from its pretrained weights, as training did.
+        A pretrained text encoder starts from its pretrained weights, as training did; that of an
+        imported model is random.
         """
         control = copy.copy(self)
-        model = untrained_model(self.configuration, len(self.tokenizer), seed)
+        imported = "inference" in self.checkpoint  # its text encoder's own weights are not at hand
+        model = untrained_model(self.configuration, len(self.tokenizer), seed, not imported)
         control.model = model.to(self.device).eval()
         control.source = f"{self.source} (untrained)"
         return control
@@ -288,7 +295,7 @@ class ColipriPredictor:
             return []
         starts = [centre_start(volume.shape, self.patch_size) for volume in volumes]
         crops = [
-            volume.crop(start, self.patch_size)
+            self._crop(volume, start, self.patch_size)
             for volume, start in zip(volumes, starts, strict=True)
         ]
         grid = plan_windows(self.patch_size, self.patch_size, self.token_patch).grid
@@ -299,13 +306,18 @@ class ColipriPredictor:
             for volume, start, one in zip(volumes, starts, self._crops.encode(crops), strict=True)
         ]
 
+    def _crop(self, volume: Volume, start: Sequence[int], size: Sequence[int]) -> Crop:
+        """A crop with its body; all of it for a model that was trained with air."""
+        image, body = volume.crop(start, size)
+        return image, np.ones_like(body) if self.keep_air else body
+
     def _windows(self, volume: Volume) -> EncodedImage:
         """Windows that hold body, stitched and pooled once; a volume of nothing but air: the
         centre, as training does."""
         assert self.window is not None
         plan = plan_windows(volume.shape, self.window, self.token_patch)
         size = [count * step for count, step in zip(plan.grid, self.token_patch, strict=True)]
-        image, body = volume.crop(plan.start, size)  # read once, however windows overlap
+        image, body = self._crop(volume, plan.start, size)  # read once, however windows overlap
         plan = cover_body(plan, body)
         if not plan.starts:
             (encoded,) = self._whole([volume])
@@ -327,8 +339,13 @@ class ColipriPredictor:
         """Encode texts: (n, E) float32, L2-normalized, on the CPU.
 
         Raises:
-            ColipriError: a text is empty.
+            ColipriError: a text is empty, or the model has no text encoder.
         """
+        if self.image_only is not None:
+            raise ColipriError(
+                f"{self.source} is an image encoder alone ({self.image_only}): it has no text "
+                "encoder; use it with colipri_encode or colipri_transfer_to_nnunet"
+            )
         if any(not text.strip() for text in texts):
             raise ColipriError("an empty text cannot be encoded")
         limit = self.configuration.max_text_tokens

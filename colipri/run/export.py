@@ -31,7 +31,9 @@ To fine-tune with nnU-Net, colipri_transfer_to_nnunet is shorter and works for a
 def build_parser() -> argparse.ArgumentParser:
     """Build the command's parser."""
     parser = make_parser("colipri_export", DESCRIPTION)
-    parser.add_argument("-m", required=True, metavar="CHECKPOINT", help="a colipri checkpoint")
+    parser.add_argument(
+        "-m", required=True, metavar="MODEL", help="checkpoint, fold folder, or another model"
+    )
     parser.add_argument(
         "-o", required=True, metavar="TARGET", help="folder, or file ending in .pth"
     )
@@ -62,10 +64,10 @@ def export(options: argparse.Namespace) -> int:
         raise ColipriError("--format primus needs -d, and other formats do not take it")
     stock = _stock_target(options) if options.format == "primus" else None
 
-    from colipri.checkpoints.checkpoint_file import load_checkpoint
+    from colipri.checkpoints.model_source import load_model
     from colipri.transfer.export import export_model, export_nnssl, export_primus
 
-    content = load_checkpoint(options.m)
+    content = load_model(options.m)
     if stock is not None:
         trainer = export_primus(content, stock, target)
         print(f"Wrote {target}\n\nNext:\n")

@@ -19,7 +19,11 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     ``required`` is False for commands that also do something without a model.
     """
     parser.add_argument(
-        "-m", required=required, metavar="CHECKPOINT", help="checkpoint_best.pth of a training"
+        "-m",
+        required=required,
+        metavar="MODEL",
+        help="checkpoint, fold folder of a run, exported or imported model (folder), released "
+        "weights, or a name on the hub",
     )
     parser.add_argument(
         "-device", default="auto", help="cuda, cpu or mps (default: the best available)"

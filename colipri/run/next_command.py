@@ -44,6 +44,8 @@ def say_next_after_evaluation(command: str, options: argparse.Namespace, finding
         findings: True if the data set has labels, which colipri_zero_shot needs.
     """
     checkpoint = Path(options.m).absolute()
+    if checkpoint.is_dir():  # the fold folder of a run, or an exported model
+        checkpoint = checkpoint / "checkpoint_best.pth"
     folder = checkpoint.parent
     if options.o is None or Path(options.o).absolute().parent != folder:
         shown = evaluation_command(command, checkpoint, options.d, options.split)[-2:]

@@ -22,6 +22,7 @@ from tokenizers import (
 )
 
 from colipri.common.errors import ColipriError
+from colipri.text.cxr_bert import bert_tokenizer_file, is_cxr_bert, read_config
 
 if TYPE_CHECKING:
     import torch
@@ -94,8 +95,43 @@ def load_pretrained_tokenizer(
             return tokenizer
         except (OSError, ValueError, ImportError, KeyError) as error:
             failures.append(error)
+    if _is_cxr_bert(name_or_path, local_only):  # names code of its own, which it does not need
+        return bert_tokenizer(name_or_path, local_only)
     reason = str(failures[-1]).strip().splitlines()[0] if str(failures[-1]).strip() else "unknown"
     raise ColipriError(f"tokenizer '{name_or_path}' cannot be loaded: {reason}") from failures[-1]
+
+
+def _is_cxr_bert(name_or_path: str, local_only: bool) -> bool:
+    try:
+        return is_cxr_bert(read_config(name_or_path, local_only))
+    except ColipriError:
+        return False
+
+
+def bert_tokenizer(name_or_path: str, local_only: bool = False) -> PreTrainedTokenizerFast:
+    """Build the tokenizer of a BERT or CXR-BERT from its tokenizer.json or vocab.txt.
+
+    Args:
+        name_or_path: folder, or name on the hub.
+        local_only: never download.
+
+    Raises:
+        ColipriError: neither file is there, it is damaged, or it lacks BERT's special tokens.
+    """
+    path = bert_tokenizer_file(name_or_path, local_only)
+    try:
+        if path.suffix == ".json":
+            tokenizer = _with_bert_tokens(Tokenizer.from_file(str(path)))
+        else:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            tokenizer = _bert_tokenizer({token: number for number, token in enumerate(lines)})
+    except Exception as error:
+        raise ColipriError(f"{path} is not a tokenizer of BERT: {error}") from error
+    known = tokenizer.get_vocab()
+    missing = [token for token in SPECIAL_TOKENS if token not in known]
+    if missing:
+        raise ColipriError(f"{path} is not a tokenizer of BERT: it has no {', '.join(missing)}")
+    return tokenizer
 
 
 def tokenizer_to_string(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -202,8 +238,6 @@ def _lines(words: Counter[str]) -> Iterator[str]:
 
 
 def _bert_tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
-    from transformers import PreTrainedTokenizerFast
-
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.normalizer = _normalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -211,6 +245,12 @@ def _bert_tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
     backend.post_processor = processors.BertProcessing(
         ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
     )
+    return _with_bert_tokens(backend)
+
+
+def _with_bert_tokens(backend: Tokenizer) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="[PAD]",

@@ -69,6 +69,8 @@ def export_model(content: Mapping[str, Any], folder: Path, source: str) -> list[
         "num_cases": {side: len(cases) for side, cases in content.get("data_digests", {}).items()},
         "nnssl_adaptation_plan": nnssl_adaptation_plan(plans, content["configuration"]),
     }
+    if "inference" in content:
+        config["inference"] = content["inference"]
     with atomic_path(folder / "model.safetensors") as temporary:
         try:
             save_file(weights, temporary, metadata={"format": "pt"})

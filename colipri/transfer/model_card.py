@@ -16,8 +16,7 @@ tags: [medical-imaging, computed-tomography, vision-language, nnunet]
 ---
 # {name}
 
-An image encoder and a text encoder in one space, pre-trained on three-dimensional medical images
-and their reports with colipri.
+{origin}
 
 | | |
 | --- | --- |
@@ -65,12 +64,13 @@ def model_card(
     configuration = plans.configuration(config["configuration"])
     encoder = configuration.encoder
     return _TEMPLATE.format(
+        origin=_origin(config),
         name=f"colipri encoder of {plans.dataset_name}",
         dataset=plans.dataset_name,
         cases=_cases(config),
         configuration=config["configuration"],
         trainer=config.get("trainer_name") or "?",
-        epoch=config.get("epoch"),
+        epoch="?" if config.get("epoch") is None else config["epoch"],
         licence=dataset.get("licence") or dataset.get("license") or "not stated in dataset.json",
         parameters=num_parameters / 1e6,
         encoder=f"Primus, {encoder.embed_dim} wide, {encoder.depth} blocks, {encoder.num_heads} "
@@ -85,6 +85,20 @@ def model_card(
         channels=", ".join(plans.channel_names.values()),
         normalization=_normalization(plans, configuration),
         folder=folder,
+    )
+
+
+def _origin(config: Mapping[str, Any]) -> str:
+    imported = config.get("inference")
+    if imported is None:
+        return (
+            "An image encoder and a text encoder in one space, pre-trained on three-dimensional "
+            "medical images\nand their reports with colipri."
+        )
+    towers = "An image encoder" if "image_only" in imported else "Image and text encoder"
+    return (
+        f"{towers} of another project ({config['trainer_name']}), made readable for colipri\nby "
+        f"colipri_import from {config['source']}. Its licence and limits are those of its origin."
     )
 
 
@@ -103,7 +117,8 @@ def _cases(config: Mapping[str, Any]) -> str:
     counts = config.get("num_cases") or {}
     if "train" in counts:
         return f"{counts['train']} training and {counts.get('val', 0)} validation cases"
-    return f"{config['dataset_json'].get('numTraining', '?')} cases in the data set"
+    number = config["dataset_json"].get("numTraining")
+    return "number of cases not stated" if number is None else f"{number} cases in the data set"
 
 
 def _normalization(plans: Plans, configuration: Configuration) -> str:

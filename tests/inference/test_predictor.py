@@ -262,7 +262,7 @@ def test_no_checkpoint_at_all(tmp_path: Path) -> None:
     with pytest.raises(ColipriError, match="cannot be read as a checkpoint"):
         ColipriPredictor.from_checkpoint(tmp_path / "text.pth")
     torch.save({"state_dict": {}}, tmp_path / "other.pth")
-    with pytest.raises(ColipriError, match="not a colipri checkpoint"):
+    with pytest.raises(ColipriError, match="holds no image encoder that is known here"):
         ColipriPredictor.from_checkpoint(tmp_path / "other.pth")
 
 

@@ -285,7 +285,7 @@ def test_checkpoints_that_cannot_be_used(nnunet_folders, tmp_path, capsys):
     missing = error_of(capsys, "-d", "411", "-m", str(tmp_path / "no.pth"))
     assert "there is no file of weights" in missing
     (tmp_path / "text.pth").write_text("hello")
-    assert "is not a file of weights" in error_of(
+    assert "cannot be read as weights" in error_of(
         capsys, "-d", "411", "-m", str(tmp_path / "text.pth")
     )
     turned = write_checkpoint(tmp_path / "turned.pth", orientation="LPS")

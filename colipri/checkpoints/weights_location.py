@@ -1,0 +1,71 @@
+"""Where the weights of a model are: a file, a folder of an export or of a run, a name on a hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from colipri.common.errors import ColipriError
+
+WEIGHTS = "model.safetensors"  # of exports, and of models on hubs
+_BEST = "checkpoint_best.pth"
+_ENDINGS = (".pth", ".pt", ".ckpt", ".safetensors")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_FILES = ("config.json", WEIGHTS, "tokenizer*.json", "vocab.txt", "README.md")
+
+
+def find_weights(source: Path | str, kind: str = "file of weights") -> Path:
+    """Return the file that ``-m`` means.
+
+    Args:
+        source: a file; a folder of colipri_export or of a model from a hub (its model.safetensors);
+            the fold folder of a run (its checkpoint_best.pth); or a name on the Hugging Face hub.
+        kind: what is looked for, for the message.
+
+    Raises:
+        ColipriError: nothing there, or a folder without weights; one line says what is missing.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        return _in_folder(path)
+    if _HUB_NAME.fullmatch(str(source)) and path.suffix not in _ENDINGS:
+        return _in_folder(_from_hub(str(source), kind))
+    raise ColipriError(f"there is no {kind} {source}")
+
+
+def _in_folder(folder: Path) -> Path:
+    for name in (_BEST, WEIGHTS):
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted(file.name for file in folder.iterdir() if file.suffix in _ENDINGS)
+    if others:
+        raise ColipriError(
+            f"the folder {folder} holds neither {_BEST} nor {WEIGHTS}; name one of its files: "
+            f"{', '.join(others[:4])}"
+        )
+    folds = sorted(inner.name for inner in folder.glob("fold_*") if inner.is_dir())
+    hint = f"; name one of its folds: {', '.join(folds[:4])}" if folds else ""
+    raise ColipriError(f"the folder {folder} holds neither {_BEST} nor {WEIGHTS}{hint}")
+
+
+def _from_hub(name: str, kind: str) -> Path:
+    """The local cache first, then the hub."""
+    for local_only in (True, False):
+        try:
+            found = snapshot_download(
+                name, allow_patterns=list(_HUB_FILES), local_files_only=local_only
+            )
+        except Exception as error:  # noqa: BLE001 (whatever keeps the hub away is the answer)
+            reason = type(error).__name__
+            continue
+        folder = Path(found)
+        if not local_only or (folder / WEIGHTS).is_file():
+            return folder
+    raise ColipriError(
+        f"there is no {kind} {name}: no such file or folder, it is not in the local cache, and no "
+        f"hub answers ({reason})"
+    )
