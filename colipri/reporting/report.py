@@ -15,6 +15,7 @@ from colipri.common.errors import ColipriError
 from colipri.common.page_parts import Commands, Paragraph, Section
 from colipri.inference.predictor import ColipriPredictor
 from colipri.reporting.data_section import data_section
+from colipri.reporting.grounding_section import grounding_section
 from colipri.reporting.objective_sections import sections_of_objectives
 from colipri.reporting.page import KeyNumber, build_page
 from colipri.reporting.pictures import (
@@ -23,6 +24,7 @@ from colipri.reporting.pictures import (
     unseen_scans_section,
 )
 from colipri.reporting.plan_section import plan_section
+from colipri.reporting.probe_section import probe_section
 from colipri.reporting.result_sections import (
     key_numbers,
     retrieval_section,
@@ -122,6 +124,12 @@ def _standard_sections(run: RunResults, *, pictures: bool) -> list[Section | Non
     for name, result in run.retrieval.items():
         title = f"Retrieval ({name})" if len(run.retrieval) > 1 else "Retrieval"
         sections.append(retrieval_section(result, title=title))
+    for name, result in run.probes.items():
+        title = f"Heads ({name})" if len(run.probes) > 1 else "Heads"
+        sections.append(probe_section(result, title=title))
+    for name, result in run.grounding.items():
+        title = f"Grounding ({name})" if len(run.grounding) > 1 else "Grounding"
+        sections.append(grounding_section(result, title=title))
     sections += [training_section(run), data_section(run), plan_section(run)]
     if run.plans:
         parts: list[Any] = [Commands(_next_commands(run, pictures))]

@@ -33,7 +33,7 @@ class RunResults:
         folder: Of the fold.
         plans, fingerprint, debug, dataset_json: Contents of the files of these names.
         history: One entry per epoch, of metrics.jsonl.
-        zero_shot, retrieval: File stem -> result; controls are within their results.
+        zero_shot, retrieval, probes, grounding: File stem -> result; controls are within them.
         foreign: Result file of another model -> which model. They are not shown.
     """
 
@@ -45,6 +45,8 @@ class RunResults:
     history: list[dict[str, Any]] = field(default_factory=list)
     zero_shot: dict[str, dict[str, Any]] = field(default_factory=dict)
     retrieval: dict[str, dict[str, Any]] = field(default_factory=dict)
+    probes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    grounding: dict[str, dict[str, Any]] = field(default_factory=dict)
     foreign: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -72,19 +74,18 @@ class RunResults:
 
     def is_empty(self) -> bool:
         """True if there is nothing to report."""
-        return not (
-            self.plans or self.fingerprint or self.history or self.zero_shot or self.retrieval
-        )
+        results = (self.zero_shot, self.retrieval, self.probes, self.grounding)
+        return not (self.plans or self.fingerprint or self.history or any(results))
 
 
 def read_run_results(folder: Path) -> RunResults:
     """Read what is there.
 
     Read: plans.json, dataset_fingerprint.json, debug.json, dataset.json, metrics.jsonl,
-    zero_shot*.json and retriev*.json (what colipri_zero_shot and colipri_retrieve write with -o;
-    those whose names end in _untrained are the controls of the others). A result of another model
-    is left out and named. While there is no result, validation/summary.json (--val) and
-    validation_best/summary.json (--val --val_best) stand in.
+    zero_shot*.json, retriev*.json, probe*.json and grounding*.json (what the commands of these
+    names write with -o; those whose names end in _untrained are the controls of the others). A
+    result of another model is left out and named. While there is no result,
+    validation/summary.json (--val) and validation_best/summary.json (--val --val_best) stand in.
 
     Raises:
         ColipriError: a file cannot be read.
@@ -102,6 +103,8 @@ def read_run_results(folder: Path) -> RunResults:
     found = {
         **_results(folder, "zero_shot*.json", "macro_auroc"),
         **_results(folder, "retriev*.json", "text_to_image"),
+        **_results(folder, "probe*.json", "methods"),
+        **_results(folder, "grounding*.json", "tests"),
     }
     foreign = {}
     for name, result in found.items():
@@ -119,6 +122,8 @@ def read_run_results(folder: Path) -> RunResults:
         history=read_metrics(metrics) if metrics.is_file() else [],
         zero_shot=zero_shot or validations["zero_shot"],
         retrieval=retrieval or validations["retrieval"],
+        probes={n: r for n, r in own.items() if n.startswith("probe")},
+        grounding={n: r for n, r in own.items() if n.startswith("grounding")},
         foreign=foreign,
     )
 

@@ -115,6 +115,13 @@ class Quickstart:
                 checkpoint,
                 f"retrieval_{name}",
             )
+        self.evaluate(
+            "where the findings are seen, against their label maps",
+            "colipri_grounding",
+            best,
+            "grounding_test",
+            "--control_untrained",
+        )
         self.step("report", self.write_page)
         self.say_result(self.write_metrics())
         return EXIT_OK
@@ -134,14 +141,17 @@ class Quickstart:
             arguments += " --c"
         self.command("pre-train image and text encoder", "colipri_train", arguments)
 
-    def evaluate(self, title: str, command: str, checkpoint: Path, result: str) -> None:
+    def evaluate(
+        self, title: str, command: str, checkpoint: Path, result: str, more: str = ""
+    ) -> None:
         """Evaluate a checkpoint on the held-out split, unless its result is there already.
 
         Args:
             title: Of the step.
-            command: colipri_zero_shot or colipri_retrieve.
+            command: colipri_zero_shot, colipri_retrieve or colipri_grounding.
             checkpoint: To evaluate.
             result: Name of the result file.
+            more: Further arguments.
         """
         target = self.result(result)
         if target.is_file() and target.stat().st_mtime >= checkpoint.stat().st_mtime:
@@ -149,7 +159,7 @@ class Quickstart:
             return
         arguments = (
             f"-m {shlex.quote(str(checkpoint))} -d {DATASET_ID} --split test "
-            f"-device {self.options.device} -o {shlex.quote(str(target))}"
+            f"-device {self.options.device} -o {shlex.quote(str(target))} {more}".rstrip()
         )
         self.command(title, command, arguments)
 
@@ -184,6 +194,7 @@ class Quickstart:
             "data": "semi-synthetic (real scans, inserted findings, written reports)",
             "zero_shot": trained,
             "retrieval": read_json(self.result("retrieval_trained")),
+            "grounding": read_json(self.result("grounding_test")),
             "controls": {
                 "untrained": {
                     **untrained,

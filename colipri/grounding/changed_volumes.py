@@ -1,0 +1,81 @@
+"""Volumes with one thing changed: mirrored left to right, or with a region painted over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from colipri.inference.volume import Volume
+from colipri.preprocessing.body_grid import crop_padded
+
+RIGHT_AXIS = 2  # volumes are (Superior, Anterior, Right)
+
+
+@dataclass(frozen=True)
+class MirroredVolume:
+    """The patient in a mirror: what was left is right."""
+
+    original: Volume
+
+    @property
+    def name(self) -> str:
+        """Of the original."""
+        return self.original.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels."""
+        return self.original.shape
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """Of the original."""
+        return self.original.properties
+
+    def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """As ``Volume.crop``: the same crop seen from the other side, turned around."""
+        mirrored = list(start)
+        mirrored[RIGHT_AXIS] = self.shape[RIGHT_AXIS] - start[RIGHT_AXIS] - size[RIGHT_AXIS]
+        image, body = self.original.crop(mirrored, size)
+        return np.flip(image, RIGHT_AXIS + 1).copy(), np.flip(body, RIGHT_AXIS).copy()
+
+
+@dataclass(frozen=True)
+class ErasedVolume:
+    """A volume with a region painted over.
+
+    Attributes:
+        original: The volume.
+        region: (S0, S1, S2) bool.
+        value: Painted into the first channel, in stored units.
+    """
+
+    original: Volume
+    region: np.ndarray
+    value: float
+
+    @property
+    def name(self) -> str:
+        """Of the original."""
+        return self.original.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels."""
+        return self.original.shape
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """Of the original."""
+        return self.original.properties
+
+    def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """As ``Volume.crop``; which tokens hold body does not change."""
+        image, body = self.original.crop(start, size)
+        region = crop_padded(self.region[None], start, size, 0)[0].astype(bool)
+        image = image.copy()
+        image[0][region] = self.value
+        return image, body

@@ -1,0 +1,1 @@
+"""Everything that can be measured of a model on a data set, in one go."""
