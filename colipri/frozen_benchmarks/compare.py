@@ -46,7 +46,8 @@ class ScoredCases:
 
 
 def read_scored_cases(path: Path | str, style: str | None = None) -> ScoredCases:
-    """Read a result of colipri_benchmark, colipri_zero_shot -d or colipri_evaluate_reports.
+    """Read a result of colipri_benchmark, colipri_probe (its best method), colipri_zero_shot -d or
+    colipri_evaluate_reports.
 
     Args:
         path: The JSON file.
@@ -68,6 +69,10 @@ def read_scored_cases(path: Path | str, style: str | None = None) -> ScoredCases
             raise ColipriError(f"{path} has no prompts '{style}'; it has {', '.join(styles)}")
         chosen = style or styles[0]
         content, where = content["results"][chosen], f"{path} ({chosen} prompts)"
+    if isinstance(content.get("methods"), dict) and "best_method" in content:  # of colipri_probe
+        where = f"{path} ({content['best_method']})"
+        best = content["methods"][content["best_method"]]
+        content = {**content, "thresholds": best["thresholds"]}
     thresholds = (content.get("thresholds") or {}).get("logits") or {}
     return _made(content.get("case_scores"), thresholds, False, where)
 
@@ -150,7 +155,7 @@ def _made(
     if not isinstance(entries, list) or not entries:
         raise ColipriError(
             f"{where} holds no scores of cases; give a result of colipri_benchmark, "
-            "colipri_zero_shot -d or colipri_evaluate_reports"
+            "colipri_probe, colipri_zero_shot -d or colipri_evaluate_reports"
         )
     cases: dict[str, Mapping[str, Any]] = {}
     for entry in entries:

@@ -17,10 +17,10 @@ Compare two result files, paired by patient.
     colipri_compare A.json B.json
     colipri_compare A.json B.json --metric auprc -o difference.json
 
-Both are results of colipri_benchmark, of colipri_zero_shot -d, or of colipri_evaluate_reports on
-the same cases. Differences are B minus A, with 95 % intervals over patients; each resample judges
-both. Over several findings p-values are corrected by Holm's method. Different cases or labels are
-an error.
+Both are results of colipri_benchmark, colipri_probe (its best method), colipri_zero_shot -d, or
+colipri_evaluate_reports, on the same cases. Differences are B minus A, with 95 % intervals over
+patients; each resample judges both. Over several findings p-values are corrected by Holm's method.
+Different cases or labels are an error.
 """
 
 

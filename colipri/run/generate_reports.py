@@ -85,6 +85,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="findings that are predicted (default: the columns of cases.csv)",
     )
     looked_up.add_argument(
+        "--head",
+        metavar="FILE",
+        help="a head of colipri_probe that predicts the findings (default: a logistic head, fitted "
+        "now)",
+    )
+    looked_up.add_argument(
         "--features", metavar="FOLDER", help="of the training split, as colipri_encode -d wrote it"
     )
     writer = parser.add_argument_group("a folder of colipri_train_writer as -m")
@@ -150,6 +156,13 @@ def _looking_up(options: argparse.Namespace, predictor: ColipriPredictor) -> Ima
     dataset = options.reports_from or options.d or predictor.plans.dataset_name
     collection = collect_cases(predictor, dataset, options.source)
     features = None if options.features is None else Path(options.features)
+    if options.method == "labels" and options.head is not None:
+        from colipri.writers.probed_findings import probed_findings
+
+        names, decide = probed_findings(options.head, predictor)
+        labels_from = choose_labels_from(collection, names)
+        reports = encode_reports(predictor, collection, "train", names, labels_from, features)
+        return LabelWriter(reports, decide=decide)
     if options.method == "labels":
         reports, head = training_reports_and_head(predictor, collection, options.f or (), features)
         if isinstance(head, str):

@@ -6,7 +6,7 @@ the predicted combination of labels), and the controls of colipri_evaluate_repor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Protocol
 
@@ -56,11 +56,18 @@ class LabelWriter:
 
     Args:
         reports: Training cases with a report and labels; unknown labels count as absent.
-        head: Predicts the findings.
+        head: Predicts the findings of embeddings.
+        decide: Predicts the findings of an encoded image instead, in the order of the reports'
+            labels.
     """
 
-    def __init__(self, reports: EncodedReports, head: FindingHead) -> None:
-        self.reports, self.head = reports.with_reports(), head
+    def __init__(
+        self,
+        reports: EncodedReports,
+        head: FindingHead | None = None,
+        decide: Callable[[EncodedImage], Sequence[bool]] | None = None,
+    ) -> None:
+        self.reports, self.head, self._decide = reports.with_reports(), head, decide
         found = np.nan_to_num(self.reports.labels) == 1
         self._groups: dict[tuple[bool, ...], list[int]] = {}
         for row, labels in enumerate(found.tolist()):
@@ -69,10 +76,13 @@ class LabelWriter:
 
     def write(self, encoded: EncodedImage) -> str:
         """Return the report of the findings that the head predicts."""
+        if self._decide is not None:
+            return self.report_of(tuple(self._decide(encoded)))
         return self.write_of_embeddings(encoded.embedding[None])[0]
 
     def write_of_embeddings(self, embeddings: Tensor) -> list[str]:
         """Return n reports for embeddings (n, E)."""
+        assert self.head is not None
         predicted = self.head.decide(embeddings.double().numpy())
         return [self.report_of(tuple(map(bool, row))) for row in predicted.tolist()]
 

