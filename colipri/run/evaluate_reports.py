@@ -14,6 +14,7 @@ from colipri.run.report_table import print_judgement
 
 if TYPE_CHECKING:
     from colipri.report_metrics.labellers import LabellerPair
+    from colipri.report_metrics.report_pairs import JudgedText
 
 DESCRIPTION = """\
 Judge generated reports against reference reports, beside controls.
@@ -44,6 +45,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_model_options(parser, required=False)  # for the controls nearest and labels
     _add_control_options(parser)
     _add_metric_options(parser)
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="read and match the reports, say what would be judged and encoded, and stop",
+    )
     parser.add_argument("-o", metavar="FILE.json", help="write everything there")
     return parser
 
@@ -198,6 +204,8 @@ def evaluate_reports(options: argparse.Namespace) -> int:
     )
     sections = options.sections or ()
     judged = {case: judged_text(text, sections) for case, text in generated.items()}
+    if options.dry_run:
+        return _dry_run(options, found, judged)
     controls = make_controls(options, found, names)
     result = judge_reports(found.texts, judged, controls, settings, found.patients)
     result = {
@@ -210,6 +218,30 @@ def evaluate_reports(options: argparse.Namespace) -> int:
     if output is not None:
         atomic_write_json(output, result)
     print_judgement(result)
+    return EXIT_OK
+
+
+def _dry_run(options: argparse.Namespace, found: References, judged: dict[str, JudgedText]) -> int:
+    from colipri.features.sizes import feature_sizes
+    from colipri.inference.labelled_cases import cases_of_split
+    from colipri.report_metrics.report_pairs import match_reports
+
+    pairs = match_reports(found.texts, judged, found.patients, options.missing)
+    for note in pairs.notes:
+        print(f"note: {note}")
+    people = len(set(pairs.patients))
+    print(f"{len(pairs.cases):,} reports of {people:,} patients would be judged")
+    if found.predictor is None or found.collection is None:
+        print("no control needs images (no -m and data set)")
+        return EXIT_OK
+    scans = len(pairs.cases)
+    for split in ("train", "val"):
+        try:
+            scans += len(cases_of_split(found.collection, split, found.predictor))
+        except ColipriError as error:
+            print(f"note: {error}")
+    sizes = feature_sizes(found.predictor.configuration, scans, 1)
+    print(f"the controls encode {scans:,} scans, or read --features: {sizes.lines()[-1]}")
     return EXIT_OK
 
 

@@ -50,6 +50,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-i", metavar="INPUT", help="image, folder of images, or DICOM folder")
     add_cases_options(parser)
     parser.add_argument("-o", required=True, metavar="FILE", help=".jsonl or .json")
+    parser.add_argument(
+        "--dry_run",
+        nargs="?",
+        const=0,
+        type=int,
+        metavar="SCANS",
+        help="say what it will take and write nothing; with a number for so many scans, on paper",
+    )
     how = parser.add_argument_group("how words are chosen")
     how.add_argument(
         "--method",
@@ -110,6 +118,8 @@ def generate_reports(options: argparse.Namespace) -> int:
         raise ColipriError("give either -i (images) or -d (a data set)")
     output = check_output(options.o, (".jsonl", ".json"))
     assert output is not None
+    if options.dry_run is not None:
+        return _dry_run(options)
     predictor, writer, how = _make_writer(options)
     reports: dict[str, str] = {}
     problems: list[str] = []
@@ -130,6 +140,35 @@ def generate_reports(options: argparse.Namespace) -> int:
         words = ("-r", options.d, "-g", output, "--split", options.split, "-m", checkpoint)
         print(f"Next: {command_line('colipri_evaluate_reports', *words)}")
     return EXIT_PROBLEM if problems else EXIT_OK
+
+
+def _dry_run(options: argparse.Namespace) -> int:
+    """Scans, and the arithmetic of encoder and language model."""
+    from colipri.features.sizes import feature_sizes
+    from colipri.inference.inputs import find_images
+    from colipri.inference.labelled_cases import cases_of_split, collect_cases
+    from colipri.writers.writer_file import read_writer
+
+    saved = read_writer(Path(options.m)) if Path(options.m).is_dir() else None
+    if saved is not None:
+        options.m = options.encoder or saved.settings.encoder
+    predictor = make_predictor(options)
+    number = options.dry_run
+    if not number and options.i is not None:
+        number = len(find_images(options.i, predictor.num_channels))
+    elif not number:
+        collection = collect_cases(predictor, options.d, options.source)
+        number = len(cases_of_split(collection, options.split, predictor))
+    print(f"{number:,} reports")
+    print(f"encoder: {feature_sizes(predictor.configuration, number, 1).lines()[-1]}")
+    if saved is not None:
+        from colipri.writers.language_model import language_model_config
+        from colipri.writers.planning import generation_line, measure_language_model
+
+        size = measure_language_model(language_model_config(saved.settings.language_model))
+        longest = options.max_tokens or saved.settings.max_text_tokens
+        print(generation_line(size, number, saved.settings.image_tokens, longest))
+    return EXIT_OK
 
 
 def _make_writer(

@@ -135,6 +135,27 @@ class WriterPlan:
         ]
 
 
+def generation_line(
+    size: LanguageModelSize, reports: int, image_tokens: int, text_tokens: int
+) -> str:
+    """Say what writing reports takes; one at a time, each word reads all weights once.
+
+    Args:
+        size: Of the language model.
+        reports: Number.
+        image_tokens: Per scan.
+        text_tokens: Longest report.
+    """
+    tokens = image_tokens + text_tokens
+    output = 2 * text_tokens * size.width * size.vocabulary
+    flops = 2 * size.in_layers * tokens + 2 * tokens**2 * size.width * size.layers + output
+    read = show_bytes(2 * size.parameters * text_tokens)
+    return (
+        f"language model: at most {show_flops(flops)} and {read} of weights read a report of "
+        f"{text_tokens} tokens, {show_flops(flops * reports)} in all"
+    )
+
+
 def measure_language_model(config: Any) -> LanguageModelSize:
     """Count the weights of a language model without loading any.
 

