@@ -25,7 +25,7 @@ affirmed or negated by this report (colipri.text.finding_names); that, too, is o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -114,7 +114,7 @@ class OppositeSentence(Objective):
         Raises:
             ColipriError: there are none.
         """
-        self.pool = FindingPool(list(reports), reports.finding_names)
+        self.pool = FindingPool(reports, reports.finding_names)
         if not self.pool.organs:
             raise ColipriError(
                 "no training report names a positive finding, so there are no opposite sentences; "
@@ -271,7 +271,7 @@ class FindingPool:
     """
 
     def __init__(
-        self, reports: Sequence[StructuredReport], names: FindingNames | None = None
+        self, reports: Iterable[StructuredReport], names: FindingNames | None = None
     ) -> None:
         counts: dict[str, Counter[str]] = {}
         self.names = names or FindingNames(reports)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -127,29 +128,41 @@ def write_reports(path: Path, reports: Mapping[str, Any]) -> dict[str, tuple[int
     return places
 
 
-def read_report(path: Path, case: str, place: Sequence[int]) -> StructuredReport:
-    """Read one report.
-
-    Args:
-        path: of the file.
-        case: that the line must name.
-        place: offset and length of the line.
+class MappedReports:
+    """A reports.jsonl whose lines are found by their places; processes share its pages.
 
     Raises:
-        ColipriError: there is something else.
+        ColipriError: the file is missing or empty.
     """
-    try:
-        with path.open("rb") as file:
-            file.seek(place[0])
-            line = file.read(place[1])
-        if json.loads(line)["case"] != case:
-            raise ValueError("another case is there")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ColipriError(
-            f"case {case}: {path} is missing or damaged at byte {place[0]} ({error}); check the "
-            "store with colipri_store verify"
-        ) from error
-    return StructuredReport.from_json(line.decode("utf-8"))
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise ColipriError(f"{path} cannot be read: {error}") from error
+
+    def get(self, case: str, place: Sequence[int]) -> StructuredReport:
+        """Return the report at a place.
+
+        Args:
+            case: that the line must name.
+            place: offset and length of the line.
+
+        Raises:
+            ColipriError: there is something else.
+        """
+        try:
+            content = json.loads(self._map[place[0] : place[0] + place[1]])
+            if content["case"] != case:
+                raise ValueError("another case is there")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ColipriError(
+                f"case {case}: {self.path} is damaged at byte {place[0]} ({error}); check the "
+                "store with colipri_store verify"
+            ) from error
+        return StructuredReport.from_dict(content)
 
 
 def file_digest(path: Path) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import mmap
+import sys
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,17 @@ class LineTable(Mapping[str, dict[str, Any]]):
 
     Args:
         path: of a file that :func:`write_lines` made.
-        keep: remember what was parsed (about 2 kB a case): for processes that go over all cases
-            several times.
+        keep: remember what was parsed, for processes that go over all cases several times.
+        forget: entries that are not remembered; :meth:`whole` reads them.
 
     Raises:
         ColipriError: the file is missing.
     """
 
-    def __init__(self, path: Path, keep: bool = False) -> None:
+    def __init__(self, path: Path, keep: bool = False, forget: Collection[str] = ()) -> None:
         self.path = path
         self.keep = keep
+        self.forget = forget
         self._known: dict[str, dict[str, Any]] = {}
         try:
             with path.open("rb") as file:
@@ -60,6 +62,19 @@ class LineTable(Mapping[str, dict[str, Any]]):
     def __getitem__(self, case: str) -> dict[str, Any]:
         if case in self._known:
             return self._known[case]
+        content = self.whole(case)
+        if not self.keep:
+            return content
+        kept = {key: value for key, value in content.items() if key not in self.forget}
+        self._known[case] = kept
+        return kept
+
+    def whole(self, case: str) -> dict[str, Any]:
+        """Return all entries of a case.
+
+        Raises:
+            KeyError: there is no such case.
+        """
         target = _key_bytes(case)
         number = bisect_left(range(len(self)), target, key=lambda n: self._key(n, len(target)))
         if number == len(self) or self._key(number, len(target)) != target:
@@ -83,15 +98,13 @@ class LineTable(Mapping[str, dict[str, Any]]):
     def _line(self, number: int) -> dict[str, Any]:
         line = self._map[self._start(number) : int(self._ends[number])]
         try:
-            content: dict[str, Any] = json.loads(line)
-            case = content["case"]
+            content: dict[str, Any] = json.loads(line, object_pairs_hook=_with_shared_names)
+            _ = content["case"]
         except (ValueError, KeyError, TypeError) as error:
             raise ColipriError(
                 f"{self.path}, line {number + 1}: not an object with a case ({error}); check the "
                 "store with colipri_store verify"
             ) from error
-        if self.keep:
-            self._known[case] = content
         return content
 
 
@@ -109,6 +122,11 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> bytes:
     content = b"".join(line + b"\n" for _, line in lines)
     atomic_write_bytes(path, content)
     return content
+
+
+def _with_shared_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Names of entries and findings are the same in all lines: one copy of each in memory."""
+    return {sys.intern(name): value for name, value in pairs}
 
 
 def _key_bytes(case: str) -> bytes:

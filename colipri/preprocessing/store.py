@@ -23,7 +23,7 @@ import numpy as np
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.preprocessing.body_grid import crop_padded, tokens_of_crop
-from colipri.preprocessing.files import ReportsFile, open_array, read_report
+from colipri.preprocessing.files import MappedReports, ReportsFile, open_array
 from colipri.preprocessing.line_table import LineTable
 from colipri.preprocessing.shard_reading import open_frame
 from colipri.preprocessing.shards import SHARD_ENDING, read_record_at
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 CASES = "cases.jsonl"
+_PLACES = ("place", "record")  # needed one case at a time, and larger than the rest
 REPORTS = "reports.jsonl"
 
 
@@ -53,9 +54,11 @@ class CaseStore:
         self.keep = keep
         self._manifest: dict[str, Any] | None = None
         self._reports: ReportsFile | None = None
+        self._mapped: MappedReports | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "keep": False, "_manifest": None, "_reports": None}
+        empty = dict.fromkeys(("_manifest", "_reports", "_mapped"))
+        return {"folder": self.folder, "keep": False, **empty}
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -72,7 +75,7 @@ class CaseStore:
                 )
             content = read_json(path)
             if "cases" not in content:
-                content["cases"] = LineTable(self.folder / CASES, self.keep)
+                content["cases"] = LineTable(self.folder / CASES, self.keep, _PLACES)
             self._manifest = content
         return self._manifest
 
@@ -91,9 +94,19 @@ class CaseStore:
             raise ColipriError(f"there is no case '{case}' in {self.folder}") from None
         return record
 
+    def _whole_record(self, case: str) -> dict[str, Any]:
+        """As :meth:`record`, with the places of arrays and record where there are any."""
+        cases = self.manifest["cases"]
+        if not isinstance(cases, LineTable):
+            return self.record(case)
+        try:
+            return cases.whole(case)
+        except KeyError:
+            return self.record(case)  # which names it
+
     def properties(self, case: str) -> dict[str, Any]:
         """The content of <case>.json: geometry before and after, source files, metadata."""
-        record = self.record(case)
+        record = self._whole_record(case)
         if "record" in record:
             return read_record_at(self.folder, record["record"])
         properties: dict[str, Any] = read_json(self.folder / f"{case}.json")
@@ -109,7 +122,9 @@ class CaseStore:
         record = self.record(case)
         if "report" in record:
             place = record["report"]
-            return None if place is None else read_report(self.folder / REPORTS, case, place)
+            if self._mapped is None:
+                self._mapped = MappedReports(self.folder / REPORTS)
+            return None if place is None else self._mapped.get(case, place)
         if self._reports is None:
             self._reports = ReportsFile(self.folder / REPORTS)
         return self._reports.get(case)
@@ -143,7 +158,7 @@ class CaseStore:
 
     def _array(self, case: str, number: int) -> _Readable:
         """Image (0) or body grid (1) of a case."""
-        record = self.record(case)
+        record = self._whole_record(case)
         if "place" in record:
             path = self.folder / (record["place"]["shard"] + SHARD_ENDING)
             return _Readable(path, case, lambda: open_frame(self.folder, case, record, number))

@@ -18,6 +18,7 @@ from colipri.common.atomic import atomic_write_bytes, atomic_write_json
 from colipri.common.display import progress
 from colipri.common.errors import ColipriError
 from colipri.preprocessing.files import write_reports
+from colipri.preprocessing.line_table import LineTable
 from colipri.preprocessing.manifest import packed_manifest
 from colipri.preprocessing.packing import Packer
 from colipri.preprocessing.records import STORE_VERSION, case_files, read_record
@@ -297,7 +298,7 @@ def _cases_in(manifest: Mapping[str, Any], name: str) -> str:
     shard = name.removesuffix(SHARD_ENDING)
     cases = [
         case
-        for case, record in manifest["cases"].items()
+        for case, record in _whole_records(manifest["cases"])
         if record.get("place", {}).get("shard") == shard
         or ("place" not in record and name in case_files(case))
     ]
@@ -305,3 +306,8 @@ def _cases_in(manifest: Mapping[str, Any], name: str) -> str:
         return ""
     more = f" and {len(cases) - _SHOWN} more" if len(cases) > _SHOWN else ""
     return f" (cases {', '.join(cases[:_SHOWN])}{more})"
+
+
+def _whole_records(cases: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for case in cases:
+        yield case, cases.whole(case) if isinstance(cases, LineTable) else cases[case]

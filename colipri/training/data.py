@@ -52,7 +52,7 @@ class ReportsOfCases:
     @cached_property
     def finding_names(self) -> FindingNames:
         """Names that these reports affirm and negate; searched once."""
-        return FindingNames(list(self))
+        return FindingNames(self)
 
 
 class TrainingData:
