@@ -239,6 +239,6 @@ def test_the_table_finds_every_name(tmp_path: Path) -> None:
 def test_a_report_that_is_not_where_it_was_is_an_error(raw: Path, packed: None) -> None:
     store = _preprocess()
     path = store.folder / "reports.jsonl"
-    path.write_bytes(b" " + path.read_bytes()[:-1])
+    path.write_bytes(b"  " + path.read_bytes()[:-2])
     with pytest.raises(ColipriError, match=r"case b: .*reports\.jsonl is damaged at byte"):
         CaseStore(store.folder).report("b")
