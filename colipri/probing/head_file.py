@@ -95,11 +95,21 @@ def load_head(path: Path | str) -> SavedHead:
         raise ColipriError(f"{path} cannot be read as a head: {error}") from error
     if _METADATA not in metadata:
         raise ColipriError(f"{path} is not a head; give the .safetensors file of colipri_probe")
-    content = json.loads(metadata[_METADATA])
-    if content.get("version") != HEAD_VERSION:
+    try:
+        content = json.loads(metadata[_METADATA])
+        if content["version"] != HEAD_VERSION:
+            raise ColipriError(
+                f"{path} has head version {content['version']}, this colipri reads {HEAD_VERSION}"
+            )
+        return _saved_head(content, tensors)
+    except (KeyError, TypeError, ValueError) as error:
         raise ColipriError(
-            f"{path} has head version {content.get('version')}, this colipri reads {HEAD_VERSION}"
-        )
+            f"{path} is incomplete as a head ({type(error).__name__}: {error}); run colipri_probe "
+            "again"
+        ) from error
+
+
+def _saved_head(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SavedHead:
     own = {n: t for n, t in tensors.items() if not n.startswith(_ENCODER)}
     spacing = content["spacing"]
     return SavedHead(

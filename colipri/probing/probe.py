@@ -33,6 +33,7 @@ from colipri.probing.sides import Side, Sides, make_sides
 logger = logging.getLogger(__name__)
 
 UNTRAINED, STATISTICS, ZERO_SHOT = "untrained", "statistics", "zero_shot"
+DEFAULT_TOKENS = 216
 _STATISTICS_NAME = "body size and voxel statistics"
 
 
@@ -51,7 +52,7 @@ class ProbeOptions:
         control_untrained: Everything again with the network before training.
         num_resamples: Of the bootstrap.
         seed: Of the bootstrap.
-        num_tokens: Of features that are not there yet.
+        num_tokens: Of the features; None: as they are, or 216 where there are none yet.
         source: See ``collect_cases``.
     """
 
@@ -65,7 +66,7 @@ class ProbeOptions:
     control_untrained: bool = False
     num_resamples: int = NUM_RESAMPLES
     seed: int = 0
-    num_tokens: int = 216
+    num_tokens: int | None = None
     source: str = "auto"
 
 
@@ -186,8 +187,10 @@ def _features(
     predictor: ColipriPredictor, collection: CaseCollection, folder: Path, options: ProbeOptions
 ) -> FeatureStore:
     """The features of all cases; those that are missing are encoded first."""
-    num_tokens = options.num_tokens
-    if (folder / KEY_FILE).is_file():
+    num_tokens = DEFAULT_TOKENS
+    if options.num_tokens is not None:
+        num_tokens = options.num_tokens
+    elif (folder / KEY_FILE).is_file():
         num_tokens = int(FeatureStore(folder).recorded_key()["num_tokens"])
     cases = [collection.cases[name] for name in sorted(collection.cases)]
     store = encode_features(predictor, collection, cases, EncodingRun(folder, num_tokens))

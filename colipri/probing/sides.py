@@ -17,6 +17,7 @@ from colipri.text.report_findings import finding_states
 logger = logging.getLogger(__name__)
 
 LABEL_SOURCES = ("cases", "reports")
+FEW_PATIENTS = 10  # with or without a finding: learned, with a warning
 FEWEST_PATIENTS = 2  # with and without a finding, to learn it from
 HELD_OUT = 0.2  # of the training patients, where a data set names no validation cases
 _SEED = 12345
@@ -149,7 +150,8 @@ def _train_and_val(
         return train, [], ""
     try:
         return train, cases_of_split(collection, "val", predictor), "the validation split"
-    except ColipriError:
+    except ColipriError as error:
+        logger.info("%s: %s are held out instead", error, f"{HELD_OUT:.0%} of the patients")
         kept, held_out = _hold_out(train)
         return kept, held_out, _HELD_OUT_WORDS
 
@@ -250,8 +252,15 @@ def _learnable(train: Side, names: Sequence[str]) -> tuple[list[str], dict[str, 
                 f"{with_it} training patients have it and {without} do not; each must be at least "
                 f"{FEWEST_PATIENTS}"
             )
-        else:
-            learned.append(name)
+            continue
+        learned.append(name)
+        if min(with_it, without) < FEW_PATIENTS:
+            logger.warning(
+                "%s is learned from few: %d training patients have it, %d do not",
+                name,
+                with_it,
+                without,
+            )
     if not learned:
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
         raise ColipriError(f"no finding can be learned ({shown})")

@@ -15,6 +15,7 @@ from colipri.run.next_command import say_next
 from colipri.run.tables import format_interval, format_number, format_table
 
 if TYPE_CHECKING:
+    from colipri.plans.plans import Configuration
     from colipri.probing.probe import ProbeOptions
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ and save them: a classifier of findings is one command away from a pre-training.
     colipri_probe -m CHECKPOINT -d 101 --control_untrained --curve
     colipri_probe -m CHECKPOINT -d 101 --labels reports -f "pleural effusion" "lung nodule"
     colipri_probe -m CHECKPOINT -d 101 --methods logistic finetune --blocks 2
+    colipri_probe -m PLANS.json -d 101 --dry_run 47149        what it takes, on paper
 
 Methods: knn (nearest neighbours), logistic (scikit-learn), probes (the paper's 20: 4 learning rates
 x 5 poolings), attentive (a query per finding over all tokens), finetune (the last blocks learn).
@@ -38,6 +40,7 @@ calibration come from validation patients, never from the evaluated split. Heads
 RUN_FOLDER/heads and used by colipri_classify. Run again, the command trains what is missing.
 """
 _USUAL_BLOCKS = 2
+_USUAL_FINDINGS = 18  # of CT-RATE
 _SHOWN = ("macro_auroc", "macro_auprc", "macro_skill")
 
 
@@ -58,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="of colipri_encode -d (default: RUN_FOLDER/features_DATASET; encoded if missing)",
     )
     parser.add_argument(
-        "--tokens", default="216", metavar="N", help="per scan, of features to encode (%(default)s)"
+        "--tokens", metavar="N", help="per scan, of features to encode (default: 216)"
     )
     parser.add_argument(
         "-o", metavar="FILE.json", help="default: RUN_FOLDER/probe_DATASET_SPLIT.json"
@@ -103,7 +106,13 @@ def _add_learning_options(parser: argparse.ArgumentParser) -> None:
         "--tuning_rate", type=float, default=1e-4, metavar="X", help="finetune (%(default)s)"
     )
     group.add_argument(
-        "--dry_run", action="store_true", help="only say what it would learn from and what it takes"
+        "--dry_run",
+        nargs="?",
+        type=int,
+        const=0,
+        metavar="SCANS",
+        help="only say what it would learn from and what it takes; with a number: on paper, for so "
+        "many training SCANS, and -m may be a plans file",
     )
 
 
@@ -142,6 +151,8 @@ def probe(options: argparse.Namespace) -> int:
     from colipri.common.atomic import atomic_write_json
     from colipri.paths import find_dataset_name
 
+    if options.dry_run:
+        return _on_paper(options)
     predictor = make_predictor(options)
     made = probe_options(options, predictor.configuration.encoder.depth)
     name = find_dataset_name(options.d)
@@ -151,7 +162,7 @@ def probe(options: argparse.Namespace) -> int:
     )
     assert output is not None
     features = Path(options.features or run_folder / f"features_{name}")
-    if options.dry_run:
+    if options.dry_run is not None:
         return _dry_run(options, predictor, made)
     from colipri.probing.probe import probe_dataset
 
@@ -210,7 +221,7 @@ def probe_options(options: argparse.Namespace, depth: int) -> ProbeOptions:
         control_untrained=options.control_untrained,
         num_resamples=options.resamples,
         seed=options.seed,
-        num_tokens=parse_num_tokens(options.tokens),
+        num_tokens=None if options.tokens is None else parse_num_tokens(options.tokens),
         source=options.source,
     )
 
@@ -230,7 +241,6 @@ def _blocks(text: str | None, depth: int) -> int | None:
 
 def _dry_run(options: argparse.Namespace, predictor: Any, made: ProbeOptions) -> int:
     """Say who is learned from and what the features take."""
-    from colipri.features.sizes import feature_sizes
     from colipri.inference.labelled_cases import collect_cases
     from colipri.probing.sides import make_sides
 
@@ -245,9 +255,48 @@ def _dry_run(options: argparse.Namespace, predictor: Any, made: ProbeOptions) ->
     for side in (sides.train, sides.val, sides.test):
         print(f"{side.name}: {len(side.cases)} scans of {len(set(side.patients))} patients")
     print(f"findings: {', '.join(sides.findings)}")
-    sizes = feature_sizes(predictor.configuration, len(collection.cases), made.num_tokens)
-    print("\n".join(sizes.lines()))
+    _print_cost(
+        predictor.configuration, made, len(collection.cases), len(sides.train.cases), sides.findings
+    )
     return EXIT_OK
+
+
+def _on_paper(options: argparse.Namespace) -> int:
+    """Sizes and hours for a number of training scans, without any data."""
+    from colipri.run.feature_options import planned_configuration
+
+    if options.dry_run < 1:
+        raise ColipriError(f"--dry_run needs a number of scans above 0, not {options.dry_run}")
+    configuration = planned_configuration(options)
+    made = probe_options(options, configuration.encoder.depth)
+    findings = options.f or ["finding"] * _USUAL_FINDINGS
+    _print_cost(configuration, made, options.dry_run, options.dry_run, findings)
+    return EXIT_OK
+
+
+def _print_cost(
+    configuration: Configuration,
+    made: ProbeOptions,
+    num_cases: int,
+    num_training: int,
+    findings: Sequence[str],
+) -> None:
+    from colipri.features.sizes import feature_sizes
+    from colipri.probing.cost import cost_lines
+    from colipri.probing.probe import DEFAULT_TOKENS
+
+    num_tokens = DEFAULT_TOKENS if made.num_tokens is None else made.num_tokens
+    sizes = feature_sizes(configuration, num_cases, num_tokens)
+    print("\n".join(["features:", *(f"  {line}" for line in sizes.lines())]))
+    lines = cost_lines(
+        made.methods,
+        configuration,
+        made.method_options,
+        num_training,
+        sizes.tokens_per_case,
+        len(findings),
+    )
+    print("\n".join(["heads, as often as there are encoders (untrained: twice):", *lines]))
 
 
 def print_result(result: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from colipri.probing.selection import Labelled
 
 WIDTH = 12
 TOKENS = 8
+VAL_SCANS = 40
 
 
 def labelled(count: int, seed: int, strength: float = 3.0, unknown: float = 0.0) -> Labelled:

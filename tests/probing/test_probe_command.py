@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
+from tiny_dataset import PLANS
 from tiny_model import DATASET, write_checkpoint
 
 from colipri.common.errors import ColipriError
@@ -170,8 +172,12 @@ def test_heads_of_another_encoder_and_damaged_heads(
         Classifier(head, str(other))
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(head.read_bytes()[:200])
+    incomplete = tmp_path / "incomplete.safetensors"
+    content = json.dumps({"version": 1, "kind": "linear"})
+    save_file({"x": torch.zeros(1)}, incomplete, metadata={"colipri_head": content})
     for path, message in (
         (damaged, "cannot be read as a head"),
+        (incomplete, "is incomplete as a head"),
         (tmp_path / "none.safetensors", "there is no head"),
     ):
         assert classify(["-m", str(path), "-i", str(tmp_path)]) == 1
@@ -223,6 +229,12 @@ def test_dry_run(tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert probe(["-m", str(tiny.checkpoint), "-d", "950", "--dry_run"]) == 0
     printed = capsys.readouterr().out
     assert "train: 6 scans of 6 patients" in printed and "A100" in printed
+    paper = ["-m", f"{PLANS}:3d_lowres", "-d", "101", "--dry_run", "47149"]
+    assert probe([*paper, "--methods", "knn", "probes", "attentive", "finetune"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("features:\n  47,149 scans") and "finetune: " in printed
+    assert "knn: on the CPU" in printed
+    assert probe(["-m", str(PLANS), "-d", "101", "--dry_run", "-3"]) == 1
 
 
 def test_fine_tuning_changes_the_last_block_only(tiny: Any, tmp_path: Path) -> None:
