@@ -22,6 +22,13 @@ _PUBLIC = {
     "ColipriModel": "colipri.architectures.model",
     "ColipriTrainer": "colipri.training.trainer",
     "ColipriPredictor": "colipri.inference.predictor",
+    "load": "colipri.inference.loaded_model",
+    "LoadedModel": "colipri.inference.loaded_model",
+    # the released package's names (colipri 0.1.x)
+    "get_model": "colipri.released.model",
+    "get_processor": "colipri.released.processor",
+    "load_sample_ct": "colipri.released.scan",
+    "ZeroShotImageClassificationPipeline": "colipri.released.pipelines",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

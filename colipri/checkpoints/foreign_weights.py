@@ -34,7 +34,7 @@ def from_released(weights: Mapping[str, Tensor]) -> WeightFile:
     """Read the released COLIPRI model's ``model.safetensors``, permuted to our axes."""
     state = model_from_released(weights)
     encoder = {n[len(ENCODER) :]: t for n, t in state.items() if n.startswith(ENCODER)}
-    heads = _preset_heads(encoder)
+    heads = preset_heads(encoder)
     # its arrays are (Right, Anterior, Superior), ours (Superior, Anterior, Right)
     permuted = permute_axes(encoder, (2, 1, 0), heads or 12)
     return WeightFile(
@@ -79,7 +79,7 @@ def from_nnssl(content: Mapping[str, Any], weights: Mapping[str, Tensor], path: 
     if "eva.norm.weight" not in encoder:
         raise ColipriError(f"{path} holds no weights under {transformer}, which its plan names")
     size = name.removeprefix("Primus")
-    heads = PRESETS[size]["num_heads"] if size in PRESETS else _preset_heads(encoder)
+    heads = PRESETS[size]["num_heads"] if size in PRESETS else preset_heads(encoder)
     schemes = list(configuration.get("normalization_schemes") or ["ZScoreNormalization"])
     file = WeightFile(
         f"nnssl checkpoint, {name} on {pretraining.get('dataset_name', '?')}",
@@ -136,7 +136,7 @@ def from_primus(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> We
     encoder = encoder_from_dna(
         _below(weights, {"down_projection.": "down_projection.", "eva.": "eva."})
     )
-    file = WeightFile("weights of Primus", {}, _preset_heads(encoder))
+    file = WeightFile("weights of Primus", {}, preset_heads(encoder))
     arguments = content.get("init_args")
     if isinstance(arguments, Mapping) and isinstance(arguments.get("plans"), Mapping):
         plans = arguments["plans"]
@@ -184,7 +184,7 @@ def _below(weights: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[s
     return result
 
 
-def _preset_heads(encoder: Mapping[str, Tensor]) -> int | None:
+def preset_heads(encoder: Mapping[str, Tensor]) -> int | None:
     """Heads of the paper's sizes by width: weights do not show them."""
     width = len(encoder["eva.norm.weight"])
     heads = {preset["embed_dim"]: preset["num_heads"] for preset in PRESETS.values()}

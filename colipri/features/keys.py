@@ -94,6 +94,8 @@ def feature_key(predictor: ColipriPredictor, num_tokens: int = ALL_TOKENS) -> Fe
         list(configuration.patch_size),
         numbers,  # the normalization on the device
     ]
+    if predictor.keep_air:  # of imported models: tokens of air are encoded as well
+        prepared.append("air")
     return FeatureKey(
         weights=image_weights_digest(predictor.model.state_dict()),
         preprocessing=hashlib.sha256(repr(prepared).encode("utf-8")).hexdigest()[:_DIGITS],

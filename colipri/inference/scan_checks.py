@@ -12,6 +12,8 @@ from pathlib import Path
 
 from colipri.common.errors import ColipriError
 from colipri.imageio.body import find_ct_channel
+from colipri.imageio.dicom.files import read_file
+from colipri.imageio.dicom.headers import Instance
 from colipri.imageio.image import MedicalImage
 from colipri.raw_dataset.verification.codes import CODES, ERROR, INFO
 from colipri.raw_dataset.verification.geometry import Remark
@@ -60,12 +62,18 @@ def check_scan(
         image: as read.
         files: it was read from.
         channel_names: of the model's plan.
-        refuse: False only warns (--no_checks).
+        refuse: False only warns (--force).
 
     Raises:
         ColipriError: what is an error to colipri_verify_dataset; the message says what to do.
     """
     errors = []
+    modality = _other_modality(files, channel_names)
+    if modality:
+        text = f"its DICOM modality is {modality}, and the model is for CT: its values are not HU"
+        if refuse:
+            raise ColipriError(f"{name}: {text} (not scored; --force scores it nevertheless)")
+        logger.warning("%s: %s", name, text)
     for code, what in scan_remarks(image, files, channel_names):
         text = f"{code}: {what}; {CODES[code].remedy}"
         if CODES[code].severity == ERROR and refuse:
@@ -74,3 +82,15 @@ def check_scan(
             logger.warning("%s: %s", name, text)
     if errors:
         raise ColipriError(f"{name}: {errors[0]} (not scored; --no_checks scores it nevertheless)")
+
+
+def _other_modality(files: Sequence[Path], channel_names: Mapping[str, str]) -> str:
+    """The modality of a DICOM series that a CT model is given; "" if it is CT, or no DICOM."""
+    ct = find_ct_channel(channel_names)
+    if ct is None or not files[min(ct, len(files) - 1)].is_dir():
+        return ""
+    for file in sorted(files[min(ct, len(files) - 1)].iterdir()):
+        for item in read_file(file) if file.is_file() else ():
+            if isinstance(item, Instance) and item.modality:
+                return "" if item.modality == "CT" else item.modality
+    return ""

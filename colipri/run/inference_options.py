@@ -52,9 +52,10 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     )
     parser.add_argument(
         "--no_checks",
+        "--force",
         action="store_true",
         help="with -i: score scans that colipri_verify_dataset would call wrong (values that are "
-        "not HU, impossible sizes) with a warning, instead of refusing them",
+        "not HU, impossible sizes, MR for a CT model) with a warning, instead of refusing them",
     )
 
 

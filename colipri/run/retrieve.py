@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import EXIT_OK, ColipriError
 from colipri.run.cli import make_parser, run_command
+from colipri.run.index_search import search_index_command
 from colipri.run.inference_options import (
     add_model_options,
     add_split_options,
@@ -25,14 +26,18 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Retrieval between reports and images.
 
-    colipri_retrieve -m CHECKPOINT -d 101 --split test -o RUN_FOLDER/retrieval_test.json
-    colipri_retrieve -m CHECKPOINT -d 101 --split test -q "large left pleural effusion"
-    colipri_retrieve -m CHECKPOINT -i SCANS_FOLDER -q "emphysema" "cardiomegaly"
+    colipri_retrieve -m MODEL -d 101 --split test -o RUN_FOLDER/retrieval_test.json
+    colipri_retrieve -m MODEL -d 101 --split test -q "large left pleural effusion"
+    colipri_retrieve -m MODEL -i SCANS_FOLDER -q "emphysema" "cardiomegaly"
+    colipri_retrieve -m MODEL --index I -q "emphysema" --top 20 -o found.html
+    colipri_retrieve -m MODEL --index I -q "emphysema" --where "split=train"
+    colipri_retrieve -m MODEL --index I -q SCAN.nii.gz
 
 Without -q: Recall@1, 5, 10, 50, 100, median rank and mean reciprocal rank in both directions, with
 95 % confidence intervals over patients, and recalls by chance. Reports with the same caption count
 as one report.
-With -q: the best scans for each text.
+With -q: the best scans for each text. With an index (colipri_index) nothing is encoded but the
+query, which may also be an image; -o FILE.html is a page with slices, heat maps and reports.
 """
 
 
@@ -42,7 +47,22 @@ def build_parser() -> argparse.ArgumentParser:
     add_model_options(parser)
     parser.add_argument("-i", metavar="INPUT", help="image, folder of images, or DICOM folder")
     add_split_options(parser)
-    parser.add_argument("-q", nargs="+", metavar="TEXT", help="texts to look for")
+    parser.add_argument(
+        "-q", nargs="+", metavar="TEXT", help="texts to look for; with --index also images"
+    )
+    parser.add_argument("--index", metavar="INDEX", help="folder of colipri_index to search")
+    parser.add_argument(
+        "--where",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help='with --index: only scans with split=train, "Pleural effusion=1", subject!=p7, ...',
+    )
+    parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help="with --index: search with faiss, for millions of scans; may miss some",
+    )
     parser.add_argument(
         "--top", type=int, default=10, metavar="N", help="scans to list (default: %(default)s)"
     )
@@ -51,14 +71,20 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="without -q: measure the same network before training as well",
     )
-    parser.add_argument("-o", metavar="FILE.json", help="write everything there")
+    parser.add_argument(
+        "-o", metavar="FILE", help="write everything there: .json; with --index also .html"
+    )
     return parser
 
 
 def retrieve(options: argparse.Namespace) -> int:
     """Measure retrieval, or search."""
+    if options.index is not None:
+        return search_index_command(options)
+    if options.where or options.approximate:
+        raise ColipriError("--where and --approximate need an index (--index)")
     if (options.i is None) == (options.d is None):
-        raise ColipriError("give either -d (a data set) or -i (images to search with -q)")
+        raise ColipriError("give -d (a data set), -i (images to search with -q) or --index")
     if options.i is not None and options.q is None:
         raise ColipriError("-i needs a text to look for (-q)")
     if options.top < 1:

@@ -1,0 +1,175 @@
+"""Bring an index up to date: encode the scans that it lacks, and those that have changed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colipri.common.display import progress
+from colipri.common.errors import ColipriError
+from colipri.features.keys import feature_key
+from colipri.inference.inputs import ImageInput, find_images
+from colipri.inference.predictor import ColipriPredictor
+from colipri.preprocessing.records import source_digest
+from colipri.raw_dataset.cases import Case
+from colipri.raw_dataset.dataset import load_raw_dataset
+from colipri.raw_dataset.structured_reports import load_structured_report
+from colipri.retrieval.index import Entry, ScanIndex, add_part, start_index, updating
+
+logger = logging.getLogger(__name__)
+_PART = 256  # scans that are encoded before they are added; an interruption loses at most these
+_SNIPPET = 600  # characters of a report
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update did.
+
+    Attributes:
+        index: as it is now.
+        added, changed, unchanged: numbers of scans.
+        gone: scans of the index whose files are not there any more; they stay in it.
+        problems: name and reason of each scan that could not be used.
+    """
+
+    index: ScanIndex
+    added: int
+    changed: int
+    unchanged: int
+    gone: int
+    problems: tuple[str, ...]
+
+
+def model_key(predictor: ColipriPredictor) -> dict[str, Any]:
+    """Return what embeddings and queries of a model depend on."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(predictor.model.state_dict().items()):
+        if name.startswith("text_encoder."):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor.detach().cpu().float().numpy()).data)
+    return {**feature_key(predictor).to_dict(), "text": digest.hexdigest()[:32]}
+
+
+def images_to_index(source: Path, num_channels: int) -> list[tuple[ImageInput, Entry]]:
+    """List image files or DICOM folders with what is known of them: their paths.
+
+    Args:
+        source: image, folder of images, or DICOM folder.
+        num_channels: of the model.
+
+    Raises:
+        ColipriError: there is no image.
+    """
+    return [
+        (image, Entry(str(image.files[0].resolve()), image.name, _paths(image), _digest(image)))
+        for image in find_images(source, num_channels)
+    ]
+
+
+def dataset_to_index(
+    dataset: int | str, split: str, reports: bool
+) -> list[tuple[ImageInput, Entry]]:
+    """List the cases of a data set with their split, patient, study and labels.
+
+    Args:
+        dataset: number or name.
+        split: train, val, test or all, as cases.csv says.
+        reports: store the beginning of each report.
+
+    Raises:
+        ColipriError: no such data set, or no case of this split.
+    """
+    raw = load_raw_dataset(dataset)
+    cases = [case for case in raw.cases if split in ("all", case.split)]
+    if not cases:
+        raise ColipriError(f"the data set {raw.name} has no case of the split {split}")
+    return [(_input(case), _entry(case, raw.name, reports)) for case in cases]
+
+
+def update_index(
+    predictor: ColipriPredictor, folder: Path, scans: Sequence[tuple[ImageInput, Entry]]
+) -> Update:
+    """Encode what the index lacks or what has changed, and add it.
+
+    Args:
+        predictor: the model.
+        folder: of the index; made if missing.
+        scans: all that the index shall hold.
+
+    Raises:
+        ColipriError: another process updates the index, it belongs to another model, or none of
+            the scans can be read.
+    """
+    with updating(folder):
+        width = predictor.configuration.embed_dim
+        index = start_index(folder, model_key(predictor), predictor.describe(), width)
+        known = index.known()
+        todo = [(image, entry) for image, entry in scans if known.get(entry.key) != entry.digest]
+        changed = sum(entry.key in known for _, entry in todo)
+        wanted = {entry.key for _, entry in scans}
+        elsewhere = [e for e in index.entries if e.key not in wanted]
+        gone = sum(not Path(entry.files[0]).exists() for entry in elsewhere)
+        problems: list[str] = []
+        added = 0
+        bar = progress(range(0, len(todo), _PART), "Indexing", total=-(-len(todo) // _PART))
+        for first in bar:
+            entries, rows = _encode(predictor, todo[first : first + _PART], problems)
+            if entries:
+                index = add_part(index, entries, np.stack(rows))
+                added += len(entries)
+    if todo and not added and len(todo) == len(scans):
+        raise ColipriError(f"no scan could be read: {problems[0]}")
+    return Update(index, added - changed, changed, len(scans) - len(todo), gone, tuple(problems))
+
+
+def _encode(
+    predictor: ColipriPredictor, part: Sequence[tuple[ImageInput, Entry]], problems: list[str]
+) -> tuple[list[Entry], list[np.ndarray]]:
+    entries, rows = [], []
+    images = [image for image, _ in part]
+    for (image, entry), outcome in zip(part, predictor.encode_files(images), strict=True):
+        if isinstance(outcome, ColipriError):
+            problems.append(f"{image.name}: {outcome}")
+            continue
+        entries.append(entry)
+        rows.append(outcome[1].embedding.numpy())
+    return entries, rows
+
+
+def _paths(image: ImageInput) -> tuple[str, ...]:
+    return tuple(str(file.resolve()) for file in image.files)
+
+
+def _digest(image: ImageInput) -> str:
+    return source_digest(image.files)
+
+
+def _input(case: Case) -> ImageInput:
+    return ImageInput(case.identifier, tuple(Path(file) for file in case.images))
+
+
+def _entry(case: Case, dataset: str, reports: bool) -> Entry:
+    image = _input(case)
+    facts = {"dataset": dataset, "split": case.split or "", "subject": case.subject}
+    facts["study"] = case.study
+    facts |= {name: str(value) for name, value in case.findings.items() if value is not None}
+    return Entry(
+        f"{dataset}/{case.identifier}",
+        case.identifier,
+        _paths(image),
+        _digest(image),
+        facts,
+        _snippet(case) if reports else "",
+    )
+
+
+def _snippet(case: Case) -> str:
+    report = load_structured_report(case)
+    text = "" if report is None else " ".join(report.text.split())
+    return text if len(text) <= _SNIPPET else text[:_SNIPPET].rsplit(" ", 1)[0] + " ..."

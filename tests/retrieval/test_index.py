@@ -1,0 +1,188 @@
+"""An index holds what was encoded, grows by what is new, and survives whatever interrupts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_model import write_checkpoint
+
+from colipri.common.errors import ColipriError
+from colipri.retrieval.index import Entry, ScanIndex, add_part, start_index, updating
+from colipri.retrieval.search import matching_rows, search_index
+from colipri.run import index as index_command
+from colipri.run import retrieve as retrieve_command
+
+KEY = {"weights": "a", "text": "b", "preprocessing": "c", "window": []}
+
+
+def _filled(folder: Path, rows: int = 5, width: int = 4) -> ScanIndex:
+    index = start_index(folder, KEY, {"checkpoint": "model.pth"}, width)
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(rows, width)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    entries = [
+        Entry(f"k{n}", f"scan {n}", (f"/data/{n}",), "d", {"split": "train" if n % 2 else "test"})
+        for n in range(rows)
+    ]
+    return add_part(index, entries, embeddings)
+
+
+def test_the_exact_search_is_a_matrix_product(tmp_path: Path) -> None:
+    index = _filled(tmp_path)
+    queries = index.embeddings()[[3, 1]]
+    hits, searched = search_index(index, queries, top=3)
+    assert searched == 5
+    similarity = queries @ index.embeddings().T
+    for row, found in zip(similarity, hits, strict=True):
+        order = np.argsort(-row)[:3]
+        assert [hit.entry.name for hit in found] == [f"scan {n}" for n in order]
+        np.testing.assert_allclose([hit.similarity for hit in found], row[order], atol=1e-6)
+
+
+def test_conditions(tmp_path: Path) -> None:
+    entries = _filled(tmp_path).entries
+    assert list(matching_rows(entries, ["split=train"])) == [1, 3]
+    assert list(matching_rows(entries, ["split!=train", "name=scan 4"])) == [4]
+    with pytest.raises(ColipriError, match=r"nothing called 'spilt' .* known: name"):
+        matching_rows(entries, ["spilt=train"])
+    with pytest.raises(ColipriError, match="takes NAME=VALUE"):
+        matching_rows(entries, ["train"])
+    with pytest.raises(ColipriError, match="no scan of the index fulfils split=val"):
+        search_index(ScanIndex(tmp_path), np.ones((1, 4)), 3, ["split=val"])
+
+
+def test_a_changed_scan_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    index = _filled(tmp_path)
+    newer = np.eye(4, dtype=np.float32)[:1]
+    index = add_part(index, [Entry("k2", "scan 2", ("/data/2",), "new")], newer)
+    assert len(index.entries) == 5
+    assert index.known()["k2"] == "new"
+    place = [entry.key for entry in index.entries].index("k2")
+    assert np.array_equal(index.embeddings()[place], newer[0])
+
+
+def test_a_part_that_was_not_finished_does_not_count(tmp_path: Path) -> None:
+    index = _filled(tmp_path)
+    (tmp_path / "parts" / "000002.safetensors").write_bytes(b"half of it")
+    assert len(ScanIndex(tmp_path).entries) == 5
+    index = add_part(index, [Entry("k9", "scan 9", ("/data/9",), "d")], np.eye(4)[:1])
+    assert len(index.entries) == 6 and index.embeddings().shape == (6, 4)
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    _filled(tmp_path)
+    (tmp_path / "parts" / "000001.safetensors").write_bytes(b"broken")
+    with pytest.raises(ColipriError, match=r"is damaged: 000001\.safetensors"):
+        ScanIndex(tmp_path).embeddings()
+    (tmp_path / "parts" / "000001.jsonl").write_text("{}\n")
+    with pytest.raises(ColipriError, match=r"is damaged: 000001\.jsonl"):
+        ScanIndex(tmp_path)
+    (tmp_path / "index.json").write_text('{"format": "something else"}')
+    with pytest.raises(ColipriError, match="is not an index of this colipri"):
+        ScanIndex(tmp_path)
+
+
+def test_only_one_process_updates_an_index(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from colipri.retrieval.index import updating\n"
+        "with updating(Path(sys.argv[1])): pass"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with updating(tmp_path):
+        other = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "another process is updating the index" in other.stderr
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+def test_a_killed_update_leaves_a_lock_that_does_not_hold(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from colipri.retrieval.index import updating\n"
+        "with updating(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -9
+    with updating(tmp_path):
+        pass
+
+
+def test_faiss_finds_the_same_where_it_searches_everything(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    index = _filled(tmp_path, rows=200, width=8)
+    queries = index.embeddings()[:3]
+    exact, _ = search_index(index, queries, 1)
+    fast, _ = search_index(index, queries, 1, approximate=True)
+    assert [h[0].entry.key for h in fast] == [h[0].entry.key for h in exact]
+
+
+def _run(capsys: pytest.CaptureFixture[str], main: Any, *words: object) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    found = capsys.readouterr()
+    return code, found.out, found.err
+
+
+def test_from_data_set_and_folder_to_a_page(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a user: index a data set, search by text, by image and with a condition, add a folder."""
+    index = tmp_path / "index"
+    model = ["-m", tiny.checkpoint, "-device", "cpu"]
+    code, out, _ = _run(capsys, index_command.main, *model, "-d", "950", "-o", index, "--reports")
+    assert code == 0 and "12 scans; 12 added, 0 changed, 0 were there" in out
+    code, out, _ = _run(capsys, index_command.main, *model, "-d", "950", "-o", index)
+    assert "12 scans; 0 added, 0 changed, 12 were there" in out
+
+    page = tmp_path / "found.html"
+    search = [*model, "--index", index, "--top", "3"]
+    where = ["--where", "split=train", "Pleural effusion=1"]
+    code, out, _ = _run(
+        capsys, retrieve_command.main, *search, "-q", "effusion", *where, "-o", page
+    )
+    assert code == 0 and '"effusion" in' in out and "Pleural effusion" in out
+    html = page.read_text()
+    assert html.count("data:image/png") >= 6 and "There is a pleural effusion." in html
+    assert "http://" not in html and "<script" not in html
+
+    scans = sorted((tiny.raw / "Dataset950_Tiny" / "imagesTr").glob("*.nii.gz"))
+    result = tmp_path / "found.json"
+    code, _, _ = _run(capsys, retrieve_command.main, *search, "-q", scans[4], "-o", result)
+    first = json.loads(result.read_text())["queries"][0]["found"][0]
+    assert first["scan"] == "case_004" and first["similarity"] == pytest.approx(1, abs=1e-5)
+    assert first["report"].startswith("No pleural effusion. There is a nodule of 7 mm.")
+
+    folder = tmp_path / "new"
+    folder.mkdir()
+    shutil.copy(scans[0], folder / "a_0000.nii.gz")
+    (folder / "b_0000.nii.gz").write_bytes(b"no image")
+    code, out, err = _run(capsys, index_command.main, *model, "-i", folder, "-o", index)
+    assert code == 1 and "13 scans; 1 added" in out
+    assert err.startswith("colipri_index: error: b: ") and len(err.splitlines()) == 1
+    (folder / "b_0000.nii.gz").unlink()
+    shutil.copy(scans[1], folder / "a_0000.nii.gz")
+    os.utime(folder / "a_0000.nii.gz", (1, 1))
+    code, out, _ = _run(capsys, index_command.main, *model, "-i", folder, "-o", index)
+    assert code == 0 and "13 scans; 0 added, 1 changed, 0 were there" in out
+
+
+def test_another_model_and_wrong_arguments(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_index(tmp_path / "index", KEY, {"checkpoint": "model.pth"}, 32)
+    model = ["-m", write_checkpoint(tmp_path / "best.pth"), "-device", "cpu"]
+    search = [*model, "--index", tmp_path / "index"]
+    for words, message in (
+        ([*search, "-q", "effusion"], "do not belong together: the index was made with"),
+        (search, "--index needs something to look for"),
+        ([*search, "-q", "effusion", "-d", "950"], "--index takes neither"),
+        ([*model, "--index", tmp_path / "none", "-q", "effusion"], "there is no index in"),
+        ([*model, "-i", tmp_path, "-q", "effusion", "--where", "a=b"], "need an index"),
+    ):
+        code, _, err = _run(capsys, retrieve_command.main, *words)
+        assert code == 1 and message in err and len(err.splitlines()) == 1, err
