@@ -105,7 +105,12 @@ INDIRECT = {
     "torchvision": "timm, which nnunetv2 imports, needs one that matches torch",
     "tensorboard": "behind torch.utils.tensorboard",
 }
-IMPORTED_AS = {"scikit-learn": "sklearn", "scikit-image": "skimage", "acvl-utils": "acvl_utils"}
+IMPORTED_AS = {
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+    "scikit-image": "skimage",
+    "acvl-utils": "acvl_utils",
+}
 
 
 def test_every_dependency_is_imported(project, source_files) -> None:
