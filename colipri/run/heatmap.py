@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
@@ -92,7 +93,10 @@ def heatmap(options: argparse.Namespace) -> int:
         _write_maps(predictor, image, maps, target if one else None, None if to_file else target)
         if not one:
             shown.append((image.name, maps))
-        rows = [[image.name, m.finding, f"{m.probability:.3f}", f"{_highest(m):.3f}"] for m in maps]
+        rows = [
+            [image.name, shorten(m.finding, 60), f"{m.probability:.3f}", f"{_highest(m):.3f}"]
+            for m in maps
+        ]
         print(format_table(["scan", "finding", "score", "highest"], rows))
     if len(problems) == len(images):
         raise ColipriError(problems[0])

@@ -62,6 +62,8 @@ def search_index_command(options: argparse.Namespace) -> int:
 
 def _encode(predictor: ColipriPredictor, query: str) -> tuple[bool, np.ndarray]:
     """Whether a query is a text, and its embedding; what exists as a path is an image."""
+    if not query.strip():  # as a path it would be the current folder
+        raise ColipriError("an empty text cannot be looked for")
     try:
         is_path = Path(query).exists()
     except OSError:  # longer than a path can be

@@ -15,7 +15,9 @@ import pytest
 from tiny_model import write_checkpoint
 
 from colipri.common.errors import ColipriError
+from colipri.inference.predictor import ColipriPredictor
 from colipri.retrieval.index import Entry, ScanIndex, add_part, start_index, updating
+from colipri.retrieval.indexing import model_key
 from colipri.retrieval.search import matching_rows, search_index
 from colipri.run import index as index_command
 from colipri.run import retrieve as retrieve_command
@@ -177,9 +179,14 @@ def test_another_model_and_wrong_arguments(
     start_index(tmp_path / "index", KEY, {"checkpoint": "model.pth"}, 32)
     model = ["-m", write_checkpoint(tmp_path / "best.pth"), "-device", "cpu"]
     search = [*model, "--index", tmp_path / "index"]
+    predictor = ColipriPredictor.from_checkpoint(tmp_path / "best.pth")
+    start_index(tmp_path / "empty", model_key(predictor), predictor.describe(), 32)
+    good = [*model, "--index", tmp_path / "empty"]
     for words, message in (
         ([*search, "-q", "effusion"], "do not belong together: the index was made with"),
         (search, "--index needs something to look for"),
+        ([*good, "-q", ""], "an empty text cannot be looked for"),
+        ([*good, "-q", "effusion"], "the index is empty"),
         ([*search, "-q", "effusion", "-d", "950"], "--index takes neither"),
         ([*model, "--index", tmp_path / "none", "-q", "effusion"], "there is no index in"),
         ([*model, "-i", tmp_path, "-q", "effusion", "--where", "a=b"], "need an index"),
