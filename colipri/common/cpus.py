@@ -18,6 +18,9 @@ _OWN_CGROUPS = Path("/proc/self/cgroup")
 WAIT_POLICY = "passive"
 PLANNED_THREADS = "colipri_threads"  # says that OMP_NUM_THREADS is ours, not the user's
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+# oneDNN keeps code compiled for every shape that it multiplied in bf16. Numbers of tokens differ
+# from step to step, so its 1,024 entries grow to gigabytes and are rarely used again.
+_ONEDNN_CAPACITY = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
@@ -52,14 +55,15 @@ def cpu_quota(root: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> float | None:
 
 
 def thread_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that OpenMP reads when torch is loaded; what the user has set stays.
+    """Return the variables that OpenMP and oneDNN read when torch is loaded; the user's stay.
 
     Processes of one training (LOCAL_WORLD_SIZE) share the CPUs of this machine.
 
     Args:
         environment: variables that are set already.
     """
-    settings = {}
+    name, capacity = _ONEDNN_CAPACITY
+    settings = {} if environment.get(name) else {name: capacity}
     if not any(environment.get(name) for name in _WAITING):
         settings["OMP_WAIT_POLICY"] = WAIT_POLICY
     number = environment.get("OMP_NUM_THREADS")
@@ -70,7 +74,7 @@ def thread_settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def prepare_threads() -> None:
-    """Set OpenMP's variables for this process and its children, before torch is loaded."""
+    """Set these variables for this process and its children, before torch is loaded."""
     os.environ.update(thread_settings(os.environ))
 
 
