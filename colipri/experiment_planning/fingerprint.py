@@ -17,6 +17,7 @@ import numpy as np
 from colipri.common.atomic import atomic_write_json, remove_partial_files
 from colipri.common.display import show_sizes
 from colipri.common.errors import ColipriError
+from colipri.common.hashing import derive_seed
 from colipri.common.parallel import default_num_processes, run_parallel
 from colipri.experiment_planning.geometry import spacing_outliers
 from colipri.experiment_planning.image_fingerprint import (
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 FINGERPRINT_VERSION = 1
 FINGERPRINT_FILE = "dataset_fingerprint.json"
+# Of more cases a sample is read: it fixes every percentile to 1.9 points, in a tenth of the time.
+MAXIMUM_IMAGES = 5000
 CACHE_FOLDER = "fingerprint_cases"  # one file per case, so that a run can be continued
 MAXIMUM_SAMPLES = 20_000_000  # intensities of a channel in all, for the percentiles
 
@@ -80,7 +83,8 @@ def extract_fingerprint(
             else f"{dataset.name} has test cases only; there is nothing to plan for"
         )
     processes = num_processes or default_num_processes()
-    found, problems = _look_at_images(dataset, cases, folder / CACHE_FOLDER, processes)
+    looked_at = sample_cases(cases, MAXIMUM_IMAGES)
+    found, problems = _look_at_images(dataset, looked_at, folder / CACHE_FOLDER, processes)
     reports, broken_reports = load_structured_reports(cases, processes)
     problems |= {name: text for name, text in broken_reports.items() if name not in problems}
     _report_problems(problems, len(cases), keep_going)
@@ -91,21 +95,54 @@ def extract_fingerprint(
         reports, _ = load_structured_reports(readable, processes)
     allowed = allowed_share(dataset.dataset_json)
     require_findings(sum(not r.has_findings for r in reports), len(reports), allowed)
-    images = [found[case.identifier] for case in readable]
+    seen = [case for case in readable if case.identifier in found]
+    if not seen:
+        raise ColipriError(f"no sampled case of {dataset.name} could be read, see the lines above")
+    images = [found[case.identifier] for case in seen]
     fingerprint = {
         "fingerprint_version": FINGERPRINT_VERSION,
         "dataset_name": dataset.name,
         "channel_names": dataset.channel_names,
         **_counts(readable),
         **_images(images),
-        "spacing_outliers": _spacing_outliers(readable, images),
-        "hounsfield": _hounsfield(readable, images),
+        "image_sample": describe_sample(len(seen), len(readable)),
+        "spacing_outliers": _spacing_outliers(seen, images),
+        "hounsfield": _hounsfield(seen, images),
         "findings": _prevalence(readable, dataset.finding_names),
         "text": text_fingerprint(reports),
         "left_out": _reasons(excluded, problems),
     }
     atomic_write_json(folder / FINGERPRINT_FILE, fingerprint)
     return fingerprint
+
+
+def sample_cases(cases: Sequence[Case], maximum: int) -> list[Case]:
+    """Return the cases whose images are read: all, or a sample that follows from their names.
+
+    Args:
+        cases: that may be trained or validated on.
+        maximum: images to read.
+    """
+    if len(cases) <= maximum:
+        return list(cases)
+    ranked = sorted(cases, key=lambda case: derive_seed(0, "fingerprint", case.identifier))
+    chosen = {case.identifier for case in ranked[:maximum]}
+    return [case for case in cases if case.identifier in chosen]
+
+
+def describe_sample(sampled: int, total: int) -> dict[str, Any]:
+    """Return what the sample says of all cases.
+
+    With 95 % confidence, no percentile of spacing or extent is off by more than ``error_percent``
+    percentile points (Dvoretzky, Kiefer and Wolfowitz 1956, with Massart's constant, Ann. Probab.
+    1990); 0 where all cases were read.
+
+    Args:
+        sampled: cases whose images were read.
+        total: cases.
+    """
+    error = 0.0 if sampled == total else math.sqrt(math.log(2 / 0.05) / (2 * sampled))
+    return {"cases": sampled, "of": total, "error_percent": round(100 * error, 2)}
 
 
 def _look_at_images(
@@ -303,6 +340,12 @@ def summarize_fingerprint(fingerprint: Mapping[str, Any]) -> str:
         lines.append(
             f"  {entry['cases']} of {fingerprint['hounsfield']['checked']} CTs: {code} (first: "
             f"{entry['first']}); colipri_verify_dataset explains it"
+        )
+    sample = fingerprint.get("image_sample") or {"cases": 0, "of": 0}
+    if sample["cases"] < sample["of"]:
+        lines.append(
+            f"  images: a sample of {sample['cases']:,} of {sample['of']:,} cases was read; with "
+            f"95 % confidence no percentile is off by more than {sample['error_percent']} points"
         )
     if fingerprint["left_out"]:
         lines.append(f"  {describe_left_out(left_out_of(fingerprint))}; the file has the reasons")

@@ -16,7 +16,11 @@ from preprocessing.small_dataset import NAME, phantom, write_image, write_raw_da
 
 from colipri.common.errors import ColipriError
 from colipri.dataset_conversion.semi_synthetic_chest.build import build_dataset
-from colipri.experiment_planning.fingerprint import extract_fingerprint, summarize_fingerprint
+from colipri.experiment_planning.fingerprint import (
+    describe_sample,
+    extract_fingerprint,
+    summarize_fingerprint,
+)
 
 CHEST = "Dataset902_Chest"
 
@@ -226,3 +230,23 @@ def test_real_scans_of_many_kinds(
     np.testing.assert_allclose(spacings["lidc"], [2.0, 1.5625, 1.5625], atol=0.01)
     np.testing.assert_allclose(spacings["dicom"], [1.0, 0.78125, 0.78125], atol=0.01)
     assert found["num_paired_studies"] == 0 and found["text"]["num_reports"] == 0
+
+
+def test_of_many_cases_a_sample_is_read_and_its_error_is_said(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_raw_dataset(workspace.raw)
+    whole = extract_fingerprint(NAME, num_processes=1)
+    assert whole["image_sample"] == {"cases": 6, "of": 6, "error_percent": 0.0}
+    assert "sample of" not in summarize_fingerprint(whole)
+    cache = workspace.preprocessed / NAME / "fingerprint_cases"
+    shutil.rmtree(cache)
+    monkeypatch.setattr("colipri.experiment_planning.fingerprint.MAXIMUM_IMAGES", 4)
+    found = extract_fingerprint(NAME, num_processes=1)
+    assert found["num_cases"] == 6 and found["text"] == whole["text"], "texts are all read"
+    assert len(found["spacings"]) == len(found["body_extents_mm"]) == 4
+    assert len(list(cache.iterdir())) == 4
+    assert found["image_sample"]["cases"] == 4 and found["image_sample"]["of"] == 6
+    assert "a sample of 4 of 6 cases was read" in summarize_fingerprint(found)
+    assert extract_fingerprint(NAME, num_processes=2) == found
+    assert describe_sample(5000, 50_000)["error_percent"] == 1.92
