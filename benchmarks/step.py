@@ -176,7 +176,7 @@ def primus(options: argparse.Namespace, compare: Comparison) -> None:
 def air(options: argparse.Namespace, compare: Comparison) -> None:
     """A real scan, of which the body's tokens are encoded, and all of them."""
     torch.manual_seed(0)
-    image, body = prepare_scan(SHIPPED_SCAN, 4.0, (options.edge,) * 3)
+    image, body = prepare_scan(SHIPPED_SCAN, 4.0, (96, 96, 96))  # the whole chest
     image = image.to(compare.device)
     encoder = PrimusEncoder(1, **PRESETS["S"]).to(compare.device)
     ids_keep, mask = select_tokens(body)

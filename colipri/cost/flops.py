@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -43,8 +44,8 @@ def image_flops(
 ) -> float:
     """Forward FLOPs of the image encoder on one sample, or with ``training`` backward as well.
 
-    The stem sees the whole patch, the transformer only the kept tokens. Nothing needs the gradient
-    of the image, which saves a third in the stem's first layer.
+    A convolutional stem sees the whole patch; a linear one and the transformer see only the kept
+    tokens. Nothing needs the gradient of the image, which saves a third in the stem's first layer.
 
     Args:
         encoder: its sizes, as in a plan.
@@ -67,6 +68,8 @@ def image_flops(
         tuple(patch_size),
         training,
     )
+    if encoder.stem == "linear":
+        stem *= num_tokens * prod(encoder.patch_embed_size) / prod(patch_size)
     return (BACKWARD * transformer if training else transformer) + stem
 
 

@@ -59,6 +59,8 @@ MINIMUM_BATCH = 8
 PASSES_OVER_DATA = 100
 
 Rationale = dict[str, str]
+# Fewer blocks are over before compiling them has paid.
+COMPILED_DEPTH = 12
 
 
 class ColipriPlanner:
@@ -370,6 +372,11 @@ class ColipriPlanner:
             self.fingerprint, batch * per_epoch, epochs
         )
         rationale["learning_rate"] = f"goes with {size.name}; warm-up 5 % of the steps, then cosine"
+        if size.depth >= COMPILED_DEPTH:
+            rationale["compile"] = (
+                f"on GPUs: {size.depth} equal blocks are one program, and what lies between their "
+                "matrix products becomes few kernels; CPUs gain nothing"
+            )
         rationale["weight_decay"] = "nnssl's for Primus; none on norms, biases, embeddings"
         rationale["objectives"] = (
             f"what the default trainer, ColipriTrainer_{DEFAULT_LETTERS}, trains; another one "
@@ -391,6 +398,7 @@ class ColipriPlanner:
             "gradient_clip": 1.0,
             "text_learning_rate_factor": 1.0 if self.text_encoder == "scratch" else 0.1,
             "keep_ratio": 1.0,
+            **({"compile": "auto"} if size.depth >= COMPILED_DEPTH else {}),
             "prompt_style": "short",
             "validate_every": every,
         }

@@ -160,7 +160,7 @@ class MaskedImageModelling(Objective):
             positions[to_device(masks.visible, image.device)],
             positions[to_device(masks.masked, image.device)],
             masks.visible_mask,
-            None if bool(masks.masked_mask.all()) else masks.masked_mask,
+            None if masks.masked_mask.numpy().all() else masks.masked_mask,
         )
 
     def error(

@@ -101,6 +101,19 @@ class TrainingPlan(Settings):
         high=1,
         always=True,
     )
+    # FLIP ends with a short phase on whole images, which the model will see when it is used.
+    keep_ratio_final: float | None = entry(
+        "share of the tokens with body in the last steps; null: keep_ratio to the end",
+        default=None,
+        above=0,
+        high=1,
+    )
+    keep_ratio_final_share: float = entry(
+        "share of the steps, at the end of the run, with keep_ratio_final",
+        default=0.1,
+        above=0,
+        high=1,
+    )
     prompt_style: str = entry(
         "prompts of the zero-shot validation: a shipped style or a JSON file",
         default="short",
@@ -142,3 +155,11 @@ class TrainingPlan(Settings):
     report_samples_every: int = entry(
         "epochs between reports that the model writes for people", default=10, low=1
     )
+
+    def keep_ratio_at(self, iteration: int) -> float:
+        """Return the share of the tokens with body that a step sees; 0-based ``iteration``."""
+        total = self.num_epochs * self.num_iterations_per_epoch
+        last = iteration >= total - round(self.keep_ratio_final_share * total)
+        if self.keep_ratio_final is not None and last:
+            return self.keep_ratio_final
+        return self.keep_ratio

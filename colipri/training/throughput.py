@@ -81,7 +81,10 @@ class ModelFlops:
         part.register_forward_hook(hook)
 
     def _image(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
-        return image_flops(self._encoder, self._patch_size, output.shape[1], trained)
+        mask = inputs[2] if len(inputs) > 2 else None
+        counts = [output.shape[1]] if mask is None else mask.sum(dim=1).tolist()
+        flops = [image_flops(self._encoder, self._patch_size, n, trained) for n in counts]
+        return sum(flops) / len(flops)
 
     def _pool(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
         forward = pool_flops(inputs[0].shape[1], output.shape[1], self._encoder.embed_dim)

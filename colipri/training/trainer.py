@@ -163,6 +163,8 @@ class ColipriTrainer(TrainerSetup):
         step_seed = derive_seed(self.options.seed, "step", iteration)
         torch.manual_seed(step_seed)  # drop path, dropout: a function of the iteration alone
         set_learning_rate(self.optimizer, self.learning_rate(iteration))
+        if self.training_plan.keep_ratio_final is not None:
+            self.encoder.keep_ratio = self.training_plan.keep_ratio_at(iteration)
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = {}
         loss = self.backward(batch, step_seed, terms)

@@ -112,3 +112,25 @@ def test_step(tiny: Any, tmp_path: Any) -> None:
 
     train = trained(Mine, tmp_path).progress.history[-1]["train"]
     assert train["mine"] == pytest.approx(2 * train["loss"])
+
+
+def test_the_share_of_tokens_follows_the_schedule(tiny, tmp_path):
+    """A run of two steps: the first sees a quarter of the body, the last all of it."""
+    from training.test_family import trainer_of
+
+    settings = {"keep_ratio": 0.25, "keep_ratio_final": 1.0, "keep_ratio_final_share": 0.5}
+    overrides = {f"training.{name}": value for name, value in settings.items()}
+    trainer = trainer_of(
+        "ColipriTrainer_C", tmp_path, epochs=1, iterations_per_epoch=2, overrides=overrides
+    )
+    trainer.initialize()
+    seen = []
+    original = trainer.encoder.image_input
+    trainer.encoder.image_input = lambda part: (
+        seen.append(trainer.encoder.keep_ratio) or original(part)
+    )
+    trainer.data.start_training(0)
+    for _ in range(2):
+        trainer.train_step(trainer.data.next_batch())
+        trainer.progress.iteration_in_epoch += 1
+    assert seen[0] == 0.25 and seen[-1] == 1.0
