@@ -128,12 +128,23 @@ def _no_reports(facts: Facts) -> str:
     return "" if enough else f"{facts.reports} cases of the split {facts.split} have a report"
 
 
+def _findings_of_reports(result: Mapping[str, Any]) -> str:
+    """Macro F1 beside that of the control that only looks texts up, where it was possible."""
+    found = {
+        name: _number(system["findings"][0]["macro_f1"])
+        for name, system in result["systems"].items()
+        if name in ("generated", "labels") and system["findings"]
+    }
+    beside = f" (reports looked up by findings: {found['labels']})" if "labels" in found else ""
+    return f"macro F1 of findings {found['generated']}{beside}"
+
+
 REPORTS = Evaluation(
     "Generated reports",
     "reports_{split}.json",
     _reports,
     _no_reports,
-    lambda result: "written and judged",
+    _findings_of_reports,
 )
 
 BUILTIN = {

@@ -52,6 +52,16 @@ def test_facts(facts: Facts) -> None:
     assert {n for n, one in BUILTIN.items() if not one.missing(no_texts)} == {"probe"}
 
 
+def test_the_main_figure_of_reports_stands_beside_its_control() -> None:
+    def system(value: float) -> dict[str, Any]:
+        return {"findings": [{"macro_f1": {"value": value, "low": None, "high": None}}]}
+
+    result = {"systems": {"generated": system(0.25), "random": system(0.1)}}
+    assert BUILTIN["reports"].headline(result) == "macro F1 of findings 0.250"
+    result["systems"]["labels"] = system(0.5)
+    assert BUILTIN["reports"].headline(result).endswith("(reports looked up by findings: 0.500)")
+
+
 def test_what_is_done_is_not_done_again(facts: Facts) -> None:
     ran: list[list[str]] = []
 
