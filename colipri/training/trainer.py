@@ -222,7 +222,7 @@ class ColipriTrainer(TrainerSetup):
             self.processes.broadcast(average.values())
         self.processes.require_equal(list(self.model.state_dict().values()))
         if self.options.parallel == "fsdp":
-            shard_model(self.model, self.optimizer, average, self.processes)
+            shard_model(self.model, self.optimizer, average, self.processes, self.use_bf16())
 
     def require_finite(self, value: Tensor, what: str, batch: Batch) -> None:
         """Stop before a broken case spoils the weights, and name the cases of the batch.

@@ -40,6 +40,7 @@ from colipri.objectives.batch import (
 from colipri.objectives.registry import heads_of
 from colipri.training.batch_encoder import BatchEncoder
 from colipri.training.distributed.processes import Processes
+from colipri.training.distributed.sharding import sync_in_this_pass
 from colipri.training.grad_cache import SharedEmbeddings, grad_cache_backward
 
 Terms = dict[str, Tensor]
@@ -111,6 +112,7 @@ class TrainingStep:
         }
         if pairs:
             mine, exchange = self.assign(pairs, texts)
+            last = self.last_passes(mine, bool(self.on_images))
             one_of_each = len({_kind(assigned.part) for assigned in mine}) == len(mine)
             self.encoder.images.expect(assigned.part for assigned in mine)
             total = total + grad_cache_backward(
@@ -118,8 +120,8 @@ class TrainingStep:
                 lambda assigned: self.embed(assigned.part),
                 self.comparison(batch, terms),
                 self.encoder.device,
-                lambda assigned: self.embed_with_loss(
-                    assigned.part, own if assigned.is_counted else {}
+                lambda assigned: self.embed_with_loss_synced(
+                    assigned, own if assigned.is_counted else {}, last
                 ),
                 one_pass=one_of_each and not self.shard.pad,
                 exchange=exchange,
@@ -128,7 +130,9 @@ class TrainingStep:
             parts = self.image_parts(name, batch, seed)
             of_mine = self.shard.of(len(parts))
             self.encoder.images.expect(parts[number] for number, _ in of_mine)
-            for number, is_counted in of_mine:
+            for place, (number, is_counted) in enumerate(of_mine, start=1):
+                ends = name == list(self.on_images)[-1] and place == len(of_mine)
+                sync_in_this_pass(self.encoder.model, image=ends, text=False)
                 loss = self.image_loss(name, parts[number], own if is_counted else {})
                 (loss if is_counted else 0.0 * loss).backward()
                 total = total + loss.detach() if is_counted else total
@@ -136,6 +140,38 @@ class TrainingStep:
         terms.update(zip(own, sums[1:], strict=True))
         self.processes.sum_gradients(self.encoder.model.parameters())
         return sums[0]
+
+    def last_passes(
+        self, mine: Sequence[AssignedPart], images_follow: bool
+    ) -> tuple[AssignedPart | None, AssignedPart | None]:
+        """Return the last of this process's parts whose gradients reach the image tower, and the
+        last that reaches the text tower.
+
+        Args:
+            mine: parts with texts, in the order of their passes.
+            images_follow: the passes of objectives on images alone come after them.
+        """
+        images = [one for one in mine if isinstance(one.part, CasePart)]
+        texts = [one for one in mine if self.comparing or isinstance(one.part, TextPart)]
+        image = None if images_follow or not images else images[-1]
+        return image, texts[-1] if texts else None
+
+    def embed_with_loss_synced(
+        self,
+        assigned: AssignedPart,
+        terms: Terms,
+        last: tuple[AssignedPart | None, AssignedPart | None],
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """As :meth:`embed_with_loss`; sharded towers exchange gradients in their last pass.
+
+        Args:
+            assigned: the part.
+            terms: the objectives' terms are added to.
+            last: of :meth:`last_passes`.
+        """
+        image, text = last
+        sync_in_this_pass(self.encoder.model, image=assigned is image, text=assigned is text)
+        return self.embed_with_loss(assigned.part, terms)
 
     def evaluate(self, batch: Batch, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the weighted loss and the embeddings of one batch, without gradients."""

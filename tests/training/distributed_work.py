@@ -7,13 +7,15 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.fsdp._fully_shard import _fsdp_param_group
 from training.test_family import trainer_of
 
 from colipri.dataloading.sharing import Shard, cut
@@ -28,6 +30,7 @@ from colipri.training.trainer import TrainingStopped
 CPU = torch.device("cpu")
 PAIRS, SENTENCES = 10, 7
 # letters, options: five cases one by one, or four in parts of two; random numbers in all of them
+COMPILED = {"training": {"compile": "eager"}}
 STEPS: dict[str, tuple[str, dict[str, Any]]] = {
     "infonce": ("CRMO", {"batch_size": 5, "micro_batch_size": 1}),
     "siglip": (
@@ -149,18 +152,51 @@ def step_gradients(name: str, folder: Path, parallel: str = "ddp") -> dict[str, 
     trainer = trainer_of(f"ColipriTrainer_{letters}", folder, parallel=parallel, **options)
     trainer.initialize()
     if parallel == "fsdp":
-        shard_model(trainer.model, trainer.optimizer, trainer.average, trainer.processes)
+        shard_model(
+            trainer.model,
+            trainer.optimizer,
+            trainer.average,
+            trainer.processes,
+            trainer.use_bf16(),
+        )
     trainer.data.start_training(1)
     batch = trainer.data.next_batch()
     terms: dict[str, torch.Tensor] = {}
-    loss = trainer.backward(batch, 7, terms)
+    with counting_exchanges() as exchanges:
+        loss = trainer.backward(batch, 7, terms)
     gradients = {
         name: None if p.grad is None else whole_tensor(p.grad, p).clone()
         for name, p in trainer.model.named_parameters()
     }
     images = batch.image.shape[0]
     norm = clip_gradients(trainer.model, 1.0, trainer.processes)
-    return {"loss": loss, "terms": terms, "gradients": gradients, "images": images, "norm": norm}
+    whole = {"loss": loss, "terms": terms, "gradients": gradients, "images": images, "norm": norm}
+    blocks = trainer.configuration.encoder.depth
+    blocks += trainer.configuration.text_encoder.bert.num_hidden_layers
+    return {**whole, "exchanges": len(exchanges), "units": blocks + 2}
+
+
+@contextmanager
+def counting_exchanges() -> Iterator[list[int]]:
+    """Inside, the list grows by one for every exchange of a sharded unit's gradients."""
+    calls: list[int] = []
+    exchange = _fsdp_param_group.foreach_reduce
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        return exchange(*arguments, **options)
+
+    _fsdp_param_group.foreach_reduce = counted
+    try:
+        yield calls
+    finally:
+        _fsdp_param_group.foreach_reduce = exchange
+
+
+def compiled_step(processes: Processes, folder: Path) -> None:
+    """A step of sharded towers whose blocks are compiled (by a backend that needs no compiler)."""
+    STEPS["compiled"] = (*STEPS["infonce"][:1], STEPS["infonce"][1] | COMPILED)
+    torch.save(step_gradients("compiled", folder, "fsdp"), folder / f"{processes.rank}.pt")
 
 
 def all_steps(processes: Processes, folder: Path) -> None:

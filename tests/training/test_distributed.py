@@ -13,6 +13,7 @@ from training.distributed_work import (
     STEPS,
     all_steps,
     all_tower_gradients,
+    compiled_step,
     step_gradients,
     together,
     tower_gradients,
@@ -87,8 +88,22 @@ def test_a_step_of_all_objectives_with_its_random_numbers(
                 error = (gradient - expected).norm() / size_of
                 assert error < 1e-3, parameter
         images += parts["images"]
+    for rank in range(size):  # a tower's gradients travel once, however many parts a step has
+        parts = torch.load(written / f"{name}_{parallel}_{rank}.pt", weights_only=True)
+        assert parts["exchanges"] == (parts["units"] if parallel == "fsdp" else 0)
     if parallel == "ddp":
         assert images == whole["images"]  # each image was read by one process
+
+
+@pytest.mark.slow
+def test_sharded_towers_with_compiled_blocks(tiny, tmp_path) -> None:
+    whole = step_gradients("infonce", tmp_path)
+    together(2, compiled_step, tmp_path)
+    for rank in range(2):
+        parts = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert torch.allclose(parts["loss"], whole["loss"], rtol=1e-5)
+        assert torch.allclose(parts["norm"], whole["norm"], rtol=1e-4)
+        assert parts["exchanges"] == parts["units"]
 
 
 def test_two_then_three_then_one_process_is_one_training(tiny, tmp_path) -> None:

@@ -1,8 +1,13 @@
-"""Sharded weights (FSDP2): every process keeps a part of each transformer block.
+"""Sharded weights (FSDP2): every process keeps a part of both towers.
 
-The blocks hold nearly all weights. Each is gathered while it computes and its gradients are
-scattered as sums; everything else (stem, pools, temperature, decoders of R and M) stays whole in
-every process, and its gradients take the same way as without sharding.
+Each transformer block is a unit that is gathered while it computes, and whose gradients are
+scattered as sums; the rest of a tower (stem, embeddings, norms, its pool) is one more unit, the
+tower's root. What is small or used in many ways (image pool, temperature, decoders of R and M)
+stays whole in every process, and its gradients take the same way as without sharding.
+
+A step has many backward passes, one per part of the batch. Gradients are added up in each process
+and exchanged in the last pass that reaches a tower (:func:`sync_in_this_pass`): one exchange
+instead of one per part, for the memory of one gradient of the tower.
 
 Optimiser, clipping and averaged weights work on plain tensors: those of whole parameters, and the
 local shard of the others (``local_shard``, which shares its memory with the parameter). So the
@@ -12,17 +17,17 @@ whole tensors, continues with any number of processes and either form.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from colipri.architectures.model import ColipriModel
-from colipri.common.errors import ColipriError
 from colipri.training.distributed.processes import Processes
 
 
@@ -47,29 +52,29 @@ def shard_model(
     optimizer: torch.optim.Optimizer,
     average: dict[str, Tensor] | None,
     processes: Processes,
+    bf16: bool = False,
 ) -> None:
-    """Shard the transformer blocks of both towers, and what optimiser and average keep of them.
+    """Shard both towers, and what optimiser and average keep of them.
 
     Args:
-        model: equal in all processes; changed in place.
+        model: equal in all processes; changed in place. Its blocks may be compiled.
         optimizer: of the model, with or without state.
         average: averaged weights by name; changed in place.
         processes: two or more.
-
-    Raises:
-        ColipriError: the blocks are compiled.
+        bf16: gather the blocks' matrices in bf16, in which autocast multiplies them anyway; shards,
+            sums of gradients and the optimiser stay in float32.
     """
-    blocks = [*model.image_encoder.eva.blocks, *model.text_encoder.encoder.encoder.layer]
-    if any(block._compiled_call_impl is not None for block in blocks):
-        raise ColipriError(
-            "compiled blocks cannot be sharded: leave compile out, or --parallel ddp"
-        )
     names = {id(p): name for name, p in model.named_parameters()}
     device = model.logit_scale.device
     mesh = dist.device_mesh.init_device_mesh(device.type, (processes.size,))
+    blocks = [*model.image_encoder.eva.blocks, *model.text_encoder.encoder.encoder.layer]
     for block in blocks:
-        sharded = fully_shard(block, mesh=mesh, reshard_after_forward=True)
+        sharded = fully_shard(
+            block, mesh=mesh, reshard_after_forward=True, **_matrices(block, bf16)
+        )
         _sum_gradients(sharded)
+    for tower in _towers(model):  # last: they take what the blocks leave
+        _sum_gradients(fully_shard(tower, mesh=mesh, reshard_after_forward=True))
     parameters = dict(model.named_parameters())
     for p in parameters.values():
         if isinstance(p, DTensor):
@@ -87,6 +92,39 @@ def shard_model(
     if average is not None:
         for name, tensor in average.items():
             average[name] = _shard(tensor, parameters[name])
+
+
+def _matrices(block: nn.Module, bf16: bool) -> dict[str, Any]:
+    """Options of fully_shard with which a block computes what it would without shards.
+
+    Norms and scales compute in float32 under autocast. In bf16 they would be rounded, so they stay
+    whole; they are a thousandth of a block.
+    """
+    if not bf16 or "ignored_params" not in inspect.signature(fully_shard).parameters:
+        return {}  # torch before 2.7 gathers in float32
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    return {"mp_policy": policy, "ignored_params": {p for p in block.parameters() if p.ndim < 2}}
+
+
+def _towers(model: ColipriModel) -> tuple[nn.Module, nn.Module]:
+    return model.image_encoder, model.text_encoder
+
+
+def sync_in_this_pass(model: nn.Module, image: bool, text: bool) -> None:
+    """Say which towers exchange their gradients in the next backward pass.
+
+    Without shards nothing happens. Each tower must be told True before the last pass of a step that
+    reaches it, in all processes alike.
+
+    Args:
+        model: sharded or whole.
+        image: the image tower exchanges.
+        text: the text tower exchanges.
+    """
+    if isinstance(model, ColipriModel):
+        for tower, sync in zip(_towers(model), (image, text), strict=True):
+            if isinstance(tower, FSDPModule):
+                tower.set_requires_gradient_sync(sync)
 
 
 def _sum_gradients(sharded: Any) -> None:
