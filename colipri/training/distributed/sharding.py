@@ -61,8 +61,8 @@ def shard_model(
         optimizer: of the model, with or without state.
         average: averaged weights by name; changed in place.
         processes: two or more.
-        bf16: gather the blocks' matrices in bf16, in which autocast multiplies them anyway; shards,
-            sums of gradients and the optimiser stay in float32.
+        bf16: under bf16 autocast; matrices that are rounded to bf16 as they are, are gathered so.
+            Shards, sums of gradients and the optimiser stay in float32.
     """
     names = {id(p): name for name, p in model.named_parameters()}
     device = model.logit_scale.device
@@ -97,11 +97,14 @@ def shard_model(
 def _matrices(block: nn.Module, bf16: bool) -> dict[str, Any]:
     """Options of fully_shard with which a block computes what it would without shards.
 
-    Norms and scales compute in float32 under autocast. In bf16 they would be rounded, so they stay
-    whole; they are a thousandth of a block.
+    Norms and scales compute in float32 under autocast. In bf16 they would be rounded, so the tower's
+    root gathers them in float32. With LayerScale a block multiplies float32 matrices by its scale
+    before they are rounded, so all of it is gathered in float32.
     """
-    if not bf16 or "ignored_params" not in inspect.signature(fully_shard).parameters:
-        return {}  # torch before 2.7 gathers in float32
+    has_scale = getattr(block, "gamma_1", None) is not None
+    can_ignore = "ignored_params" in inspect.signature(fully_shard).parameters  # torch 2.7 and on
+    if not bf16 or has_scale or not can_ignore:
+        return {}
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     return {"mp_policy": policy, "ignored_params": {p for p in block.parameters() if p.ndim < 2}}
 
