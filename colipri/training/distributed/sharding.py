@@ -97,9 +97,9 @@ def shard_model(
 def _matrices(block: nn.Module, bf16: bool) -> dict[str, Any]:
     """Options of fully_shard with which a block computes what it would without shards.
 
-    Norms and scales compute in float32 under autocast. In bf16 they would be rounded, so the tower's
-    root gathers them in float32. With LayerScale a block multiplies float32 matrices by its scale
-    before they are rounded, so all of it is gathered in float32.
+    Norms and scales compute in float32 under autocast. In bf16 they would be rounded, so the root
+    of the tower gathers them in float32. With LayerScale a block multiplies float32 matrices by its
+    scale before they are rounded, so all of it is gathered in float32.
     """
     has_scale = getattr(block, "gamma_1", None) is not None
     can_ignore = "ignored_params" in inspect.signature(fully_shard).parameters  # torch 2.7 and on
