@@ -48,10 +48,13 @@ class ReportWriter:
         return decode_report(tokenizer, ids)
 
 
+def writes_reports(objective: Objective) -> bool:
+    """True if the objective trains a decoder that writes reports."""
+    return type(objective).write_reports is not Objective.write_reports
+
+
 def _build(predictor: ColipriPredictor) -> Any:
-    found = heads_of_checkpoint(
-        predictor, lambda objective: type(objective).write_reports is not Objective.write_reports
-    )
+    found = heads_of_checkpoint(predictor, writes_reports)
     if found is None:
         raise ColipriError(
             f"{predictor.source} was trained without report generation "

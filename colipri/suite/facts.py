@@ -16,10 +16,9 @@ from colipri.inference.labelled_cases import (
     label_matrix,
 )
 from colipri.inference.predictor import ColipriPredictor
+from colipri.inference.report_writer import writes_reports
 from colipri.inference.trained_objectives import trained_objectives
 from colipri.suite.base import Facts
-
-_DECODER = "report_generation"  # the objective that trains one
 
 
 def gather_facts(
@@ -55,7 +54,7 @@ def gather_facts(
         sum(case.has_report for case in cases),
         sum(any(maps.knows(case.identifier, name) for name in names) for case in cases),
         not objectives or any(one.compares for one in objectives.values()),
-        _DECODER in objectives,
+        any(map(writes_reports, objectives.values())),
     )
 
 

@@ -45,7 +45,10 @@ def test_retrieve_searches(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-d", "950", "-i", "x"], "give either -d"),
+        (
+            ["-d", "950", "-i", "x"],
+            "give -d (a data set), -i",
+        ),
         (["-i", "x"], "-i needs a text to look for"),
         (["-d", "950", "-q", " "], "an empty text cannot be encoded"),
         (["-d", "950", "-q", "gas", "--top", "0"], "--top must be at least 1"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from colipri.architectures.transformer import Transformer
 from colipri.training.options import RunOptions
 from colipri.training.variants import FAMILY, find_trainer
 
@@ -77,8 +78,8 @@ def test_micro_batches_of_any_size_give_the_same_gradients(letters, tiny, tmp_pa
         trainer.configuration = replace(trainer.configuration, augmentation=_no_augmentation())
         trainer.initialize()
         for module in trainer.model.modules():
-            if hasattr(module, "probability"):
-                module.probability = 0.0  # drop path draws per micro batch
+            if isinstance(module, Transformer):
+                module.drop_rates = [0.0] * len(module.drop_rates)  # drawn per micro batch
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         trainer.data.start_training(0)
@@ -90,7 +91,8 @@ def test_micro_batches_of_any_size_give_the_same_gradients(letters, tiny, tmp_pa
             if gradient is None:
                 assert parts[name] is None
             else:  # float32: exact to rounding; double precision is in test_grad_cache.py
-                error = (parts[name] - gradient).norm() / gradient.norm().clamp_min(1e-4)
+                # 1e-3: a bias before a norm has no gradient but rounding errors
+                error = (parts[name] - gradient).norm() / gradient.norm().clamp_min(1e-3)
                 assert error < 1e-3, name
 
 
