@@ -180,11 +180,12 @@ def test_attentive_head_ignores_padding() -> None:
     rng = np.random.default_rng(0)
     short = case("a", rng.normal(size=(3, WIDTH)).astype(np.float32), rng)
     long = case("b", rng.normal(size=(TOKENS, WIDTH)).astype(np.float32), rng)
+    torch.manual_seed(0)
     head = AttentiveHead(WIDTH, 2).eval()
     torch.nn.init.normal_(head.weight)
     alone = head.logits(FreshInputs([short], 8))
     together = head.logits(FreshInputs([short, long], 8))
-    assert together[0] == pytest.approx(alone[0], abs=1e-5)
+    assert together[0] == pytest.approx(alone[0], rel=1e-4, abs=1e-4)  # float32 sums
 
 
 def test_validation_with_one_class_chooses_by_loss() -> None:
