@@ -102,7 +102,7 @@ sys.exit(run_command(make_parser("x", ""), action, []))
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("OMP", "PYTORCH", "coli", "LOCAL_WORLD_SIZE"))
+        if not name.startswith(("OMP", "MKL", "PYTORCH", "coli", "LOCAL_WORLD_SIZE"))
     }
     ran = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
