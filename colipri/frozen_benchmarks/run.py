@@ -13,7 +13,6 @@ from colipri.evaluation.bootstrap import NUM_RESAMPLES
 from colipri.evaluation.classification import classification_metrics
 from colipri.evaluation.retrieval import retrieval_metrics
 from colipri.evaluation.thresholds import choose_thresholds
-from colipri.evaluation.zero_shot import probabilities
 from colipri.features.embeddings import encoded_cases
 from colipri.frozen_benchmarks.definition import Benchmark
 from colipri.frozen_benchmarks.population import check_counts, check_findings, select_population
@@ -25,7 +24,7 @@ from colipri.inference.labelled_cases import (
     label_matrix,
 )
 from colipri.inference.predictor import ColipriPredictor
-from colipri.inference.split_results import EncodedSplit, thresholds_from_file
+from colipri.inference.split_results import EncodedSplit, case_scores, thresholds_from_file
 from colipri.text.prompts.captions import full_caption
 from colipri.text.prompts.same_text import text_key
 
@@ -193,20 +192,7 @@ def _zero_shot(
     )
     result |= field_figures(logits, labels)
     result["thresholds"] = {"source": source, "logits": thresholds}
-    result["case_scores"] = [
-        {
-            "case": case.identifier,
-            "subject": case.subject,
-            "study": case.study,
-            "scores": dict(zip(names, map(float, probabilities(logits[row])), strict=True)),
-            "logits": dict(zip(names, map(float, logits[row]), strict=True)),
-            "labels": {
-                name: None if value != value else int(value)
-                for name, value in zip(names, labels[row], strict=True)
-            },
-        }
-        for row, case in enumerate(encoded.cases)
-    ]
+    result["case_scores"] = case_scores(encoded, names, logits, labels)
     return result
 
 

@@ -15,8 +15,8 @@ RIGHT_AXIS = 2  # volumes are (Superior, Anterior, Right)
 
 
 @dataclass(frozen=True)
-class MirroredVolume:
-    """The patient in a mirror: what was left is right."""
+class _ChangedVolume:
+    """What a changed volume has in common with the original."""
 
     original: Volume
 
@@ -34,6 +34,11 @@ class MirroredVolume:
     def properties(self) -> dict[str, Any]:
         """Of the original."""
         return self.original.properties
+
+
+@dataclass(frozen=True)
+class MirroredVolume(_ChangedVolume):
+    """The patient in a mirror: what was left is right."""
 
     def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """As ``Volume.crop``: the same crop seen from the other side, turned around."""
@@ -44,7 +49,7 @@ class MirroredVolume:
 
 
 @dataclass(frozen=True)
-class ErasedVolume:
+class ErasedVolume(_ChangedVolume):
     """A volume with a region painted over.
 
     Attributes:
@@ -53,24 +58,8 @@ class ErasedVolume:
         value: Painted into the first channel, in stored units.
     """
 
-    original: Volume
     region: np.ndarray
     value: float
-
-    @property
-    def name(self) -> str:
-        """Of the original."""
-        return self.original.name
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Voxels."""
-        return self.original.shape
-
-    @property
-    def properties(self) -> dict[str, Any]:
-        """Of the original."""
-        return self.original.properties
 
     def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """As ``Volume.crop``; which tokens hold body does not change."""

@@ -195,7 +195,7 @@ def zero_shot_result(
     for name, entry in metrics["per_finding"].items():
         entry["threshold"] = used.values.get(name)
     metrics["thresholds"] = used.to_dict()
-    metrics["case_scores"] = _case_scores(split, names, logits, labels)
+    metrics["case_scores"] = case_scores(split, names, logits, labels)
     return metrics
 
 
@@ -245,9 +245,17 @@ def logits_in(
     return logits, labels, [case["subject"] for case in cases]
 
 
-def _case_scores(
+def case_scores(
     split: EncodedSplit, names: Sequence[str], logits: np.ndarray, labels: np.ndarray
 ) -> list[dict[str, Any]]:
+    """Return what a result file stores of every case: scores, logits and labels by finding.
+
+    Args:
+        split: the evaluated cases.
+        names: of the findings.
+        logits: (cases, findings).
+        labels: (cases, findings), 0, 1 or NaN for unknown.
+    """
     return [
         {
             "case": case.identifier,
