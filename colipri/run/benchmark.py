@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import EXIT_OK, ColipriError
 from colipri.run.cli import make_parser, run_command
-from colipri.run.inference_options import add_model_options, check_output, make_predictor
+from colipri.run.inference_options import (
+    add_model_options,
+    add_source_option,
+    check_output,
+    make_predictor,
+)
 from colipri.run.tables import format_interval, format_number, format_table
 
 if TYPE_CHECKING:
@@ -46,12 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="thresholds of an earlier result (default: the validation split of the data set)",
     )
-    parser.add_argument(
-        "--source",
-        default="auto",
-        choices=("auto", "preprocessed", "raw"),
-        help="read the preprocessed cases or the raw images (default: preprocessed where possible)",
-    )
+    add_source_option(parser)
     parser.add_argument(
         "--allow_other_counts",
         action="store_true",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from colipri.common.errors import EXIT_OK, EXIT_PROBLEM
 from colipri.run.cli import configure_logging, make_parser, run_command
+from colipri.run.inference_options import add_source_option
 from colipri.run.next_command import command_line, say_next
 from colipri.run.tables import format_table
 
@@ -39,9 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split", default="test", choices=("val", "test"), help="evaluated (default: %(default)s)"
     )
-    parser.add_argument(
-        "--source", default="auto", choices=("auto", "preprocessed", "raw"), help="of images"
-    )
+    add_source_option(parser)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these evaluations")
     parser.add_argument("--skip", nargs="+", metavar="NAME", help="not these")
     parser.add_argument(

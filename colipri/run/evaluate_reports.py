@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from colipri.common.errors import EXIT_OK, ColipriError
 from colipri.run.cli import make_parser, run_command
-from colipri.run.inference_options import add_model_options, check_output
+from colipri.run.inference_options import add_model_options, add_source_option, check_output
 from colipri.run.report_controls import References, load_references, make_controls
 from colipri.run.report_table import print_judgement
 
@@ -119,12 +119,7 @@ def _add_control_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FILE",
         help="reports of further controls, or of these: random, nearest, labels",
     )
-    controls.add_argument(
-        "--source",
-        default="auto",
-        choices=("auto", "preprocessed", "raw"),
-        help="where the controls get their images from (default: preprocessed where possible)",
-    )
+    add_source_option(controls)
 
 
 def _add_metric_options(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
-from colipri.run.inference_options import make_predictor
+from colipri.run.inference_options import add_source_option, make_predictor
 from colipri.run.local_processes import Command, started_by_another, train_here
 from colipri.run.next_command import say_next
 from colipri.run.planning_options import add_part_options, check_parts
@@ -36,13 +36,7 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
         choices=("train", "val", "test", "all"),
         help="which of its cases (default: %(default)s)",
     )
-    group.add_argument(
-        "--source",
-        default="auto",
-        choices=("auto", "preprocessed", "raw"),
-        help="read the preprocessed cases or the raw images (default: preprocessed where they were "
-        "made with the model's plan)",
-    )
+    add_source_option(group)
     group.add_argument(
         "--tokens",
         default=_DEFAULT_TOKENS,

@@ -59,12 +59,8 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     )
 
 
-def add_cases_options(parser: argparse.ArgumentParser) -> None:
-    """Add -d, --split and --source: which cases of a data set."""
-    parser.add_argument("-d", metavar="DATASET", help="number or name of a data set")
-    parser.add_argument(
-        "--split", default="test", choices=("train", "val", "test"), help="default: %(default)s"
-    )
+def add_source_option(parser: argparse._ActionsContainer) -> None:
+    """Add --source: where the images of a data set come from."""
     parser.add_argument(
         "--source",
         default="auto",
@@ -72,6 +68,15 @@ def add_cases_options(parser: argparse.ArgumentParser) -> None:
         help="read the preprocessed cases or the raw images (default: preprocessed where they were "
         "made with the model's plan)",
     )
+
+
+def add_cases_options(parser: argparse.ArgumentParser) -> None:
+    """Add -d, --split and --source: which cases of a data set."""
+    parser.add_argument("-d", metavar="DATASET", help="number or name of a data set")
+    parser.add_argument(
+        "--split", default="test", choices=("train", "val", "test"), help="default: %(default)s"
+    )
+    add_source_option(parser)
 
 
 def add_split_options(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import EXIT_OK, ColipriError
 from colipri.run.cli import make_parser, run_command
-from colipri.run.inference_options import add_model_options, check_output, make_predictor
+from colipri.run.inference_options import (
+    add_model_options,
+    add_source_option,
+    check_output,
+    make_predictor,
+)
 from colipri.run.next_command import say_next
 from colipri.run.tables import format_interval, format_number, format_table
 
@@ -52,9 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split", default="test", choices=("val", "test"), help="evaluated (default: %(default)s)"
     )
-    parser.add_argument(
-        "--source", default="auto", choices=("auto", "preprocessed", "raw"), help="of images"
-    )
+    add_source_option(parser)
     parser.add_argument(
         "--features",
         metavar="FOLDER",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from colipri.common.errors import EXIT_OK, ColipriError
 from colipri.run.cli import make_parser, run_command
-from colipri.run.inference_options import add_model_options, make_predictor
+from colipri.run.inference_options import add_model_options, add_source_option, make_predictor
 from colipri.run.next_command import say_next
 
 if TYPE_CHECKING:
@@ -43,12 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-lm", required=True, metavar="LANGUAGE_MODEL", help="folder, .gguf file, or cached name"
     )
     parser.add_argument("-o", required=True, metavar="FOLDER", help="where the writer goes")
-    parser.add_argument(
-        "--source",
-        default="auto",
-        choices=("auto", "preprocessed", "raw"),
-        help="read the preprocessed cases or the raw images (default: preprocessed where possible)",
-    )
+    add_source_option(parser)
     parser.add_argument(
         "--features",
         metavar="FOLDER",
