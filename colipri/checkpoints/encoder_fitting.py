@@ -145,7 +145,11 @@ def _require_same_architecture(
         _refuse(path, f"its transformer is {theirs}", f"this plan's is {here}")
     heads = widths[1] // encoder.head_dim
     if file.num_heads is not None and file.num_heads != heads:
-        _refuse(path, f"it has {file.num_heads} attention heads", f"this plan has {heads}")
+        _refuse(
+            path,
+            f"it has {file.num_heads} attention heads",
+            f"this plan has {heads} (--set architecture.num_heads={file.num_heads} when planning)",
+        )
 
 
 def _refuse(path: Path, theirs: str, ours: str) -> None:

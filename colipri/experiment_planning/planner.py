@@ -28,6 +28,8 @@ from colipri.experiment_planning.encoders import (
 from colipri.experiment_planning.fingerprint import left_out_of
 from colipri.experiment_planning.geometry import TOKEN, Geometry, plan_geometry
 from colipri.experiment_planning.gpu_measurement import GpuMeasurement
+from colipri.experiment_planning.head_width import ENTRY as NUM_HEADS
+from colipri.experiment_planning.head_width import explain_heads
 from colipri.experiment_planning.memory_planning import (
     Machine,
     fit_memory,
@@ -43,6 +45,7 @@ from colipri.objectives.registry import (
     parse_objectives,
     settings_of,
 )
+from colipri.plans.overrides import REASON as SET_BY_HAND
 from colipri.plans.overrides import set_in_plans
 from colipri.plans.plans import (
     PLANS_VERSION,
@@ -176,6 +179,9 @@ class ColipriPlanner:
         configuration = replace(
             Configuration.from_dict(content, f"{type(self).__name__}, {name}"), name=name
         )
+        heads = explain_heads(configuration.encoder)
+        if heads is not None:
+            rationale[NUM_HEADS] = heads
         configuration = self.fit_memory(configuration, rationale)
         return self.with_costs(replace(configuration, rationale=rationale))
 
@@ -223,7 +229,7 @@ class ColipriPlanner:
             fitted.append(replace(one, rationale=rationale))
         again = set_in_plans(changed.with_configurations(fitted), overrides, objective_name)
         return again.with_configurations(
-            self.with_costs(one) for one in again.configurations.values()
+            self.with_costs(_with_reason_of_heads(one)) for one in again.configurations.values()
         )
 
     def share_cases(self, configurations: dict[str, Configuration]) -> dict[str, Configuration]:
@@ -408,6 +414,15 @@ class ColipriPlanner:
         fitted, reasons = fit_memory(configuration, self.machine(configuration))
         rationale.update(reasons)
         return fitted
+
+
+def _with_reason_of_heads(configuration: Configuration) -> Configuration:
+    """Add to "set by hand" what the chosen heads cost and gain."""
+    rationale = configuration.rationale
+    if rationale.get(NUM_HEADS) != SET_BY_HAND:
+        return configuration
+    reason = f"{SET_BY_HAND}: {explain_heads(configuration.encoder, by_hand=True)}"
+    return replace(configuration, rationale={**rationale, NUM_HEADS: reason})
 
 
 def objective_name(key: str) -> str:

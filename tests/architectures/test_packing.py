@@ -196,6 +196,34 @@ def test_no_varlen_kernel_without_a_gpu_or_with_older_torch(monkeypatch):
     assert not check(cuda), "torch before 2.10"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lengths", [(40,), (40, 40), (40, 33, 8)])
+def test_heads_side_by_side_give_the_same_bits(lengths, dtype, monkeypatch):
+    """Long samples on a CPU are copied head by head; outputs and gradients are what they were."""
+    qkv = torch.randn(sum(lengths), 3, 4, 24, generator=torch.Generator().manual_seed(0)).to(dtype)
+    weights = torch.randn(sum(lengths), 4, 24).to(dtype)
+    original, copied = F.scaled_dot_product_attention, []
+
+    def watched(*heads):
+        copied.append(all(x.is_contiguous() for x in heads))
+        return original(*heads)
+
+    def computed(limit):
+        monkeypatch.setattr(packing, "_SIDE_BY_SIDE_FROM", limit)
+        leaf = qkv.clone().requires_grad_()
+        out = attend(*leaf.unbind(1), Packing.of(lengths, CPU))
+        (out * weights).sum().backward()
+        return out.detach(), leaf.grad
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    where_they_are, side_by_side = computed(limit=41), computed(limit=33)
+    calls = len(copied) // 2
+    assert not any(copied[:calls])
+    assert copied[calls:] == [True] * calls if len(lengths) < 3 else [True, True, False]
+    assert torch.equal(where_they_are[0], side_by_side[0])
+    assert torch.equal(where_they_are[1], side_by_side[1])
+
+
 # ---------------------------------------------------------------------------- lists and batches
 
 

@@ -237,7 +237,7 @@ def test_a_learned_position_table_is_resized_or_left_out_and_said(tmp_path: Path
         ({"eva_depth": 3}, {}, "its transformer is 396 wide and 3 blocks deep, this plan's is 396"),
         ({"input_channels": 2}, {}, "it takes 2 channels, this plan 1; only one can be repeated"),
         ({}, {"stem": "light"}, "its stem is linear, this plan's is light"),
-        ({}, {"num_heads": 11}, "it has 6 attention heads, this plan has 11"),
+        ({}, {"num_heads": 11}, "num_heads=6 when planning"),
         ({"num_register_tokens": 2}, {}, "1 unknown: register_tokens"),
     ],
 )
