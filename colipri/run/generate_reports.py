@@ -19,7 +19,7 @@ from colipri.run.next_command import command_line
 
 if TYPE_CHECKING:
     from colipri.architectures.generation import GenerationSettings
-    from colipri.inference.predictor import ColipriPredictor
+    from colipri.inference.predictor import ColipriPredictor, EncodedImage
     from colipri.writers.simple_writers import ImageWriter
 
 LOOKED_UP = ("nearest", "labels")
@@ -103,6 +103,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     writer = parser.add_argument_group("a folder of colipri_train_writer as -m")
     writer.add_argument(
+        "--batch_size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="reports written side by side; a smaller one needs less memory (%(default)s)",
+    )
+    writer.add_argument(
         "--encoder",
         metavar="CHECKPOINT",
         help="the encoder, where its checkpoint has moved since the writer was trained",
@@ -116,6 +123,8 @@ def generate_reports(options: argparse.Namespace) -> int:
 
     if (options.i is None) == (options.d is None):
         raise ColipriError("give either -i (images) or -d (a data set)")
+    if options.batch_size < 1:
+        raise ColipriError(f"--batch_size must be at least 1, not {options.batch_size}")
     output = check_output(options.o, (".jsonl", ".json"))
     assert output is not None
     if options.dry_run is not None:
@@ -249,14 +258,25 @@ def _of_images(
 ) -> Iterator[tuple[str, str | ColipriError]]:
     from colipri.common.display import progress
     from colipri.inference.inputs import find_images
+    from colipri.writers.simple_writers import write_in_batches
 
     images = find_images(options.i, predictor.num_channels)
-    encoded = progress(predictor.encode_files(images), "Writing", total=len(images), unit="image")
-    for image, outcome in zip(images, encoded, strict=True):
-        if isinstance(outcome, ColipriError):
-            yield image.name, outcome
-        else:
-            yield image.name, writer.write(outcome[1])
+    readable: list[str] = []
+    problems: list[tuple[str, ColipriError]] = []
+
+    def encoded() -> Iterator[EncodedImage]:
+        for image, outcome in zip(images, predictor.encode_files(images), strict=True):
+            if isinstance(outcome, ColipriError):
+                problems.append((image.name, outcome))
+            else:
+                readable.append(image.name)
+                yield outcome[1]
+
+    written = write_in_batches(writer, encoded(), options.batch_size)
+    shown = progress(written, "Writing", total=len(images), unit="image")
+    for place, (_, report) in enumerate(shown):
+        yield readable[place], report
+    yield from problems
 
 
 def _of_split(
@@ -264,12 +284,14 @@ def _of_split(
 ) -> Iterator[tuple[str, str | ColipriError]]:
     from colipri.common.display import progress
     from colipri.inference.labelled_cases import cases_of_split, collect_cases
+    from colipri.writers.simple_writers import write_in_batches
 
     collection = collect_cases(predictor, options.d, options.source)
     cases = cases_of_split(collection, options.split, predictor)
     encoded = predictor.encode_many(case.volume for case in cases)
-    for image in progress(encoded, "Writing", total=len(cases)):
-        yield image.name, writer.write(image)
+    written = write_in_batches(writer, encoded, options.batch_size)
+    for image, report in progress(written, "Writing", total=len(cases)):
+        yield image.name, report
 
 
 def _write(output: object, reports: dict[str, str], origin: dict[str, object]) -> None:

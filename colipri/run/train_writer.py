@@ -166,7 +166,7 @@ def train_writer(options: argparse.Namespace) -> int:
 
 
 def _training_options(options: argparse.Namespace, predictor: ColipriPredictor) -> TrainingOptions:
-    from colipri.common.devices import use_bf16
+    from colipri.common.devices import computes_bf16, use_bf16
     from colipri.writers.writer_training import TrainingOptions
 
     for name in ("batch_size", "row_tokens", "max_text_tokens"):
@@ -175,6 +175,9 @@ def _training_options(options: argparse.Namespace, predictor: ColipriPredictor) 
     if min(options.epochs) < 0 or sum(options.epochs) == 0 or options.lora_rank < 0:
         raise ColipriError("--epochs and --lora_rank must not be negative, nor all epochs 0")
     on_gpu = predictor.device.type == "cuda"
+    bf16 = use_bf16(options.precision, predictor.device)
+    if options.precision == "auto":  # as colipri_train: also on CPUs that compute in it natively
+        bf16 = computes_bf16(predictor.device)
     chosen = options.gradient_checkpointing
     return TrainingOptions(
         epochs=tuple(options.epochs),
@@ -182,7 +185,7 @@ def _training_options(options: argparse.Namespace, predictor: ColipriPredictor) 
         learning_rates=tuple(options.learning_rates),
         row_tokens=options.row_tokens,
         seed=options.seed,
-        bf16=use_bf16(options.precision, predictor.device),
+        bf16=bf16,
         checkpointing=on_gpu if chosen == "auto" else chosen == "on",
     )
 
@@ -217,7 +220,7 @@ def _print_plan(
         lora_rank=options.lora_rank,
         row_tokens=training.row_tokens,
         checkpointing=training.checkpointing,
-        weight_bytes=2 if training.bf16 else 4,
+        weight_bytes=2 if training.bf16 and predictor.device.type == "cuda" else 4,
     )
     for line in plan.lines():
         print(line)

@@ -6,8 +6,9 @@ the predicted combination of labels), and the controls of colipri_evaluate_repor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -21,10 +22,26 @@ _MOST_COMPARED = 2000  # reports of one combination that are compared with each 
 
 
 class ImageWriter(Protocol):
-    """Writes the report of an encoded image."""
+    """Writes the report of an encoded image.
+
+    A writer that also has ``write_many`` (list of images -> list of reports) gets several at once.
+    """
 
     def write(self, encoded: EncodedImage) -> str:
         """Write the report of one encoded volume."""
+
+
+def write_in_batches(
+    writer: ImageWriter, images: Iterable[EncodedImage], size: int
+) -> Iterator[tuple[EncodedImage, str]]:
+    """Yield every image with its report, in order; up to ``size`` are written together."""
+    many = getattr(writer, "write_many", None)
+    if many is None:
+        yield from ((image, writer.write(image)) for image in images)
+        return
+    remaining = iter(images)
+    while batch := list(islice(remaining, size)):
+        yield from zip(batch, many(batch), strict=True)
 
 
 class NearestWriter:
