@@ -30,6 +30,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,6 +49,8 @@ WRITERS = ("decoder", "lookup", "lm", "guided")
 LM_ENCODER = "CO"
 SETTINGS = ("studies", "teraflop", "data_seed", "seed", "epochs", "tuning_epochs", "image_tokens")
 
+Step = functools.partial[None]
+
 
 def main() -> None:
     """Data, encoders with their heads, writers, and the table after each."""
@@ -58,7 +61,10 @@ def main() -> None:
     at_once = trainings_at_once(options.np, options.device)
     table = functools.partial(write_results, out, options)
     encoders = [functools.partial(encoder, out, name, options) for name in ENCODERS]
-    run_side_by_side(encoders, at_once, "encoders", table)
+    run_side_by_side(encoders, at_once, "encoders")
+    first, *others = (functools.partial(probe, out, name, options) for name in PROBED)
+    run_side_by_side([first, *_decoder(out, options)], at_once, "first heads, decoder of R", table)
+    run_side_by_side(others, at_once, "other heads", table)
     run_side_by_side(_writers(out, options), at_once, "report writers", table)
     table()
     sys.stdout.write((out / "table.md").read_text(encoding="utf-8"))
@@ -77,20 +83,42 @@ def _begin(out: Path, options: argparse.Namespace) -> None:
 
 
 def encoder(out: Path, name: str, options: argparse.Namespace) -> None:
-    """Train an encoder, then its heads; CO, C and M beside the same network untrained."""
+    """Train an encoder, and give it a folder for its features and heads."""
+    folder = out / "encoders" / name
+    if (folder / "training.json").is_file():
+        return
     (run,) = (run for run in RUNS if run.name == ENCODERS[name])
     checkpoint, steps = train(out, run, options.seed, options)
-    folder = out / "encoders" / name
     folder.mkdir(parents=True, exist_ok=True)
     _link(checkpoint, folder / "checkpoint_final.pth")
     atomic_write_json(folder / "training.json", {"steps": steps})
-    result = out / "probe" / f"{name}.json"
-    if name in PROBED and not result.is_file():
-        result.parent.mkdir(exist_ok=True)
-        words = [*_model(folder, options), "-d", str(DATASETS["all"]), "--control_untrained"]
-        words += ["--methods", *METHODS, "--blocks", "all", "--epochs", str(options.epochs)]
-        words += ["--tuning_epochs", str(options.tuning_epochs), "-o", str(result)]
-        call(_log(out, f"probe_{name}"), "colipri_probe", *words)
+
+
+def probe(out: Path, name: str, options: argparse.Namespace) -> None:
+    """Heads of an encoder and of the same network untrained."""
+    folder, result = out / "encoders" / name, out / "probe" / f"{name}.json"
+    if result.is_file():
+        return
+    if name != PROBED[0]:
+        _share_untrained(out / "encoders" / PROBED[0], folder)
+    result.parent.mkdir(exist_ok=True)
+    words = [*_model(folder, options), "-d", str(DATASETS["all"]), "--control_untrained"]
+    words += ["--methods", *METHODS, "--blocks", "all", "--epochs", str(options.epochs)]
+    words += ["--tuning_epochs", str(options.tuning_epochs), "-o", str(result)]
+    call(_log(out, f"probe_{name}"), "colipri_probe", *words)
+
+
+def _share_untrained(first: Path, folder: Path) -> None:
+    """Features and heads of the untrained network are the same for every encoder: the digests in
+    these files make colipri_probe take them as they are, or make them again.
+    """
+    for source in (*first.glob("features_*_untrained"), *first.glob("heads/*_untrained_*")):
+        target = folder / source.relative_to(first)
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        else:
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy2(source, target)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -99,14 +127,18 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
 
 
-def _writers(out: Path, options: argparse.Namespace) -> list[functools.partial[None]]:
-    """The steps of the writers that are asked for, the slowest first."""
+def _decoder(out: Path, options: argparse.Namespace) -> list[Step]:
+    if "decoder" not in options.writers:
+        return []
+    return [functools.partial(write_and_judge, out, "decoder", "CR", options)]
+
+
+def _writers(out: Path, options: argparse.Namespace) -> list[Step]:
+    """The writers that are asked for beside the decoder, the slowest first."""
     steps = []
     if options.lm is not None:
         chosen = [name for name in ("lm", "guided") if name in options.writers]
         steps += [functools.partial(language_model, out, name, options) for name in chosen]
-    if "decoder" in options.writers:
-        steps.append(functools.partial(write_and_judge, out, "decoder", "CR", options))
     if "lookup" in options.writers:
         steps += [
             functools.partial(write_and_judge, out, f"nearest_{name}", name, options)
