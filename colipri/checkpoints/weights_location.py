@@ -37,6 +37,16 @@ def find_weights(source: Path | str, kind: str = "file of weights") -> Path:
     raise ColipriError(f"there is no {kind} {source}")
 
 
+def results_folder(source: Path | str) -> Path:
+    """Return the folder where results of the model ``-m`` go: that of the file, the folder itself
+    (of a run's fold or an export), or the working directory for a name on the hub.
+    """
+    path = Path(source).absolute()
+    if path.is_dir():
+        return path
+    return path.parent if path.is_file() else Path.cwd()
+
+
 def _in_folder(folder: Path) -> Path:
     for name in (_BEST, WEIGHTS):
         if (folder / name).is_file():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from colipri.common.errors import ColipriError
-from colipri.frozen_benchmarks.definition import Benchmark
+from colipri.frozen_benchmarks.definition import Benchmark, benchmark_names, load_benchmark
 from colipri.inference.labelled_cases import CaseCollection, LabelledCase, cases_of_split
 from colipri.inference.predictor import ColipriPredictor
 
@@ -104,3 +104,27 @@ def check_findings(benchmark: Benchmark, collection: CaseCollection) -> None:
             f"{len(benchmark.findings)} findings of {benchmark.name} ({', '.join(missing[:3])}); "
             f"convert it with '{benchmark.conversion}'"
         )
+
+
+def fitting_benchmarks(collection: CaseCollection, predictor: ColipriPredictor) -> tuple[str, ...]:
+    """Name the shipped benchmarks whose population this data set is.
+
+    The labels are there and the counts are those that the benchmark states; where it states none,
+    the columns are exactly its findings.
+    """
+    return tuple(
+        name for name in benchmark_names() if _fits(load_benchmark(name), collection, predictor)
+    )
+
+
+def _fits(benchmark: Benchmark, collection: CaseCollection, predictor: ColipriPredictor) -> bool:
+    population = benchmark.population
+    counted = (population.cases, population.studies, population.patients) != (None, None, None)
+    if not counted and set(benchmark.findings) != set(collection.finding_names):
+        return False
+    try:
+        check_findings(benchmark, collection)
+        check_counts(benchmark, select_population(benchmark, collection, predictor))
+    except ColipriError:  # the answer: another data set
+        return False
+    return True

@@ -14,8 +14,10 @@ from typing import Any
 from colipri.common.errors import ColipriError
 from colipri.common.page_parts import Commands, Paragraph, Section
 from colipri.inference.predictor import ColipriPredictor
+from colipri.reporting.benchmark_section import benchmark_section
 from colipri.reporting.data_section import data_section
 from colipri.reporting.grounding_section import grounding_section
+from colipri.reporting.judged_reports_section import judged_reports_section
 from colipri.reporting.objective_sections import sections_of_objectives
 from colipri.reporting.page import KeyNumber, build_page
 from colipri.reporting.pictures import (
@@ -130,6 +132,12 @@ def _standard_sections(run: RunResults, *, pictures: bool) -> list[Section | Non
     for name, result in run.grounding.items():
         title = f"Grounding ({name})" if len(run.grounding) > 1 else "Grounding"
         sections.append(grounding_section(result, title=title))
+    for name, result in run.judged_reports.items():
+        title = (
+            f"Generated reports ({name})" if len(run.judged_reports) > 1 else "Generated reports"
+        )
+        sections.append(judged_reports_section(result, title=title))
+    sections += [benchmark_section(result) for result in run.benchmarks.values()]
     sections += [training_section(run), data_section(run), plan_section(run)]
     if run.plans:
         parts: list[Any] = [Commands(_next_commands(run, pictures))]

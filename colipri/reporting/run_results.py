@@ -33,7 +33,8 @@ class RunResults:
         folder: Of the fold.
         plans, fingerprint, debug, dataset_json: Contents of the files of these names.
         history: One entry per epoch, of metrics.jsonl.
-        zero_shot, retrieval, probes, grounding: File stem -> result; controls are within them.
+        zero_shot, retrieval, probes, grounding, judged_reports, benchmarks: File stem -> result;
+            controls are within them.
         foreign: Result file of another model -> which model. They are not shown.
     """
 
@@ -47,6 +48,8 @@ class RunResults:
     retrieval: dict[str, dict[str, Any]] = field(default_factory=dict)
     probes: dict[str, dict[str, Any]] = field(default_factory=dict)
     grounding: dict[str, dict[str, Any]] = field(default_factory=dict)
+    judged_reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     foreign: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -74,7 +77,14 @@ class RunResults:
 
     def is_empty(self) -> bool:
         """True if there is nothing to report."""
-        results = (self.zero_shot, self.retrieval, self.probes, self.grounding)
+        results = (
+            self.zero_shot,
+            self.retrieval,
+            self.probes,
+            self.grounding,
+            self.judged_reports,
+            self.benchmarks,
+        )
         return not (self.plans or self.fingerprint or self.history or any(results))
 
 
@@ -82,10 +92,11 @@ def read_run_results(folder: Path) -> RunResults:
     """Read what is there.
 
     Read: plans.json, dataset_fingerprint.json, debug.json, dataset.json, metrics.jsonl,
-    zero_shot*.json, retriev*.json, probe*.json and grounding*.json (what the commands of these
-    names write with -o; those whose names end in _untrained are the controls of the others). A
-    result of another model is left out and named. While there is no result,
-    validation/summary.json (--val) and validation_best/summary.json (--val --val_best) stand in.
+    zero_shot*.json, retriev*.json, probe*.json, grounding*.json and benchmark*.json (what the
+    commands of these names write with -o; those whose names end in _untrained are the controls of
+    the others), and reports*.json and judged*.json (of colipri_evaluate_reports). A result of
+    another model is left out and named. While there is no result, validation/summary.json (--val)
+    and validation_best/summary.json (--val --val_best) stand in.
 
     Raises:
         ColipriError: a file cannot be read.
@@ -105,6 +116,9 @@ def read_run_results(folder: Path) -> RunResults:
         **_results(folder, "retriev*.json", "text_to_image"),
         **_results(folder, "probe*.json", "methods"),
         **_results(folder, "grounding*.json", "tests"),
+        **_results(folder, "reports*.json", "systems"),
+        **_results(folder, "judged*.json", "systems"),
+        **_results(folder, "benchmark*.json", "benchmark"),
     }
     foreign = {}
     for name, result in found.items():
@@ -124,6 +138,8 @@ def read_run_results(folder: Path) -> RunResults:
         retrieval=retrieval or validations["retrieval"],
         probes={n: r for n, r in own.items() if n.startswith("probe")},
         grounding={n: r for n, r in own.items() if n.startswith("grounding")},
+        judged_reports={n: r for n, r in own.items() if n.startswith(("reports", "judged"))},
+        benchmarks={n: r for n, r in own.items() if n.startswith("benchmark")},
         foreign=foreign,
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from colipri.common.errors import EXIT_OK, EXIT_PROBLEM
 from colipri.run.cli import configure_logging, make_parser, run_command
@@ -52,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Run what is possible and say what came of it."""
+    from colipri.checkpoints.weights_location import results_folder
     from colipri.features.keys import image_weights_digest
     from colipri.inference.predictor import ColipriPredictor
     from colipri.suite.facts import gather_facts
@@ -79,7 +79,7 @@ def evaluate(options: argparse.Namespace) -> int:
     configure_logging(verbose)
     rows = [[one.name, one.state, f"{one.seconds:.0f} s", one.text] for one in outcomes]
     print("\n" + format_table(["evaluation", "state", "time", "result"], rows))
-    say_next("colipri_report", Path(options.m).absolute().parent)
+    say_next("colipri_report", results_folder(options.m))
     return EXIT_PROBLEM if any(one.state == "failed" for one in outcomes) else EXIT_OK
 
 

@@ -208,6 +208,8 @@ def evaluate_reports(options: argparse.Namespace) -> int:
         "generated": str(options.g),
         "split": options.split if found.finding_names else None,
         "sections": list(sections),
+        # whose embeddings the controls use: colipri_report shows the result in this model's folder
+        **({} if found.predictor is None else {"model": found.predictor.describe()}),
         **result,
     }
     if output is not None:

@@ -158,7 +158,7 @@ def _dry_run(options: argparse.Namespace) -> int:
     from colipri.inference.labelled_cases import cases_of_split, collect_cases
     from colipri.writers.writer_file import read_writer
 
-    saved = read_writer(Path(options.m)) if Path(options.m).is_dir() else None
+    saved = read_writer(Path(options.m)) if _is_writer(options.m) else None
     if saved is not None:
         options.m = options.encoder or saved.settings.encoder
     predictor = make_predictor(options)
@@ -187,12 +187,20 @@ def _make_writer(
     from colipri.inference.report_writer import ReportWriter
 
     settings = None if options.method in LOOKED_UP else _settings(options)
-    if Path(options.m).is_dir():
+    if _is_writer(options.m):
         return _language_model(options, settings)
     predictor = make_predictor(options)
     if settings is None:
         return predictor, _looking_up(options, predictor), {"method": options.method}
     return predictor, ReportWriter(predictor, settings), dict(vars(settings))
+
+
+def _is_writer(model: str) -> bool:
+    """True for a folder of colipri_train_writer, finished or not; other folders hold models."""
+    from colipri.writers.writer_file import WRITER_FILE
+    from colipri.writers.writer_training import STATE_FILE
+
+    return any((Path(model) / name).is_file() for name in (WRITER_FILE, STATE_FILE))
 
 
 def _looking_up(options: argparse.Namespace, predictor: ColipriPredictor) -> ImageWriter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from colipri.common.errors import EXIT_OK, ColipriError
@@ -63,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def grounding(options: argparse.Namespace) -> int:
     """Judge and print."""
+    from colipri.checkpoints.weights_location import results_folder
     from colipri.common.atomic import atomic_write_json
     from colipri.grounding.judge import judge_grounding
 
@@ -84,7 +84,7 @@ def grounding(options: argparse.Namespace) -> int:
         atomic_write_json(output, result)
     _print(result)
     if output is not None:
-        say_next("colipri_report", Path(options.m).absolute().parent)
+        say_next("colipri_report", results_folder(options.m))
     return EXIT_OK
 
 

@@ -151,6 +151,7 @@ def _add_judging_options(parser: argparse.ArgumentParser) -> None:
 
 def probe(options: argparse.Namespace) -> int:
     """Probe, write the result and its plot, print the table."""
+    from colipri.checkpoints.weights_location import results_folder
     from colipri.common.atomic import atomic_write_json
     from colipri.paths import find_dataset_name
 
@@ -159,7 +160,7 @@ def probe(options: argparse.Namespace) -> int:
     predictor = make_predictor(options)
     made = probe_options(options, predictor.configuration.encoder.depth)
     name = find_dataset_name(options.d)
-    run_folder = Path(options.m).absolute().parent
+    run_folder = results_folder(options.m)
     output = check_output(
         options.o or str(run_folder / f"probe_{name}_{options.split}.json"), (".json",)
     )

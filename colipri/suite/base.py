@@ -31,6 +31,7 @@ class Facts:
         masks: Cases of the evaluated split that have a label map which names a finding.
         compares_texts: True if an objective compares images with texts.
         writes_reports: True if the model has a report decoder.
+        benchmarks: Shipped benchmarks whose population the data set is.
     """
 
     checkpoint: Path
@@ -45,6 +46,7 @@ class Facts:
     masks: int
     compares_texts: bool
     writes_reports: bool
+    benchmarks: tuple[str, ...] = ()
 
     def common(self, command: str) -> Words:
         """Return the beginning of a command: model, data set, split, source and device."""
@@ -58,7 +60,8 @@ class Evaluation:
 
     Attributes:
         title: A few words.
-        file: Name of its result file, with ``{split}`` and ``{dataset}``.
+        file: Name of its result file, with ``{split}``, ``{dataset}`` and ``{benchmark}`` (the last
+            of ``Facts.benchmarks``).
         commands: Gives the commands, one after another; the last one writes the result to the path.
         missing: Says why the data set or the model does not allow it; "" if they do.
         headline: Gives the main figure of a result, for the table.
@@ -72,4 +75,6 @@ class Evaluation:
 
     def output(self, facts: Facts) -> Path:
         """Return the path of the result."""
-        return facts.folder / self.file.format(split=facts.split, dataset=facts.dataset)
+        benchmark = facts.benchmarks[-1] if facts.benchmarks else "none"
+        names = {"split": facts.split, "dataset": facts.dataset, "benchmark": benchmark}
+        return facts.folder / self.file.format(**names)

@@ -147,10 +147,44 @@ REPORTS = Evaluation(
     _findings_of_reports,
 )
 
+# ---------------------------------------------------------------- frozen benchmarks
+
+
+def _benchmarks(facts: Facts, output: Path) -> list[Words]:
+    data = ["-m", str(facts.checkpoint), "-d", facts.dataset, "--source", facts.source]
+    data += ["-device", facts.device]
+    return [
+        ["colipri_benchmark", name, *data, "-o", str(output.with_name(f"benchmark_{name}.json"))]
+        for name in facts.benchmarks
+    ]
+
+
+def _no_benchmark(facts: Facts) -> str:
+    if not facts.compares_texts:
+        return "the model knows no texts"
+    if facts.split != "test":
+        return "benchmarks judge the test split"
+    return "" if facts.benchmarks else "the data set is the population of no shipped benchmark"
+
+
+def _of_benchmark(result: Mapping[str, Any]) -> str:
+    name = result["benchmark"]["name"]
+    if result["results"]:
+        first = next(iter(result["results"].values()))
+        return f"{name}: macro AUROC {_number(first['macro_auroc'])}"
+    recall = result["retrieval"]["text_to_image"]["recall_at_5"]
+    return f"{name}: recall@5, report to image {_number(recall)}"
+
+
+BENCHMARKS = Evaluation(
+    "Frozen benchmarks", "benchmark_{benchmark}.json", _benchmarks, _no_benchmark, _of_benchmark
+)
+
 BUILTIN = {
     "zero_shot": ZERO_SHOT,
     "retrieval": RETRIEVAL,
     "probe": PROBE,
     "grounding": GROUNDING,
     "reports": REPORTS,
+    "benchmarks": BENCHMARKS,
 }

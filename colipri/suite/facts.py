@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from colipri.checkpoints.weights_location import results_folder
+from colipri.frozen_benchmarks.population import fitting_benchmarks
 from colipri.inference.label_maps import LabelMaps
 from colipri.inference.labelled_cases import (
     CaseCollection,
@@ -46,7 +48,7 @@ def gather_facts(
         checkpoint,
         collection.dataset,
         split,
-        checkpoint.parent,
+        results_folder(checkpoint),
         device,
         collection.source,
         _labelled(cases, names, classes=1),
@@ -55,6 +57,7 @@ def gather_facts(
         sum(any(maps.knows(case.identifier, name) for name in names) for case in cases),
         not objectives or any(one.compares for one in objectives.values()),
         any(map(writes_reports, objectives.values())),
+        fitting_benchmarks(collection, predictor),
     )
 
 

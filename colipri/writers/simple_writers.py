@@ -34,7 +34,13 @@ class ImageWriter(Protocol):
 def write_in_batches(
     writer: ImageWriter, images: Iterable[EncodedImage], size: int
 ) -> Iterator[tuple[EncodedImage, str]]:
-    """Yield every image with its report, in order; up to ``size`` are written together."""
+    """Yield every image with its report, in order.
+
+    Args:
+        writer: Of the reports.
+        images: Encoded.
+        size: Most images that are written together.
+    """
     many = getattr(writer, "write_many", None)
     if many is None:
         yield from ((image, writer.write(image)) for image in images)

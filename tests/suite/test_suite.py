@@ -43,6 +43,8 @@ def test_facts(facts: Facts) -> None:
     assert facts.dataset == DATASET and facts.reports == 4 and facts.masks == 0
     assert facts.findings == facts.train_findings == ("Pleural effusion",)
     assert facts.compares_texts and not facts.writes_reports and facts.source == "preprocessed"
+    assert facts.benchmarks == ()
+    assert "population of no shipped benchmark" in BUILTIN["benchmarks"].missing(facts)
     names = {name for name, one in BUILTIN.items() if not one.missing(facts)}
     assert names == {"zero_shot", "retrieval", "probe", "grounding"}
     assert BUILTIN["reports"].missing(facts) == "the model has no report decoder (objective R)"
@@ -104,6 +106,44 @@ def test_one_that_fails_does_not_stop_the_others(facts: Facts) -> None:
     assert outcome.state == "failed" and "wrote no" in outcome.text
 
 
+def test_every_fitting_benchmark_is_run(facts: Facts) -> None:
+    both = replace(facts, benchmarks=("one", "two"))
+    entry = BUILTIN["benchmarks"]
+    assert not entry.missing(both) and entry.missing(replace(both, split="val"))
+    assert entry.output(both).name == "benchmark_two.json"
+    first, second = entry.commands(both, entry.output(both))
+    assert first[:2] == ["colipri_benchmark", "one"] and first[-1].endswith("benchmark_one.json")
+    assert second[-1] == str(entry.output(both))
+    area = {"value": 0.75, "low": 0.7, "high": 0.8}
+    result = {"benchmark": {"name": "two"}, "results": {"short": {"macro_auroc": area}}}
+    assert entry.headline(result) == "two: macro AUROC 0.750 [0.700, 0.800]"
+
+
+def test_time_that_is_left(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("colipri.suite.running.time.monotonic", lambda: clock[0])
+    lines: list[str] = []
+
+    def run(words: list[str]) -> int:
+        clock[0] += {"colipri_a": 60, "colipri_b": 120}[words[0]]
+        Path(words[-1]).write_text(json.dumps({"reports": 1}))
+        return 0
+
+    def one(name: str) -> Evaluation:
+        return replace(OWN, commands=lambda f, o: [[name, str(o)]], file=f"{name}.json")
+
+    chosen = {"a": one("colipri_a"), "b": one("colipri_b")}
+    run_evaluations(chosen, facts, run, lines.append, "abc")
+    assert lines[0].endswith("(0 s so far)")
+    assert lines[1].endswith("(60 s so far, about 60 s left)")  # as long as the first
+    lines.clear()
+    run_evaluations(chosen, facts, run, lines.append, "other weights")
+    assert lines[0].endswith("(0 s so far, about 3 min left)")  # as long as last time
+    assert lines[1].endswith("(60 s so far, about 2 min left)")
+    run_evaluations(chosen, facts, run, lines.append, "other weights")
+    assert len(lines) == 2  # recorded seconds do not make them run again
+
+
 def test_an_interruption_passes_and_keeps_what_is_done(facts: Facts) -> None:
     def run(words: list[str]) -> int:
         if words[0] == "colipri_stop":
@@ -131,6 +171,7 @@ def test_evaluations_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         "retrieval",
         "grounding",
         "reports",
+        "benchmarks",
         "mine",
     ]
     declare("probe", "colipri.suite.builtin:RETRIEVAL")
@@ -173,3 +214,43 @@ def test_heads_and_grounding_are_on_the_page(facts: Facts) -> None:
     page = (facts.folder / "report.html").read_text()
     assert "Logistic regression" in page and "Body size and voxel statistics" in page
     assert "Label efficiency" in page and "Lungs erased" in page
+
+
+def test_judged_reports_and_benchmarks_are_on_the_page(facts: Facts, tmp_path: Path) -> None:
+    from colipri.frozen_benchmarks.definition import load_benchmark
+    from colipri.run.benchmark import main as benchmark
+    from colipri.run.evaluate_reports import main as judge
+    from colipri.run.generate_reports import main as generate
+
+    common = ["-m", str(facts.checkpoint), "-d", "950", "-device", "cpu"]
+    written = tmp_path / "generated.jsonl"
+    assert generate([*common, "-o", str(written), "--method", "nearest"]) == 0
+    judged = ["-r", "950", "-g", str(written), "--no_text_metrics", "--resamples", "20"]
+    target = str(facts.folder / "reports_test.json")
+    assert judge([*judged, *common[:2], "-device", "cpu", "-o", target]) == 0
+    content = dict(load_benchmark("semi_synthetic_chest").raw)
+    content |= {
+        "name": "own",
+        "findings": ["Pleural effusion"],
+        "tasks": ["zero_shot", "retrieval"],
+        "population": {"split": "test", "filters": [], "cases": 4},
+        "published": [
+            {
+                "who": "Somebody",
+                "metric": "macro_auroc",
+                "value": 0.75,
+                "source": "A paper",
+                "protocol": "short",
+                "differs": ["another resolution"],
+            }
+        ],
+    }
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps(content))
+    output = str(facts.folder / "benchmark_own.json")
+    assert benchmark([str(own), *common, "--resamples", "20", "-o", output]) == 0
+    assert report([str(facts.folder)]) == 0
+    page = (facts.folder / "report.html").read_text()
+    assert "The generated reports do not beat the report of the training image" in page
+    assert "Findings never written" in page and "Benchmark: own" in page
+    assert "Somebody" in page and "no: another resolution" in page

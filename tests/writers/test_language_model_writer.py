@@ -295,3 +295,41 @@ def test_the_real_smollm2_learns_a_report(tiny: Prepared, tmp_path: Path) -> Non
     texts = [json.loads(line)["report"] for line in output.read_text().splitlines()]
     # after a dozen steps it speaks of what the reports speak of, which it does not do untrained
     assert all("nodule" in text or "effusion" in text for text in texts), texts
+
+
+def test_reports_written_side_by_side_are_those_written_alone(
+    tiny: Prepared, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from colipri.architectures.generation import GenerationSettings
+    from colipri.writers.language_model_writer import LanguageModelWriter, pad_left
+    from colipri.writers.simple_writers import write_in_batches
+
+    run = _run(tmp_path / "w", tiny_llama, epochs=(6, 6))
+    _train(tiny, run)
+    predictor = ColipriPredictor.from_checkpoint(tiny.checkpoint)
+    store = collect_cases(predictor, DATASET)
+    images = [predictor.encode(case.volume()) for case in store.cases.values()][:5]
+    images[1] = replace(images[1], tokens=images[1].tokens[:1], positions=images[1].positions[:1])
+    writer = LanguageModelWriter(
+        read_writer(run.folder), predictor, GenerationSettings(max_tokens=20)
+    )
+    assert len({len(writer._inputs(image)) for image in images}) > 1  # so that rows are padded
+    alone = [writer.write(image) for image in images]
+    for size in (2, 5):
+        written = list(write_in_batches(writer, images, size))
+        assert [image.name for image, _ in written] == [image.name for image in images]
+        assert [text for _, text in written] == alone
+    padded, mask = pad_left([torch.ones(1, 2), torch.full((3, 2), 2.0)])
+    assert mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+    assert padded[0].tolist() == [[0, 0], [0, 0], [1, 1]]
+
+
+def test_the_folder_of_a_run_looks_reports_up(tiny: Prepared, tmp_path: Path) -> None:
+    fold = tmp_path / "fold_0"
+    fold.mkdir()
+    shutil.copy(tiny.checkpoint, fold / "checkpoint_best.pth")
+    output = tmp_path / "g.jsonl"
+    words = f"-m {fold} -d {DATASET} -o {output} -device cpu --method nearest"
+    assert generate(words.split()) == 0
+    assert len(output.read_text().splitlines()) == 4
+    assert generate([*words.split(), "--batch_size", "0"]) == 1
