@@ -1,10 +1,15 @@
-"""Preprocessing speed: colipri against nnU-Net's DefaultPreprocessor on the same case.
+"""Preprocessing speed: colipri against nnU-Net's DefaultPreprocessor, or against nnssl.
 
     python benchmarks/preprocessing.py [--image SCAN.nii.gz] [--spacing 2 2 2] [--repeats 2]
+    python benchmarks/preprocessing.py --nnssl CHECKOUT [--image SCAN.nii.gz ...] [--processes 2]
 
-Both read the file, crop, resample with the same function to the same spacing, and write blosc2;
-one process, one thread. Without --image a chest phantom of 256 x 384 x 384 voxels is made. Prints
-input voxels per second, bytes on disk, and the ratios.
+Against nnU-Net: both read the file, crop, resample with the same function to the same spacing, and
+write blosc2; one process, one thread. Without --image a chest phantom of 256 x 384 x 384 voxels is
+made. Prints input voxels per second, bytes on disk, and the ratios.
+
+Against nnssl: the whole preprocessing commands of both, in turns, to 1 mm isotropic voxels.
+CHECKOUT is a clone of https://github.com/MIC-DKFZ/nnssl; beside what colipri installs its
+preprocessing needs the package loguru. Prints seconds, processor seconds and bytes beside the aims.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from preprocessing_commands import EXAMPLE_PLANS, compare_with_nnssl
 
 from colipri.common.atomic import read_json
 from colipri.plans.plans import Plans
@@ -26,7 +33,7 @@ from colipri.preprocessing.case import preprocess_case
 from colipri.preprocessing.records import CaseTask, case_files
 from colipri.raw_dataset.cases import Case
 
-EXAMPLE_PLANS = Path(__file__).parents[1] / "tests" / "experiment_planning" / "example_plans.json"
+AIM_TIME, AIM_BYTES = 0.5, 0.4  # of nnssl's
 RESAMPLING = "resample_data_or_seg_to_shape"
 CUBIC = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
 WINDOW = {"mean": -1000.0, "std": 500.0, "percentile_00_5": -1000.0, "percentile_99_5": 1000.0}
@@ -124,21 +131,13 @@ def best_seconds(action: Callable[[], Any], repeats: int) -> float:
     return min(times)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--image", type=Path)
-    parser.add_argument("--spacing", type=float, nargs=3, default=[2.0, 2.0, 2.0])
-    parser.add_argument("--patch", type=int, nargs=3, default=[160, 160, 160])
-    parser.add_argument("--repeats", type=int, default=2)
-    options = parser.parse_args()
+def compare_with_nnunet(options: argparse.Namespace) -> None:
+    """Measure one case in both, and print."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        image = options.image
-        if image is None:
-            image = folder / "phantom.nii.gz"
+        os.environ.setdefault("colipri_raw", temporary)  # where reports would be looked for
+        image = options.image[0] if options.image else folder / "phantom.nii.gz"
+        if not options.image:
             write_phantom(image)
         voxels = _count_voxels(image)
         ours, theirs = folder / "colipri", folder / "nnunet"
@@ -169,6 +168,45 @@ def main() -> None:
         f"  colipri is {seconds['nnU-Net'] / seconds['colipri']:.2f} times as fast, its image "
         f"{sizes['nnU-Net'] / sizes['colipri']:.2f} times smaller"
     )
+
+
+def report_nnssl(options: argparse.Namespace) -> None:
+    """Run both on the scans in turns, and print the ratios beside the aims."""
+    with tempfile.TemporaryDirectory() as temporary:
+        images = [path.absolute() for path in options.image or ()]
+        if not images:
+            images = [Path(temporary) / "phantom.nii.gz"]
+            write_phantom(images[0])
+        results = compare_with_nnssl(images, options.nnssl, options.processes, options.repeats)
+    print(
+        f"{len(images)} scans to 1 mm isotropic, {options.processes} processes, the smallest of "
+        f"{options.repeats} turns"
+    )
+    for name, (seconds, cpu, size) in results.items():
+        print(f"  {name:8s} {seconds:7.1f} s   {cpu:7.1f} s of CPU   {size / 1e6:7.1f} MB")
+    ours, theirs = results["colipri"], results["nnssl"]
+    print(
+        f"  of nnssl's: {ours[0] / theirs[0]:.2f} of the time and {ours[1] / theirs[1]:.2f} of the "
+        f"processor time (aim {AIM_TIME}), {ours[2] / theirs[2]:.2f} of the bytes (aim {AIM_BYTES})"
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--image", type=Path, nargs="+")
+    parser.add_argument("--spacing", type=float, nargs=3, default=[2.0, 2.0, 2.0])
+    parser.add_argument("--patch", type=int, nargs=3, default=[160, 160, 160])
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--nnssl", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    if options.nnssl is None:
+        compare_with_nnunet(options)
+    else:
+        report_nnssl(options)
 
 
 def _count_voxels(image: Path) -> int:

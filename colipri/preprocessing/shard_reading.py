@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)  # waits between attempts; object storage has short outages
 _GAP = 256 * 2**10  # bytes that are cheaper to read than a second request
+# S3's packages try again at two levels of their own, 25 times for each attempt of ours, so that an
+# outage would be named after minutes; a few within each request are enough
+S3_OPTIONS: dict[str, Any] = {"config_kwargs": {"retries": {"total_max_attempts": 3}}}
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError)
 Result = TypeVar("Result")
 
@@ -68,8 +71,12 @@ def location_of(folder: Path) -> str | None:
 @lru_cache(maxsize=8)
 def _file_system(url: str) -> Any:
     """The file system of a URL; asked for again in each process, never inherited by one."""
+    options = S3_OPTIONS if url.startswith(("s3://", "s3a://")) else {}
     try:
-        return fsspec.core.url_to_fs(url)[0]
+        file_system = fsspec.core.url_to_fs(url, **options)[0]
+        if options:
+            file_system.retries = 1
+        return file_system
     except ImportError as error:
         raise ColipriError(
             f"{url} needs a package that is not installed ({error}); "

@@ -1,16 +1,15 @@
 """Moving a store in shards to another place, verifying it, and using it from there.
 
 A place is a folder or a URL of fsspec (s3://bucket/folder). The manifest arrives last: a place
-without it is half moved and is not used. Files that have arrived whole are not copied again.
+without it is half moved and is not used. Files that have arrived whole are not copied again. Plan,
+fingerprint, splits and description travel along (colipri.preprocessing.store_companions).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,80 +21,15 @@ from colipri.preprocessing.line_table import LineTable
 from colipri.preprocessing.manifest import packed_manifest
 from colipri.preprocessing.packing import Packer
 from colipri.preprocessing.records import STORE_VERSION, case_files, read_record
-from colipri.preprocessing.shard_reading import file_system_of, location_of, with_retries
+from colipri.preprocessing.shard_reading import location_of
 from colipri.preprocessing.shards import LOCATION, SHARD_ENDING
 from colipri.preprocessing.store import MANIFEST, REPORTS, CaseStore
+from colipri.preprocessing.store_companions import put_companions
+from colipri.preprocessing.store_place import Place, difference, file_blocks
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 8 * 2**20
 _SHOWN = 3  # problems that an error names
-
-
-class Place:
-    """A folder or URL that a store is moved to, with the few things that are done there.
-
-    Args:
-        url: of the folder.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self.file_system, self.folder = file_system_of(self.url)
-
-    def path(self, name: str) -> str:
-        """Path of a file, for the file system."""
-        return f"{self.folder}/{name}"
-
-    def sizes(self) -> dict[str, int]:
-        """Return the files that are there -> their bytes."""
-
-        def listed() -> dict[str, int]:
-            self.file_system.invalidate_cache()
-            try:
-                entries = self.file_system.ls(self.folder, detail=True)
-            except FileNotFoundError:
-                return {}
-            return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in entries}
-
-        return with_retries(listed, f"listing {self.url}")
-
-    def read(self, name: str) -> bytes:
-        """Return the content of a small file.
-
-        Raises:
-            ColipriError: it is not there, or the storage cannot be reached.
-        """
-        return with_retries(
-            partial(self.file_system.cat_file, self.path(name)), f"reading {self.url}/{name}"
-        )
-
-    def blocks(self, name: str) -> Iterator[bytes]:
-        """Yield the content of a large file."""
-        size = int(self.file_system.size(self.path(name)))
-        for start in range(0, size, _BLOCK):
-            end = min(size, start + _BLOCK)
-            read = partial(self.file_system.cat_file, self.path(name), start=start, end=end)
-            yield with_retries(read, f"reading {self.url}/{name}")
-
-    def put(self, source: Path) -> None:
-        """Copy a file to this place; it has its name only when it is whole."""
-        target = self.path(source.name)
-
-        def copy() -> None:
-            self.file_system.makedirs(self.folder, exist_ok=True)
-            unfinished = target + ".partial"
-            self.file_system.put_file(str(source), unfinished)
-            self.file_system.mv(unfinished, target)
-
-        with_retries(copy, f"writing {self.url}/{source.name}")
-
-    def put_bytes(self, name: str, content: bytes) -> None:
-        """Write a small file."""
-        with_retries(
-            lambda: self.file_system.pipe_file(self.path(name), content),
-            f"writing {self.url}/{name}",
-        )
 
 
 def pack_store(folder: Path) -> CaseStore:
@@ -159,6 +93,8 @@ def move_store(folder: Path, target: str, keep: bool = False) -> None:
             _require_sound(folder / name, files[name])
             place.put(folder / name)
         _require_arrived(place, files)
+    put_companions(place, folder, manifest)
+    if MANIFEST not in there:
         place.put_bytes(MANIFEST, content)
     logger.info("%d files are whole in %s", len(files) + 1, place.url)
     if not keep:
@@ -197,9 +133,7 @@ def fetch_store(source: str, folder: Path, with_shards: bool = False) -> None:
         atomic_write_json(folder / LOCATION, {"url": url})
     names = [n for n in manifest["files"] if with_shards or not n.endswith(SHARD_ENDING)]
     for name in progress(names, f"fetching {place.url}"):
-        target = folder / name
-        if not target.is_file() or target.stat().st_size != manifest["files"][name]["bytes"]:
-            _fetch(place, name, target, manifest["files"][name])
+        place.fetch(name, folder / name, manifest["files"][name])
     if with_shards:
         (folder / LOCATION).unlink(missing_ok=True)
     atomic_write_bytes(folder / MANIFEST, place.read(MANIFEST))
@@ -223,8 +157,8 @@ def verify_store(folder: Path) -> list[str]:
         elsewhere = url is not None and not path.is_file() and name.endswith(SHARD_ENDING)
         shown = f"{url}/{name}" if elsewhere else str(path)
         try:
-            blocks = Place(str(url)).blocks(name) if elsewhere else _blocks(path)
-            problem = _difference(blocks, about)
+            blocks = Place(str(url)).blocks(name) if elsewhere else file_blocks(path)
+            problem = difference(blocks, about)
         except (OSError, ColipriError) as error:
             problem = f"cannot be read ({error})"
         if problem:
@@ -247,16 +181,8 @@ def _manifest_of(place: Place, there: Mapping[str, int]) -> dict[str, Any]:
     return manifest
 
 
-def _fetch(place: Place, name: str, target: Path, about: Mapping[str, Any]) -> None:
-    content = b"".join(place.blocks(name))
-    problem = _difference(iter([content]), about)
-    if problem:
-        raise ColipriError(f"{place.url}/{name}: {problem}; move the store there again")
-    atomic_write_bytes(target, content)
-
-
 def _require_sound(path: Path, about: Mapping[str, Any]) -> None:
-    problem = _difference(_blocks(path), about) if path.is_file() else "is missing"
+    problem = difference(file_blocks(path), about) if path.is_file() else "is missing"
     if problem:
         raise ColipriError(
             f"{path}: {problem}; delete it and run colipri_preprocess again before moving"
@@ -275,22 +201,6 @@ def _half_moved(url: str, wrong: int, total: int, first: str) -> str:
         f"{url} is half moved: {wrong} of {total} files are missing or cut off, the first is "
         f"{first}; run the same colipri_store move again"
     )
-
-
-def _difference(blocks: Iterator[bytes], about: Mapping[str, Any]) -> str:
-    digest, size = hashlib.sha256(), 0
-    for block in blocks:
-        digest.update(block)
-        size += len(block)
-    if size != about["bytes"]:
-        return f"has {size:,} bytes instead of {about['bytes']:,}"
-    return "" if digest.hexdigest() == about["sha256"] else "is damaged (another checksum)"
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            yield block
 
 
 def _cases_in(manifest: Mapping[str, Any], name: str) -> str:

@@ -22,7 +22,8 @@ another disk or to object storage, use them from there, and check that they are 
 
 A store of 1,000 cases and more is packed by colipri_preprocess itself. After a move, the small
 files (which case is where, reports, geometry) stay in $colipri_preprocessed and the shards are read
-from the new place, each crop by itself. --keep copies and leaves the shards here.
+from the new place, each crop by itself. --keep copies and leaves the shards here. Plan, splits,
+fingerprint and dataset.json travel along, so that fetch needs nothing else on another machine.
 
 You may stop or kill a move at any time: the same command continues it. A place whose move was not
 finished is recognised and named, and nothing is removed here before all has arrived. Reading from
@@ -55,7 +56,7 @@ def store(options: argparse.Namespace) -> int:
     from colipri.common.errors import ColipriError
     from colipri.paths import dataset_id, find_dataset_name, preprocessed_folder
     from colipri.plans.plans import load_plans
-    from colipri.preprocessing import store_transfer
+    from colipri.preprocessing import store_companions, store_transfer
 
     needs_place = options.action in ("move", "fetch")
     if needs_place != (options.place is not None):
@@ -64,6 +65,12 @@ def store(options: argparse.Namespace) -> int:
             + ("needs a folder or URL at the end" if needs_place else "takes no folder or URL")
         )
     logger = logging.getLogger("colipri")
+    if options.action == "fetch":
+        companions = store_companions.fetch_companions(
+            options.place, preprocessed_folder(), options.dataset
+        )
+        if companions is not None:
+            options.dataset = companions[0]
     name = find_dataset_name(options.dataset)
     configuration = load_plans(name, options.p).configuration(options.configuration)
     folder = preprocessed_folder() / name / configuration.data_identifier

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import fsspec
@@ -198,9 +199,12 @@ def test_a_crop_fetches_the_chunks_that_it_overlaps_and_no_others(url: str) -> N
     assert sum(end - start for _, start, end in Flaky.requests) < len(frame) / 7
 
 
-def test_a_package_that_is_missing_is_named(store: CaseStore, tmp_path: Path) -> None:
+def test_a_package_that_is_missing_is_named(
+    store: CaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(ColipriError, match=r"pip install 'colipri\[object-storage\]'"):
-        move_store(store.folder, "s3://bucket/101")
+        move_store(store.folder, "gs://bucket/101")
     with pytest.raises(ColipriError, match="write for example s3://"):
         move_store(store.folder, "nonsense://bucket/101")
 
