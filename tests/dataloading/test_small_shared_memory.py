@@ -21,13 +21,13 @@ def main():
     logging.basicConfig(level=logging.INFO, stream=sys.stdout)
     rng = np.random.default_rng(0)
     cases = {
-        name: {"array": rng.integers(-1000, 1000, (1, 128, 128, 128)).astype(np.int16),
+        name: {"array": rng.integers(-1000, 1000, (1, 160, 160, 160)).astype(np.int16),
                "report": "Left nodule."}
         for name in "abcd"
     }
     store = write_store(Path(sys.argv[1]) / "Dataset001_Test" / "c", cases)
-    dataset = ColipriDataset(store, PatchOnly([128, 128, 128]), True, seed=1)
-    batches = iter(make_loader(dataset, list("abcd"), 24, num_workers=4))
+    dataset = ColipriDataset(store, PatchOnly([160, 160, 160]), True, seed=1)
+    batches = iter(make_loader(dataset, list("abcd"), 12, num_workers=4))
     for _ in range(2):
         batch = next(batches)
         print("batch of", batch.image.numel() * batch.image.element_size() >> 20, "MiB")
@@ -53,5 +53,5 @@ def test_batches_larger_than_64_mb_of_shared_memory_arrive(tmp_path: Path) -> No
         capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("batch of 96 MiB") == 2
+    assert done.stdout.count("batch of 93 MiB") == 2
     assert "Images come through pipes" in done.stdout and "--shm-size" in done.stdout

@@ -113,6 +113,7 @@ def test_a_bucket_that_does_not_exist_is_named(store: CaseStore, server: S3Serve
     assert list(store.folder.glob("*.b2shard"))
 
 
+@pytest.mark.slow
 def test_another_machine_trains_from_what_it_fetched(
     server: S3Server,
     workspace: Workspace,
