@@ -20,6 +20,7 @@ from typing import Any
 
 from colipri.common.errors import ColipriError
 from colipri.paths import dataset_id
+from colipri.plans.plans import Plans
 from colipri.preprocessing.files import file_digest
 from colipri.preprocessing.records import plans_digest
 from colipri.preprocessing.store_place import Place
@@ -108,8 +109,6 @@ def fetch_companions(source: str, preprocessed: Path, wanted: str) -> tuple[str,
 
 def _same_cases(path: Path, other: bytes) -> bool:
     """True if two plans give the same stored cases in all configurations that both have."""
-    from colipri.plans.plans import Plans
-
     mine, theirs = (Plans.from_dict(json.loads(content)) for content in (path.read_bytes(), other))
     shared = set(mine.configurations) & set(theirs.configurations)
     return bool(shared) and all(
