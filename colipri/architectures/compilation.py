@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from colipri.architectures.model import ColipriModel
-from colipri.architectures.packing import Packing
 from colipri.architectures.rope import grid_positions, rotation
 
 logger = logging.getLogger(__name__)
@@ -167,4 +166,6 @@ def _run(model: ColipriModel, lengths: tuple[int, ...], device: torch.device) ->
     gradients = torch.is_grad_enabled()
     tokens = torch.randn(len(positions), encoder.embed_dim, device=device, requires_grad=gradients)
     rope = rotation(positions, encoder.head_dim)
-    return deque(encoder.block_outputs(tokens, rope, Packing.of(lengths, device)), maxlen=1)[0]
+    where = positions.cpu().numpy()
+    arranged = encoder.arrange(tokens, rope, lengths, where)
+    return deque(encoder.block_outputs(arranged), maxlen=1)[0]

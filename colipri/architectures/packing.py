@@ -47,6 +47,7 @@ class Packing:
         lengths: tokens of each of the B samples; they add up to T.
         longest: the largest of them.
         is_even: True if all samples are equally long.
+        is_single: True if there is one sample.
         offsets: (B + 1,) int32 on the device: where each sample begins, and T.
         sample: (T,) int64 on the device: which sample a token belongs to.
         has_varlen: True if the device has a kernel for ragged lists.
@@ -55,6 +56,7 @@ class Packing:
     lengths: tuple[int, ...]
     longest: int
     is_even: bool
+    is_single: bool
     offsets: Tensor
     sample: Tensor
     has_varlen: bool
@@ -67,6 +69,7 @@ class Packing:
             tuple(lengths),
             longest,
             min(lengths) == longest > 0,
+            len(lengths) == 1,
             to_device(np.array([0, *accumulate(lengths)], dtype=np.int32), device),
             to_device(np.repeat(np.arange(len(lengths)), lengths), device),
             has_varlen_kernel(device),
@@ -78,8 +81,9 @@ class Packing:
         Args:
             dtype: of queries, keys and values.
         """
-        # a batch that happens to be even would be one more program for torch.compile
-        if self.has_varlen and dtype in _HALF_PRECISION and len(self.lengths) > 1:
+        # a batch that happens to be even would be one more program for torch.compile, and so would
+        # every number of samples or windows if it were counted here
+        if self.has_varlen and dtype in _HALF_PRECISION and not self.is_single:
             return VARLEN
         return EVEN if self.is_even else SPLIT
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from colipri.architectures.local_attention import LocalAttention, window_order
 from colipri.architectures.packing import Packing, Padding, joined_order, to_device
 from colipri.architectures.rope import (
     Grid,
@@ -20,6 +22,7 @@ from colipri.architectures.rope import (
     rotation,
 )
 from colipri.architectures.stems import build_stem, embed_patches
+from colipri.architectures.token_merging import check_share, encode_merging
 from colipri.architectures.tokens import select_tokens
 from colipri.architectures.transformer import FINAL_NORMS, Transformer
 
@@ -33,6 +36,26 @@ PRESETS: dict[str, dict[str, int]] = {
     "L": {"embed_dim": 1056, "depth": 24, "num_heads": 16},
 }
 CHECKPOINTING = ("none", "mlp", "full")
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """Tokens of a batch as the blocks take them.
+
+    Attributes:
+        x: (T, D), registers included.
+        rope: (T, head_dim / 2, 2).
+        packing: which tokens belong to one sample.
+        windows: which tokens see each other in local blocks; None where all blocks are global.
+        place: where the tokens without registers are, in the order in which they came; None if
+            they are all there is and in their order.
+    """
+
+    x: Tensor
+    rope: Tensor
+    packing: Packing
+    windows: Packing | None
+    place: Tensor | None
 
 
 class PrimusEncoder(nn.Module):
@@ -57,6 +80,12 @@ class PrimusEncoder(nn.Module):
             for none (released COLIPRI), which leaves no weight that depends on the image size.
         activation_checkpointing: "none", "mlp" (recompute the MLP halves) or "full" (whole blocks).
         final_norm: "layer" (Primus) or "affine", see colipri.architectures.transformer.
+        attention: ``window`` (tokens per axis) and ``global_blocks`` of local attention
+            (colipri.architectures.local_attention); None: all blocks attend to all tokens.
+
+    Attributes:
+        merged_share: of the tokens of a sample, to merge on their way through the blocks
+            (:meth:`merge_tokens`); 0 for none, which is exact.
 
     Raises:
         ValueError: sizes that do not fit together; the message says which.
@@ -79,6 +108,7 @@ class PrimusEncoder(nn.Module):
         position_grid: Sequence[int] | None = None,
         activation_checkpointing: str = "none",
         final_norm: str = "layer",
+        attention: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if final_norm not in FINAL_NORMS:
@@ -94,6 +124,8 @@ class PrimusEncoder(nn.Module):
         self.head_dim = check_head_dim(embed_dim, num_heads)
         self.patch_embed_size = tuple(int(size) for size in patch_embed_size)
         self.activation_checkpointing = activation_checkpointing
+        self.merged_share = 0.0
+        self.local = None if attention is None else LocalAttention.of(depth, **attention)
         self.down_projection = build_stem(
             stem, input_channels, embed_dim, self.patch_embed_size, stem_kwargs or {}
         )
@@ -116,6 +148,20 @@ class PrimusEncoder(nn.Module):
             rows = num_register_tokens + int(torch.tensor(self.position_grid).prod())
             self.eva.pos_embed = nn.Parameter(torch.zeros(1, rows, embed_dim))
             nn.init.trunc_normal_(self.eva.pos_embed, std=0.02)
+
+    def merge_tokens(self, share: float) -> None:
+        """Merge alike tokens in inference (colipri.architectures.token_merging).
+
+        Args:
+            share: of a sample's tokens that are merged into others by the last block; 0 for none.
+
+        Raises:
+            ValueError: a share out of range, or attention is local: a merged token would lie in
+                several windows.
+        """
+        if share and self.local is not None:
+            raise ValueError("tokens cannot be merged where attention is local")
+        self.merged_share = check_share(share)
 
     def grid(self, spatial: Sequence[int]) -> Grid:
         """Return the tokens per axis of an image of this size.
@@ -160,7 +206,8 @@ class PrimusEncoder(nn.Module):
         if self.position_grid is not None:
             self._require_inside((packed.amax(dim=0) + 1).tolist())
         rope = rotation(packed, self.head_dim)
-        x = self.encode_packed(padding.pack(tokens), packed, rope, padding.lengths)
+        where = None if self.local is None else packed.cpu().numpy()
+        x = self.encode_packed(padding.pack(tokens), packed, rope, padding.lengths, where)
         return padding.unpack(x)
 
     def forward(
@@ -191,11 +238,17 @@ class PrimusEncoder(nn.Module):
             kept = to_device(padding.pack(ids_keep), image.device)
             sample = Packing.of(padding.lengths, image.device).sample
             tokens = embed_patches(self.down_projection, image, (sample, kept))
-        x = self.encode_packed(tokens, positions[kept], rope[kept], padding.lengths)
+        where = None if self.local is None else _positions_on_host(grid, padding, ids_keep)
+        x = self.encode_packed(tokens, positions[kept], rope[kept], padding.lengths, where)
         return padding.unpack(x)
 
     def encode_packed(
-        self, tokens: Tensor, positions: Tensor, rope: Tensor, lengths: Sequence[int]
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        rope: Tensor,
+        lengths: Sequence[int],
+        where: np.ndarray | None = None,
     ) -> Tensor:
         """Run the transformer on the tokens of all samples, one sample after the other.
 
@@ -204,35 +257,85 @@ class PrimusEncoder(nn.Module):
             positions: (T, 3) integers.
             rope: (T, head_dim / 2, 2), the rotations of these positions.
             lengths: tokens of each sample; they add up to T.
+            where: the same positions on the host; needed where attention is local.
 
         Returns:
             (T, D), normalized by the final norm.
         """
-        x, rope, packing, place = self._with_registers(
+        if self.merged_share and not self.training:
+            return self._encode_merging(tokens, positions, rope, lengths)
+        tokens = self._with_absolute_positions(tokens, positions)
+        arranged = self.arrange(tokens, rope, lengths, where)
+        last = deque(self.block_outputs(arranged), maxlen=1)[0]
+        return self.eva.norm(last if arranged.place is None else last[arranged.place])
+
+    def _encode_merging(
+        self, tokens: Tensor, positions: Tensor, rope: Tensor, lengths: Sequence[int]
+    ) -> Tensor:
+        """:meth:`encode_packed`, sample by sample, with tokens merged on the way."""
+        x, _, packing, place = self._with_registers(
             self._with_absolute_positions(tokens, positions), rope, lengths
         )
-        last = deque(self.block_outputs(x, rope, packing), maxlen=1)[0]
+        registers = self.num_register_tokens
+        still = positions.new_zeros(registers, 3)
+        parts = zip(x.split(packing.lengths), positions.split(list(lengths)), strict=True)
+        last = torch.cat(
+            [
+                encode_merging(
+                    self.eva, part, torch.cat((still, where)), self.merged_share, registers
+                )
+                for part, where in parts
+            ]
+        )
         return self.eva.norm(last if place is None else last[place])
 
-    def block_outputs(self, x: Tensor, rope: Tensor, packing: Packing) -> Iterator[Tensor]:
+    def arrange(
+        self, tokens: Tensor, rope: Tensor, lengths: Sequence[int], where: np.ndarray | None = None
+    ) -> Arranged:
+        """Add registers, and put the tokens of each sample in the order of the blocks.
+
+        Args:
+            tokens: (T, D).
+            rope: (T, head_dim / 2, 2).
+            lengths: tokens of each sample.
+            where: (T, 3) positions on the host; needed where attention is local.
+        """
+        x, rope, packing, place = self._with_registers(tokens, rope, lengths)
+        if self.local is None:
+            return Arranged(x, rope, packing, None, place)
+        if where is None:
+            raise ValueError("local attention needs the positions of the tokens on the host")
+        if self.num_register_tokens:
+            count = [self.num_register_tokens] * len(lengths)
+            nowhere = np.full((sum(count), 3), -1)
+            where = np.concatenate((nowhere, where))[joined_order(count, lengths, x.device)[1]]
+        order, of_windows = window_order(where, packing.lengths, self.local.window)
+        there = to_device(order, x.device)
+        back = to_device(order.argsort(), x.device)
+        windows = Packing.of(of_windows, x.device)
+        place = back if place is None else back[place]
+        return Arranged(x[there], rope[there], packing, windows, place)
+
+    def block_outputs(self, arranged: Arranged) -> Iterator[Tensor]:
         """Yield the tokens (T, D) after each block.
 
         Args:
-            x: (T, D), registers included.
-            rope: (T, head_dim / 2, 2).
-            packing: which tokens belong to one sample.
+            arranged: of :meth:`arrange`.
         """
-        rope = rope[:, None, None]
+        x, rope, packing = arranged.x, arranged.rope[:, None, None], arranged.packing
         drops = self.eva.draw_drop_path(packing)
         recompute = self.activation_checkpointing if torch.is_grad_enabled() else "none"
-        for block, drop in zip(self.eva.blocks, drops, strict=True):
+        for number, (block, drop) in enumerate(zip(self.eva.blocks, drops, strict=True)):
+            seen = packing
+            if arranged.windows is not None and self.local is not None:
+                seen = packing if number in self.local.global_blocks else arranged.windows
             if recompute == "full":
                 # nothing random happens inside, so there is no random state to replay
                 x = checkpoint(
-                    block, x, rope, packing, drop, use_reentrant=False, preserve_rng_state=False
+                    block, x, rope, seen, drop, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                x = block(x, rope, packing, drop, recompute == "mlp")
+                x = block(x, rope, seen, drop, recompute == "mlp")
             yield x
 
     def _with_registers(
@@ -273,3 +376,13 @@ class PrimusEncoder(nn.Module):
             return self.register_tokens
         assert isinstance(self.eva.pos_embed, Tensor)
         return self.register_tokens + self.eva.pos_embed[:, : self.num_register_tokens]
+
+
+def _positions_on_host(grid: Grid, padding: Padding, ids_keep: Tensor | None) -> np.ndarray:
+    """(T, 3) positions of the kept tokens, as numpy array; None keeps all tokens."""
+    if ids_keep is None:
+        kept = np.tile(np.arange(padding.shape[1]), padding.shape[0])
+    else:
+        kept = ids_keep.cpu().numpy().reshape(-1)
+        kept = kept if padding.rows is None else kept[padding.rows]
+    return np.stack(np.unravel_index(kept, grid), axis=-1)

@@ -56,13 +56,26 @@ class Attention(nn.Module):
         Returns:
             (T, D).
         """
+        query, key, value = self.project(x, rope)
+        return self.output(attend(query, key, value, packing), gain)
+
+    def project(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rotated queries and keys, and values, (T, heads, head_dim) each.
+
+        Args:
+            x: (T, D).
+            rope: as in :meth:`forward`.
+        """
         q, k, v = self.q_proj, self.k_proj, self.v_proj
         weight = torch.cat((q.weight, k.weight, v.weight))
         bias = torch.cat((q.bias, torch.zeros_like(q.bias), v.bias))
         qkv = F.linear(x, weight, bias).unflatten(-1, (3, self.num_heads, self.head_dim))
         query, key, value = rotate_queries_and_keys(qkv, rope).unbind(1)
-        mixed = attend(query, key, value, packing).flatten(1)
-        return _linear(self.norm(mixed), self.proj, gain)
+        return query, key, value
+
+    def output(self, mixed: Tensor, gain: Tensor | None = None) -> Tensor:
+        """Return what attention adds to the tokens: (T, heads, head_dim) -> (T, D)."""
+        return _linear(self.norm(mixed.flatten(1)), self.proj, gain)
 
 
 class SwiGLU(nn.Module):

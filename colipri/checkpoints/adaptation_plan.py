@@ -26,6 +26,7 @@ _PRESET_OPTIONS = {
     "init_values": 0.1,
     "scale_attn_inner": True,
     "final_norm": "layer",
+    "attention": None,
 }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from colipri.architectures.local_attention import LocalAttention
 from colipri.architectures.primus import PrimusEncoder
 from colipri.checkpoints.weight_file import WeightFile, stem_of
 from colipri.common.errors import ColipriError
@@ -58,6 +59,7 @@ def fit_encoder(
     state = file.encoder_weights()
     _require_same_architecture(encoder, state, file, path)
     result = Fitted()
+    _note_attention(encoder, file, result)
     state = _with_channels(encoder, state, path, result)
     state = _with_intensities(state, file, intensities, result)
     result.state = _with_positions(encoder, state, file, path, result)
@@ -150,6 +152,22 @@ def _require_same_architecture(
             f"it has {file.num_heads} attention heads",
             f"this plan has {heads} (--set architecture.num_heads={file.num_heads} when planning)",
         )
+
+
+def _note_attention(encoder: PrimusEncoder, file: WeightFile, result: Fitted) -> None:
+    """Say where attention differs: the weights fit, and training adapts them."""
+    stored = (file.arch_kwargs or {}).get("attention")
+    theirs = None if stored is None else LocalAttention.of(len(encoder.eva.blocks), **stored)
+    if theirs != encoder.local:
+        there, here = (_describe_attention(one) for one in (theirs, encoder.local))
+        result.notes.append(f"trained with attention over {there}, continues with {here}")
+
+
+def _describe_attention(local: LocalAttention | None) -> str:
+    if local is None:
+        return "all tokens"
+    size = " x ".join(map(str, local.window))
+    return f"windows of {size} tokens ({len(local.global_blocks)} blocks over all)"
 
 
 def _refuse(path: Path, theirs: str, ours: str) -> None:

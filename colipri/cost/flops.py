@@ -1,8 +1,9 @@
 """Arithmetic of the model, in floating point operations (one multiply-add is two).
 
 Transformer, forward: 24 K d^2 L + 4 K^2 d L for K tokens of width d in L blocks (a SwiGLU MLP of
-ratio 8/3 costs what a plain MLP of ratio 4 costs). Stems are counted by torch on the meta device,
-which computes nothing. Backward costs twice the forward. Tested against torch's own counter.
+ratio 8/3 costs what a plain MLP of ratio 4 costs); with windows of W tokens a local block attends
+to min(K, W) tokens instead of K. Stems are counted by torch on the meta device, which computes
+nothing. Backward costs twice the forward. Tested against torch's own counter.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from colipri.plans.architecture import BertSettings, EncoderSettings
 BACKWARD = 3  # forward, and twice as much for the gradients of inputs and weights
 
 
-def transformer_flops(num_tokens: float, dim: int, depth: int, mlp_ratio: float = 8 / 3) -> float:
+def transformer_flops(
+    num_tokens: float,
+    dim: int,
+    depth: int,
+    mlp_ratio: float = 8 / 3,
+    window_tokens: float | None = None,
+    global_blocks: int = 0,
+) -> float:
     """Forward FLOPs of ``depth`` blocks on one sample.
 
     Args:
@@ -29,11 +37,16 @@ def transformer_flops(num_tokens: float, dim: int, depth: int, mlp_ratio: float 
         dim: d.
         depth: L.
         mlp_ratio: hidden width of the gated MLP over d (three matrices).
+        window_tokens: of a window of local attention, at most; None: all blocks are global.
+        global_blocks: blocks that attend to all tokens where the others are local.
     """
     projections = 8 * num_tokens * dim**2
-    attention = 4 * num_tokens**2 * dim
     mlp = 6 * num_tokens * dim * int(dim * mlp_ratio)
-    return depth * (projections + attention + mlp)
+    pairs = depth * num_tokens**2
+    if window_tokens is not None:  # a body fills its windows, or nearly
+        local = num_tokens * min(num_tokens, window_tokens)
+        pairs = global_blocks * num_tokens**2 + (depth - global_blocks) * local
+    return depth * (projections + mlp) + 4 * pairs * dim
 
 
 def image_flops(
@@ -53,11 +66,14 @@ def image_flops(
         num_tokens: tokens that the transformer sees.
         training: count the backward pass as well.
     """
+    local = encoder.attention
     transformer = transformer_flops(
         num_tokens + encoder.num_register_tokens,
         encoder.embed_dim,
         encoder.depth,
         encoder.mlp_ratio,
+        None if local is None else prod(local.window),
+        0 if local is None else local.global_blocks,
     )
     stem = _stem_flops(
         encoder.stem,

@@ -123,9 +123,11 @@ def _row(name: str, value: str, reason: str) -> str:
 
 
 def _architecture(encoder: EncoderSettings) -> str:
+    local = encoder.attention
     return (
         f"{encoder.depth} blocks of width {encoder.embed_dim}, {encoder.num_heads} heads, "
         f"{encoder.stem} stem"
+        + ("" if local is None else f", local attention ({local.global_blocks} blocks global)")
     )
 
 

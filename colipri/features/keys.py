@@ -27,7 +27,8 @@ _IMAGE_PARTS = ("image_encoder.", "image_projector.", "image_pooler.")
 _WORDS = {
     "version": "in another format",
     "weights": "by a model with other weights",
-    "preprocessing": "from images that were prepared otherwise (spacing, window of HU, axes)",
+    "preprocessing": "from images that were prepared or encoded otherwise (spacing, window of HU, "
+    "axes, --merge_tokens)",
     "window": "with another --window",
     "num_tokens": "with another number of tokens (--tokens)",
 }
@@ -96,6 +97,8 @@ def feature_key(predictor: ColipriPredictor, num_tokens: int = ALL_TOKENS) -> Fe
     ]
     if predictor.keep_air:  # of imported models: tokens of air are encoded as well
         prepared.append("air")
+    if predictor.merge_tokens:
+        prepared.append(f"merged {predictor.merge_tokens:g}")
     return FeatureKey(
         weights=image_weights_digest(predictor.model.state_dict()),
         preprocessing=hashlib.sha256(repr(prepared).encode("utf-8")).hexdigest()[:_DIGITS],

@@ -73,9 +73,11 @@ class ColipriPredictor:
         window: Voxels of a sliding window. None: one patch around the centre, as planned (with
             ``spacing``: windows of the patch size).
         precision: "auto" (bf16 on GPUs that compute in it, as training), "fp32" or "bf16".
+        merge_tokens: share of a scan's tokens that are merged into alike ones on their way through
+            the image encoder (colipri.architectures.token_merging); 0 for none, which is exact.
 
     Raises:
-        ColipriError: the checkpoint does not fit, or the device has no bf16.
+        ColipriError: the checkpoint does not fit, the device has no bf16, or a share out of range.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class ColipriPredictor:
         spacing: Sequence[float] | None = None,
         window: Sequence[int] | None = None,
         precision: str = "auto",
+        merge_tokens: float = 0.0,
     ) -> None:
+        self.merge_tokens = merge_tokens
         self.bf16 = use_bf16(precision, device)
         self.checkpoint, self.device, self.source = checkpoint, device, source
         self.configuration_name: str = checkpoint["configuration"]
@@ -125,7 +129,7 @@ class ColipriPredictor:
             path: checkpoint, fold folder, exported or imported folder, released weights, or another
                 of :func:`colipri.checkpoints.model_source.load_model`.
             device: cpu, cuda, cuda:1, mps.
-            options: ``spacing``, ``window`` and ``precision`` of the class.
+            options: ``spacing``, ``window``, ``precision`` and ``merge_tokens`` of the class.
 
         Raises:
             ColipriError: no such file, not a colipri checkpoint, another version, another
@@ -143,7 +147,7 @@ class ColipriPredictor:
         control = copy.copy(self)
         imported = "inference" in self.checkpoint  # its text encoder's own weights are not at hand
         model = untrained_model(self.configuration, len(self.tokenizer), seed, not imported)
-        control.model = model.to(self.device).eval()
+        control.model = self._ready(model)
         control.source = f"{self.source} (untrained)"
         return control
 
@@ -158,6 +162,14 @@ class ColipriPredictor:
                 f"{self.source}: the weights do not fit the network of its own plan "
                 f"({' '.join(str(error).split())[:200]})"
             ) from error
+        return self._ready(model)
+
+    def _ready(self, model: ColipriModel) -> Any:
+        """The model on the device, for inference with this predictor's settings."""
+        try:
+            model.image_encoder.merge_tokens(self.merge_tokens)
+        except ValueError as error:
+            raise ColipriError(f"merge_tokens: {error}") from error
         return model.to(self.device).eval()
 
     # ---------------------------------------------------------------- what the model is
@@ -197,6 +209,7 @@ class ColipriPredictor:
             "patch_size": list(self.patch_size),
             "window": None if self.window is None else list(self.window),
             "temperature": self.temperature,
+            **({"merge_tokens": self.merge_tokens} if self.merge_tokens else {}),
         }
 
     # ---------------------------------------------------------------- images

@@ -32,6 +32,14 @@ class StemSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LocalAttentionSettings(Settings):
+    """Attention within windows (colipri.architectures.local_attention)."""
+
+    window: list[int] = entry("edges of a window of attention", unit="tokens", length=3, low=1)
+    global_blocks: int = entry("blocks that attend to all tokens", default=4, low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderSettings(Settings):
     """Arguments of the image encoder; see colipri.architectures.primus.PrimusEncoder."""
 
@@ -62,9 +70,17 @@ class EncoderSettings(Settings):
     final_norm: str = entry(
         "norm after the last block", default="layer", choices=("layer", "affine")
     )
+    attention: LocalAttentionSettings | None = entry(
+        "windows in which most blocks attend; null: all blocks attend to all tokens", default=None
+    )
 
     def check(self) -> None:
-        """Heads have room for rotary embeddings of three axes."""
+        """Heads have room for rotary embeddings of three axes; not all blocks can be global."""
+        if self.attention is not None and self.attention.global_blocks > self.depth:
+            raise SettingsError(
+                "attention.global_blocks",
+                f"is {self.attention.global_blocks}: there are {self.depth} blocks",
+            )
         if self.embed_dim % (6 * self.num_heads):
             raise SettingsError(
                 "embed_dim",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Add -m, -device, -precision, --window, --spacing and --no_checks.
+    """Add -m, -device, -precision, --window, --spacing, --merge_tokens and --no_checks.
 
     ``required`` is False for commands that also do something without a model.
     """
@@ -49,6 +49,14 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
         type=float,
         metavar="MM",
         help="another spacing than the plan's (superior, anterior, right), in windows",
+    )
+    parser.add_argument(
+        "--merge_tokens",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="merge this share of a scan's tokens (0 to 0.9) into alike ones on their way through "
+        "the image encoder: faster, and embeddings change (default: 0, exact)",
     )
     parser.add_argument(
         "--no_checks",
@@ -101,6 +109,7 @@ def make_predictor(options: argparse.Namespace) -> ColipriPredictor:
         spacing=options.spacing,
         window=window or None,
         precision=options.precision,
+        merge_tokens=options.merge_tokens,
     )
     predictor.refuse_wrong_scans = not options.no_checks
     if window == []:

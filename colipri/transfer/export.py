@@ -169,7 +169,8 @@ def _require_preset(encoder: EncoderSettings, reader: str) -> str:
     if preset is None:
         raise ColipriError(
             f"{reader} know only Primus S, B, M and L with a linear stem; this encoder is "
-            f"{encoder.embed_dim} wide, {encoder.depth} deep, stem '{encoder.stem}': use "
+            f"{encoder.embed_dim} wide, {encoder.depth} deep, stem '{encoder.stem}'"
+            f"{'' if encoder.attention is None else ', with local attention'}: use "
             "colipri_transfer_to_nnunet instead"
         )
     return preset

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from colipri.architectures.packing import Packing
-from colipri.architectures.primus import PrimusEncoder
+from colipri.architectures.primus import Arranged, PrimusEncoder
 from colipri.architectures.rope import Grid, grid_positions, grid_rotation
 from colipri.architectures.stems import halvings
 from colipri.transfer.decoders import build_decoder
@@ -86,9 +85,10 @@ class PrimusSegmentation(PrimusEncoder):
         norm.
         """
         tokens, grid = self.tokenize(image)
-        x, rope, packing, place = self._packed(tokens, grid)
+        arranged = self._packed(tokens, grid)
+        place = arranged.place
         maps = []
-        for number, x in enumerate(self.block_outputs(x, rope, packing), start=1):  # noqa: B020
+        for number, x in enumerate(self.block_outputs(arranged), start=1):
             if number in self.depths:
                 level = self.eva.norm(x) if number == len(self.eva.blocks) else x
                 level = level if place is None else level[place]
@@ -97,14 +97,15 @@ class PrimusSegmentation(PrimusEncoder):
         return maps
 
     @torch.compiler.disable
-    def _packed(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Packing, Tensor | None]:
+    def _packed(self, tokens: Tensor, grid: Grid) -> Arranged:
         """Arrange (B, N, D) tokens for the blocks; cached tables stay out of torch.compile."""
         self._require_inside(grid)
         batch, count = tokens.shape[:2]
         positions = grid_positions(grid, tokens.device).repeat(batch, 1)
         rope = grid_rotation(grid, self.head_dim, tokens.device).repeat(batch, 1, 1)
         x = self._with_absolute_positions(tokens.flatten(0, 1), positions)
-        return self._with_registers(x, rope, (count,) * batch)
+        where = None if self.local is None else grid_positions(grid).repeat(batch, 1).numpy()
+        return self.arrange(x, rope, (count,) * batch, where)
 
 
 def deep_supervision_strides(token_patch: Sequence[int]) -> list[list[int]]:

@@ -14,6 +14,7 @@ from tiny_model import DATASET, write_checkpoint
 
 from colipri.common.devices import find_device
 from colipri.common.errors import ColipriError
+from colipri.features.keys import feature_key
 from colipri.inference.inputs import find_images
 from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.volume import PreparedVolume, StoredVolume
@@ -216,6 +217,24 @@ def test_bf16_is_near_fp32(store: CaseStore, tiny: Any) -> None:
     encoded = half.encode_case(store, "case_000")
     assert not torch.equal(encoded.embedding, exact.embedding)
     assert _similar(encoded.embedding, exact.embedding) > 0.999
+
+
+def test_merged_tokens_are_an_option_that_results_and_stored_features_know(
+    store: CaseStore, tiny: Any
+) -> None:
+    exact = ColipriPredictor.from_checkpoint(tiny.checkpoint)
+    merging = ColipriPredictor.from_checkpoint(tiny.checkpoint, merge_tokens=0.5)
+    first, second = (one.encode_case(store, "case_000") for one in (exact, merging))
+    assert second.tokens.shape == first.tokens.shape
+    assert np.array_equal(second.positions, first.positions)
+    assert not torch.equal(second.embedding, first.embedding)
+    assert _similar(second.embedding, first.embedding) > 0.9
+    assert "merge_tokens" not in exact.describe()
+    assert merging.describe()["merge_tokens"] == 0.5
+    assert feature_key(merging).to_dict() != feature_key(exact).to_dict()
+    assert merging.untrained().model.image_encoder.merged_share == 0.5
+    with pytest.raises(ColipriError, match="merge_tokens: the share of tokens to merge must be"):
+        ColipriPredictor.from_checkpoint(tiny.checkpoint, merge_tokens=1.0)
 
 
 def test_untrained_control(predictor: ColipriPredictor, store: CaseStore) -> None:
