@@ -1,13 +1,16 @@
 """colipri: self-configuring vision-language pre-training on 3D medical images.
 
 The public names are imported when first used, so that ``import colipri`` and every ``--help`` stay
-fast (torch alone takes seconds to import).
+fast (torch alone takes seconds to import). transformers learns to load models of colipri when it is
+imported (colipri.sharing.registration).
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
+
+from colipri.sharing.registration import install
 
 __version__ = "0.2.0"
 
@@ -42,3 +45,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+install()

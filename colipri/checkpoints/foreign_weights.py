@@ -46,6 +46,7 @@ def from_released(weights: Mapping[str, Tensor]) -> WeightFile:
         patch_size=(192, 192, 192),
         text_encoder=CXR_BERT,
         notes=["axes turned from RAS, as the released package feeds images, to SAR"],
+        licences=[{"source": "released COLIPRI weights", "text": "MIT"}],
     )
 
 

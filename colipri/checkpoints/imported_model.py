@@ -18,6 +18,7 @@ from torch import Tensor
 from colipri.architectures.model import ColipriModel
 from colipri.architectures.pretrained_text import CXR_BERT
 from colipri.checkpoints.checkpoint_file import load_state_dict_reported
+from colipri.checkpoints.licences import NOT_STATED, Licence
 from colipri.checkpoints.pretrained_encoder import encoder_of_file
 from colipri.checkpoints.weight_file import ENCODER, WeightFile
 from colipri.checkpoints.weight_reader import read_weight_file
@@ -112,7 +113,7 @@ def model_of_released(
     plans = _plans(encoder, text, width, _POOL_HEADS, config["max_position_embeddings"])
     words = tokenizer_to_string(tokenizer)
     content = _content(file.state, plans, words, source, rows, file.kind)
-    content["dataset_json"]["licence"] = "MIT (licence of the released weights)"
+    content["licences"] = file.licences
     return content
 
 
@@ -161,6 +162,7 @@ def model_of_encoder(file: WeightFile, source: str) -> dict[str, Any]:
     words, rows = tokenizer_to_string(tokenizer), len(tokenizer)
     content = _content({**state, **text_only}, plans, words, source, rows, file.kind)
     content["inference"] = {"keep_air": True, "image_only": file.kind}
+    content["licences"] = file.licences or [Licence(file.kind, NOT_STATED).to_dict()]
     return content
 
 

@@ -17,8 +17,9 @@ from colipri.common.errors import ColipriError
 from colipri.imageio.image import DEFAULT_ORIENTATION
 from colipri.plans.architecture import PRIMUS
 from colipri.plans.plans import Plans
+from colipri.text.tokenizer_files import TOKENIZER, stored_tokenizer
 
-_CONFIG, _TOKENIZER = "config.json", "tokenizer.json"
+_CONFIG = "config.json"
 _EXPORTED = ("configuration", "plans", "dataset_json")
 
 
@@ -47,7 +48,8 @@ def load_model(source: Path | str) -> dict[str, Any]:
         content = _from_export(content, exported, path)
     else:
         content = _from_elsewhere(content, path)
-    _require_our_network(content, path)
+    plans = Plans.from_dict(content["plans"], f"the plan in {path}")
+    require_our_network(plans, content["configuration"], f"the plan in {path}")
     return content
 
 
@@ -65,15 +67,10 @@ def _from_export(weights: Mapping[str, Any], config: dict[str, Any], path: Path)
     missing = [key for key in _EXPORTED if key not in config]
     if missing:
         raise ColipriError(f"{path.with_name(_CONFIG)} is incomplete: no {', '.join(missing)}")
-    tokenizer = path.with_name(_TOKENIZER)
-    if not tokenizer.is_file():
-        raise ColipriError(
-            f"{path.parent} has no {_TOKENIZER}; copy the whole folder of the export"
-        )
     content = {
         **config,
         "network_weights": dict(weights),
-        "tokenizer": tokenizer.read_text(encoding="utf-8"),
+        "tokenizer": stored_tokenizer(path.parent),
         "orientation": config.get("orientation", DEFAULT_ORIENTATION),
         "init_args": {"configuration": config["configuration"], "options": {}},
     }
@@ -96,17 +93,23 @@ def _from_elsewhere(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
             ) from error
     if file.tokenizer is None and "text_encoder.pooler.attention.in_proj_weight" in file.state:
         raise ColipriError(
-            f"{path} holds the weights of a colipri model without its {_CONFIG} and {_TOKENIZER}; "
+            f"{path} holds the weights of a colipri model without its {_CONFIG} and {TOKENIZER}; "
             "copy the whole folder of the export"
         )
     return model_of_encoder(file, str(path))
 
 
-def _require_our_network(content: Mapping[str, Any], path: Path) -> None:
-    """A plan may name any class; only our encoder is ever built, and never silently instead."""
-    plans = Plans.from_dict(content["plans"], f"the plan in {path}")
-    named = plans.configuration(content["configuration"]).architecture.network_class_name
+def require_our_network(plans: Plans, configuration: str, where: str) -> None:
+    """Refuse a plan of another network class: only our encoder is ever built.
+
+    Args:
+        plans: of the model.
+        configuration: its trained one.
+        where: the plan is, for the message.
+
+    Raises:
+        ColipriError: it names another class.
+    """
+    named = plans.configuration(configuration).architecture.network_class_name
     if named != PRIMUS:
-        raise ColipriError(
-            f"the plan in {path} names the class {named}; colipri runs models of {PRIMUS} only"
-        )
+        raise ColipriError(f"{where} names the class {named}; colipri runs models of {PRIMUS} only")

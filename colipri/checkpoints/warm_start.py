@@ -17,6 +17,7 @@ from torch import Tensor
 from colipri.architectures.model import ColipriModel
 from colipri.checkpoints.checkpoint_file import load_state_dict_reported
 from colipri.checkpoints.encoder_fitting import fit_encoder
+from colipri.checkpoints.licences import NOT_STATED, Licence
 from colipri.checkpoints.weight_reader import read_weight_file
 from colipri.common.display import show_sizes
 from colipri.common.errors import ColipriError
@@ -36,12 +37,14 @@ class WarmStart:
         loaded: parts of the model that now have its weights.
         left: parts that keep their own start, and why.
         notes: what was changed on the way.
+        licences: of the weights, for whoever shares the model.
     """
 
     source: str
     loaded: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    licences: list[dict[str, str]] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """Return lines for the log."""
@@ -79,6 +82,7 @@ def warm_start(
     load_state_dict_reported(model.image_encoder, fitted.state, str(path))
     result = WarmStart(f"{path} ({file.kind})", [], fitted.left, [*file.notes, *fitted.notes])
     result.loaded.append("image encoder")
+    result.licences = file.licences or [Licence(f"weights of {path}", NOT_STATED).to_dict()]
     if spacing and file.spacing and not _close(spacing, file.spacing):
         result.notes.append(f"it was trained at {_mm(file.spacing)}, this run is at {_mm(spacing)}")
     same_words = (tokenizer is not None and tokenizer == file.tokenizer) or (

@@ -13,6 +13,7 @@ from colipri.plans.plans import CT_SCHEME, REORIENTING_READER, Plans
 
 ENCODER = "image_encoder."  # prefix of the image encoder in a ColipriModel
 EXPORT_FORMAT = "colipri"  # ``format`` of the config.json beside an export of ours
+MODEL_TYPE = "colipri"  # ``model_type`` in it, by which transformers finds the classes
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class WeightFile:
         tokenizer: of the text encoder, as checkpoints store it; None if there is none.
         text_encoder: name of the pretrained text encoder that the weights belong to.
         notes: what was corrected on reading, for people.
+        licences: of what went into the weights (colipri.checkpoints.licences), as plain data.
     """
 
     kind: str
@@ -61,6 +63,7 @@ class WeightFile:
     tokenizer: str | None = None
     text_encoder: str | None = None
     notes: list[str] = field(default_factory=list)
+    licences: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def intensities(self) -> tuple[float, float] | None:

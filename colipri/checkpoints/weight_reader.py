@@ -19,12 +19,14 @@ from torch import Tensor
 
 from colipri.checkpoints.checkpoint_file import require_orientation, require_version
 from colipri.checkpoints.foreign_weights import from_nnssl, from_primus, from_released
+from colipri.checkpoints.licences import licences_of
 from colipri.checkpoints.weight_file import EXPORT_FORMAT, WeightFile, file_of_model
 from colipri.checkpoints.weights_location import find_weights
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.imageio.image import DEFAULT_ORIENTATION
 from colipri.plans.plans import Plans
+from colipri.text.tokenizer_files import TOKENIZER, stored_tokenizer
 
 _WRAPPERS = ("module.", "_orig_mod.")  # of distributed training and of torch.compile
 
@@ -148,9 +150,8 @@ def _from_our_export(weights: dict[str, Tensor], path: Path) -> WeightFile:
         if isinstance(stored, dict) and stored.get("format") == EXPORT_FORMAT:
             file, _ = _of_plan({**stored, "network_weights": weights}, path)
             file.kind = f"colipri export of {stored.get('source', '?')}"
-            tokenizer = path.with_name("tokenizer.json")
-            if tokenizer.is_file():
-                file.tokenizer = tokenizer.read_text(encoding="utf-8")
+            if path.with_name(TOKENIZER).is_file():
+                file.tokenizer = stored_tokenizer(path.parent)
             return file
     return WeightFile("weights of a colipri model", weights)
 
@@ -159,4 +160,6 @@ def _of_plan(content: Mapping[str, Any], path: Path) -> tuple[WeightFile, Plans]
     require_orientation(content.get("orientation", DEFAULT_ORIENTATION), path)
     weights = _plain(content["network_weights"])
     plans = Plans.from_dict(content["plans"], f"the plan in {path}")
-    return file_of_model(weights, plans, content["configuration"]), plans
+    file = file_of_model(weights, plans, content["configuration"])
+    file.licences = [one.to_dict() for one in licences_of({"dataset_json": {}, **content})]
+    return file, plans

@@ -13,7 +13,9 @@ WEIGHTS = "model.safetensors"  # of exports, and of models on hubs
 _BEST = "checkpoint_best.pth"
 _ENDINGS = (".pth", ".pt", ".ckpt", ".safetensors")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HUB_FILES = ("config.json", WEIGHTS, "tokenizer*.json", "vocab.txt", "README.md")
+_HUB_PREFIX = "hf:"  # says that a name is one on the hub, even where a folder has that name
+PROCESSOR_FILES = ("config.json", "tokenizer*.json", "vocab.txt")
+HUB_FILES = (*PROCESSOR_FILES, WEIGHTS, "README.md")
 
 
 def find_weights(source: Path | str, kind: str = "file of weights") -> Path:
@@ -21,19 +23,23 @@ def find_weights(source: Path | str, kind: str = "file of weights") -> Path:
 
     Args:
         source: a file; a folder of colipri_export or of a model from a hub (its model.safetensors);
-            the fold folder of a run (its checkpoint_best.pth); or a name on the Hugging Face hub.
+            the fold folder of a run (its checkpoint_best.pth); or a name on the Hugging Face hub,
+            as ``owner/name``, ``hf:owner/name`` or ``hf:owner/name@revision``.
         kind: what is looked for, for the message.
 
     Raises:
         ColipriError: nothing there, or a folder without weights; one line says what is missing.
     """
-    path = Path(source)
+    path, text = Path(source), str(source)
     if path.is_file():
         return path
     if path.is_dir():
         return _in_folder(path)
-    if _HUB_NAME.fullmatch(str(source)) and path.suffix not in _ENDINGS:
-        return _in_folder(_from_hub(str(source), kind))
+    name, _, revision = text.removeprefix(_HUB_PREFIX).partition("@")
+    if _HUB_NAME.fullmatch(name) and Path(name).suffix not in _ENDINGS:
+        return _in_folder(_from_hub(name, revision or None, kind))
+    if text.startswith(_HUB_PREFIX):
+        raise ColipriError(f"{text} is not a name on the hub; it looks like hf:owner/name")
     raise ColipriError(f"there is no {kind} {source}")
 
 
@@ -45,6 +51,11 @@ def results_folder(source: Path | str) -> Path:
     if path.is_dir():
         return path
     return path.parent if path.is_file() else Path.cwd()
+
+
+def is_hub_name(source: Path | str) -> bool:
+    """True if ``-m`` means a name on a hub and not a file or folder."""
+    return not Path(source).exists()
 
 
 def _in_folder(folder: Path) -> Path:
@@ -62,20 +73,23 @@ def _in_folder(folder: Path) -> Path:
     raise ColipriError(f"the folder {folder} holds neither {_BEST} nor {WEIGHTS}{hint}")
 
 
-def _from_hub(name: str, kind: str) -> Path:
+def _from_hub(name: str, revision: str | None, kind: str) -> Path:
     """The local cache first, then the hub."""
     for local_only in (True, False):
         try:
             found = snapshot_download(
-                name, allow_patterns=list(_HUB_FILES), local_files_only=local_only
+                name,
+                revision=revision,
+                allow_patterns=list(HUB_FILES),
+                local_files_only=local_only,
             )
         except Exception as error:  # noqa: BLE001 (whatever keeps the hub away is the answer)
-            reason = type(error).__name__
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             continue
         folder = Path(found)
         if not local_only or (folder / WEIGHTS).is_file():
             return folder
     raise ColipriError(
-        f"there is no {kind} {name}: no such file or folder, it is not in the local cache, and no "
-        f"hub answers ({reason})"
+        f"there is no {kind} {name}: no such file or folder, it is not in the local cache, and the "
+        f"hub does not give it ({reason})"
     )

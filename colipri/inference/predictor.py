@@ -20,6 +20,7 @@ from colipri.architectures.model import ColipriModel
 from colipri.checkpoints.baselines import untrained_model
 from colipri.checkpoints.checkpoint_file import core_weights
 from colipri.checkpoints.model_source import load_model
+from colipri.checkpoints.weights_location import is_hub_name
 from colipri.common.devices import find_device, use_bf16
 from colipri.common.errors import ColipriError
 from colipri.inference.crops import MOST_CROPS, TOKENS_AT_ONCE, Crop, CropEncoder
@@ -135,7 +136,7 @@ class ColipriPredictor:
             ColipriError: no such file, not a colipri checkpoint, another version, another
                 orientation of the axes, or no such device.
         """
-        source = str(Path(path).absolute())
+        source = str(path) if is_hub_name(path) else str(Path(path).absolute())
         return cls(load_model(path), find_device(device), source=source, **options)
 
     def untrained(self, seed: int = 0) -> ColipriPredictor:

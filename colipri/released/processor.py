@@ -16,6 +16,7 @@ from colipri.released.scan import ScalarImage, as_scan
 from colipri.released.settings import read_settings, show_settings
 from colipri.released.transforms import preprocess
 from colipri.text.tokenizer import bert_tokenizer, tokenizer_from_string
+from colipri.text.tokenizer_files import stored_tokenizer
 
 
 class Processor:
@@ -109,6 +110,5 @@ def _tokenizer(name: str) -> Any:
     if name == CXR_BERT and (folder := imported_folder()) is not None:
         name = str(folder)
     if is_imported(name):
-        text = (Path(name) / "tokenizer.json").read_text(encoding="utf-8")
-        return tokenizer_from_string(text)
+        return tokenizer_from_string(stored_tokenizer(Path(name)))
     return bert_tokenizer(name)

@@ -44,6 +44,8 @@ def say_next_after_evaluation(command: str, options: argparse.Namespace, finding
         findings: True if the data set has labels, which colipri_zero_shot needs.
     """
     checkpoint = Path(options.m).absolute()
+    if not checkpoint.exists():  # a name on a hub has no folder of a run
+        return
     if checkpoint.is_dir():  # the fold folder of a run, or an exported model
         checkpoint = checkpoint / "checkpoint_best.pth"
     folder = checkpoint.parent

@@ -34,7 +34,7 @@ _LARGEST_ALPHABET = 1000  # characters with a token of their own; BERT's own lim
 _ONE_SCRIPT = 64  # letters, digits and punctuation of one language
 _WORDS_A_LINE = 1000
 _LONGEST_COUNT = 1 << 20  # of one word; higher counts do not change its rank among the merges
-_FORMAT = "colipri tokenizer 1"
+STORED_FORMAT = "colipri tokenizer 1"  # ``format`` of a tokenizer in a checkpoint
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -147,7 +147,7 @@ def tokenizer_to_string(tokenizer: PreTrainedTokenizerBase) -> str:
             "use one that has a tokenizer.json"
         )
     content = {
-        "format": _FORMAT,
+        "format": STORED_FORMAT,
         "special_tokens": {
             k: str(v)
             for k, v in sorted(tokenizer.special_tokens_map.items())
@@ -172,7 +172,7 @@ def tokenizer_from_string(text: str) -> PreTrainedTokenizerFast:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise ColipriError(f"the stored tokenizer is not valid JSON: {error.msg}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+    if not isinstance(content, dict) or content.get("format") != STORED_FORMAT:
         raise ColipriError("the stored tokenizer has another format; was it written by colipri?")
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(content["tokenizer"])),

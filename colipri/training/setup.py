@@ -77,6 +77,7 @@ class TrainerSetup:
         self.device = device
         self.progress = Progress()
         self.started_from: WarmStart | None = None
+        self.licences: list[dict[str, str]] = []  # of pretrained weights
         self.processes = Processes.present()
         self.micro_batch_size = shared_part_size(
             self.configuration.batch_size,
@@ -197,6 +198,7 @@ class TrainerSetup:
         self.initialize()
         run = start_of_run(self.plans, self.configuration, self.tokenizer)
         self.started_from = warm_start(self.model, path, **run)
+        self.licences = self.started_from.licences
         for line in self.started_from.lines():
             logger.info("%s", line)
         if self.average is not None:

@@ -369,6 +369,7 @@ class ColipriTrainer(TrainerSetup):
             **checkpoint_entry(self.plans, self.configuration_name),
             "tokenizer": tokenizer_to_string(self.tokenizer),
             "data_digests": self.data.digests,
+            **({"licences": self.licences} if self.licences else {}),
         }
 
     def use_tokenizer(self, stored: str) -> None:
@@ -404,6 +405,7 @@ class ColipriTrainer(TrainerSetup):
             self.average.load(saved.network_weights)
         self.optimizer.load_state_dict(saved.optimizer_state)
         self.progress = saved.progress
+        self.licences = saved.content.get("licences", [])
         size = saved.part_size(
             self.micro_batch_size, self.configuration.batch_size, self.options, self.processes.size
         )

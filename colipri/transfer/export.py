@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,13 +15,16 @@ from torch import Tensor
 
 from colipri.checkpoints.adaptation_plan import nnssl_adaptation_plan, primus_preset
 from colipri.checkpoints.checkpoint_file import save_tensors
+from colipri.checkpoints.licences import licences_of
 from colipri.checkpoints.weight_conversion import encoder_to_dna
-from colipri.checkpoints.weight_file import ENCODER, EXPORT_FORMAT
+from colipri.checkpoints.weight_file import ENCODER, EXPORT_FORMAT, MODEL_TYPE
 from colipri.common.atomic import atomic_path, atomic_write_json, atomic_write_text
 from colipri.common.errors import ColipriError
 from colipri.plans.architecture import EncoderSettings
 from colipri.plans.as_trained import plans_as_trained
 from colipri.plans.plans import Plans
+from colipri.text.tokenizer import tokenizer_from_string
+from colipri.text.tokenizer_files import tokenizer_files
 from colipri.transfer.model_card import model_card
 
 
@@ -40,13 +43,21 @@ class StockTarget:
     configuration: str = "3d_fullres"
 
 
-def export_model(content: Mapping[str, Any], folder: Path, source: str) -> list[Path]:
-    """Write model.safetensors, config.json, tokenizer.json and README.md (the model card).
+def export_model(
+    content: Mapping[str, Any],
+    folder: Path,
+    source: str,
+    results: Sequence[Mapping[str, str]] | None = None,
+) -> list[Path]:
+    """Write weights, config.json, the tokenizer's files and README.md (the model card).
+
+    The folder is what every ``-m`` takes, and what transformers' Auto classes load.
 
     Args:
         content: a loaded checkpoint.
         folder: where to; made if missing.
         source: name of the checkpoint, for the record.
+        results: rows of the card (``results_beside``); default: those that the model came with.
 
     Raises:
         ColipriError: the folder cannot be written to or the disk is full.
@@ -56,7 +67,10 @@ def export_model(content: Mapping[str, Any], folder: Path, source: str) -> list[
         for name, tensor in content["network_weights"].items()
     }
     plans = _trained_plans(content)
+    licences = licences_of(content)
     config = {
+        "model_type": MODEL_TYPE,
+        "architectures": ["ColipriDualEncoder"],
         "format": EXPORT_FORMAT,
         "source": source,
         "configuration": content["configuration"],
@@ -68,6 +82,9 @@ def export_model(content: Mapping[str, Any], folder: Path, source: str) -> list[
         "package_versions": content.get("package_versions", {}),
         "num_cases": {side: len(cases) for side, cases in content.get("data_digests", {}).items()},
         "nnssl_adaptation_plan": nnssl_adaptation_plan(plans, content["configuration"]),
+        "vocabulary_size": len(tokenizer_from_string(content["tokenizer"])),
+        "licences": [one.to_dict() for one in licences],
+        "results": [dict(row) for row in results or content.get("results") or ()],
     }
     if "inference" in content:
         config["inference"] = content["inference"]
@@ -79,10 +96,13 @@ def export_model(content: Mapping[str, Any], folder: Path, source: str) -> list[
                 f"cannot write {folder / 'model.safetensors'}: {error}; check free disk space"
             ) from error
     atomic_write_json(folder / "config.json", config)
-    atomic_write_text(folder / "tokenizer.json", content["tokenizer"])
+    longest = plans.configuration(content["configuration"]).max_text_tokens
+    texts = tokenizer_files(content["tokenizer"], longest)
     parameters = sum(tensor.numel() for tensor in weights.values())
-    atomic_write_text(folder / "README.md", model_card(config, plans, parameters))
-    return [folder / f for f in ("model.safetensors", "config.json", "tokenizer.json", "README.md")]
+    texts["README.md"] = model_card(config, plans, parameters)
+    for name, text in texts.items():
+        atomic_write_text(folder / name, text)
+    return [folder / name for name in ("model.safetensors", "config.json", *texts)]
 
 
 def export_nnssl(content: Mapping[str, Any], target: Path) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from colipri.checkpoints.licences import Licence, strictest
 from colipri.common.display import show_sizes
 from colipri.plans.plans import CT_SCHEME, Configuration, Plans
 
 _TEMPLATE = """\
 ---
-license: other
+license: {licence_id}{licence_name}
 library_name: colipri
+pipeline_tag: image-feature-extraction
 tags: [medical-imaging, computed-tomography, vision-language, nnunet]
 ---
 # {name}
@@ -22,7 +24,6 @@ tags: [medical-imaging, computed-tomography, vision-language, nnunet]
 | --- | --- |
 | trained on | {dataset} ({cases}), {configuration} |
 | trainer | {trainer}, epoch {epoch} |
-| licence of the data | {licence} |
 | parameters | {parameters:.1f} M |
 | image encoder | {encoder} |
 | text encoder | {text} |
@@ -37,9 +38,40 @@ all of this.
 
 ## Use
 
+    colipri_zero_shot -m {folder} -i SCANS -f "pleural effusion"
+    colipri_encode -m {folder} -i SCANS -o features.safetensors
     colipri_transfer_to_nnunet -d DATASET -m {folder}     segmentation with stock nnU-Net
 
-In Python: `colipri.checkpoints.pretrained_encoder.load_pretrained_encoder({folder!r})`.
+In Python, with colipri's own names and with those of transformers (no code of this folder is run):
+
+```python
+import colipri
+
+model = colipri.load("{folder}")
+scores = model.zero_shot("SCANS", ["pleural effusion"])
+```
+
+```python
+import colipri
+from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained("{folder}").eval()
+processor = AutoProcessor.from_pretrained("{folder}")
+output = model(**processor(images="scan.nii.gz", text=["There is a pleural effusion."]))
+similarity = output.logits_per_image
+```
+
+## Training
+
+{training}
+
+## Results
+
+{results}
+
+## Licence
+
+{licences}
 
 ## Limits
 
@@ -60,7 +92,6 @@ def model_card(
         num_parameters: Of the whole model.
         folder: Name of the model's folder, for the card's examples.
     """
-    dataset = config["dataset_json"]
     configuration = plans.configuration(config["configuration"])
     encoder = configuration.encoder
     return _TEMPLATE.format(
@@ -71,7 +102,9 @@ def model_card(
         configuration=config["configuration"],
         trainer=config.get("trainer_name") or "?",
         epoch="?" if config.get("epoch") is None else config["epoch"],
-        licence=dataset.get("licence") or dataset.get("license") or "not stated in dataset.json",
+        **_licence_parts(config),
+        results=_results(config),
+        training=_training(config, configuration),
         parameters=num_parameters / 1e6,
         encoder=f"Primus, {encoder.embed_dim} wide, {encoder.depth} blocks, {encoder.num_heads} "
         f"heads, token patch {show_sizes(configuration.token_patch_size)}, stem {encoder.stem}",
@@ -100,6 +133,57 @@ def _origin(config: Mapping[str, Any]) -> str:
         f"{towers} of another project ({config['trainer_name']}), made readable for colipri\nby "
         f"colipri_import from {config['source']}. Its licence and limits are those of its origin."
     )
+
+
+def _licence_parts(config: Mapping[str, Any]) -> dict[str, str]:
+    """The identifier for hubs, and which input decided it."""
+    inputs = [Licence(**one) for one in config.get("licences") or ()]
+    chosen = strictest(inputs)
+    rows = [f"| {one.source} | {one.text} | {one.condition} |" for one in inputs]
+    table = "\n".join(["| input | its licence | what it asks for |", "| --- | --- | --- |", *rows])
+    why = (
+        f"The strictest licence of the inputs holds for the model: that of {chosen.source} "
+        f"({chosen.text}): {chosen.condition}."
+    )
+    identifier = chosen.identifier
+    name = "\nlicense_name: see-section-licence" if identifier == "other" else ""
+    text = f"{why}\n\n{table}"
+    return {"licence_id": identifier, "licence_name": name, "licences": text}
+
+
+def _results(config: Mapping[str, Any]) -> str:
+    rows = config.get("results") or ()
+    if not rows:
+        return (
+            "No result was stored beside the checkpoint. `colipri_evaluate` measures what the data "
+            "allow; export\nagain afterwards."
+        )
+    lines = [
+        f"| {row['data']} | {row['measure']} | {row['value']} | {row['control'] or 'none'} |"
+        for row in rows
+    ]
+    header = ["| data | measure | value [95 % interval over patients] | control |"]
+    note = (
+        "Controls are the same network before training, and chance. Thresholds never come from the "
+        "test split."
+    )
+    return "\n".join([*header, "| --- | --- | --- | --- |", *lines, "", note])
+
+
+def _training(config: Mapping[str, Any], configuration: Configuration) -> str:
+    if config.get("inference") is not None:
+        return "Not trained with colipri: see the origin of the weights."
+    plan = configuration.training
+    lines = [
+        f"Batches of {configuration.batch_size}, {plan.num_epochs} epochs of "
+        f"{plan.num_iterations_per_epoch} steps, learning rate {plan.learning_rate:g}.",
+        "`config.json` holds the whole plan with the reason of each number.",
+    ]
+    versions = config.get("package_versions") or {}
+    if versions:
+        named = ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))
+        lines.append(f"Software: {named}.")
+    return "\n".join(lines)
 
 
 _DIRECTIONS = {

@@ -276,5 +276,5 @@ def test_folders_say_what_they_lack(trained: Path, tmp_path: Path) -> None:
 
 def test_a_name_on_the_hub_needs_a_hub_or_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ColipriError, match="not in the local cache, and no hub answers"):
+    with pytest.raises(ColipriError, match="not in the local cache, and the hub does not give"):
         load_model("nobody/nothing-here")
