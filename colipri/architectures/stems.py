@@ -67,7 +67,7 @@ def embed_patches(
 
 
 class LightStem(nn.Module):
-    """Halvings by strided convolutions without overlap, each followed by 3 x 3 x 3 ones.
+    """Halvings by strided convolutions, each followed by 3 x 3 x 3 ones.
 
     Args:
         input_channels: C.
@@ -78,6 +78,8 @@ class LightStem(nn.Module):
         context: channels of one more level, at twice the size of a token, whose features are added
             to those of the tokens within; 0 for none. It shows each token its surroundings, for
             which a shallow transformer would need more training than small machines can give.
+        overlap: strided convolutions are 3 x 3 x 3, so that what lies on a border between two of
+            their places is seen by both; False: kernel = stride.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class LightStem(nn.Module):
         features: Sequence[int] = (16, 32, 64),
         depth_per_level: Sequence[int] = (0, 1, 1),
         context: int = 0,
+        overlap: bool = False,
     ) -> None:
         super().__init__()
         if not len(features) == len(depth_per_level) == len(strides):
@@ -98,7 +101,12 @@ class LightStem(nn.Module):
         layers: list[nn.Module] = []
         channels = input_channels
         for stride, width, depth in zip(strides, features, depth_per_level, strict=True):
-            layers += [nn.Conv3d(channels, width, stride, stride), *_norm_and_activation(width)]
+            halve = (
+                nn.Conv3d(channels, width, 3, stride, 1)
+                if overlap
+                else nn.Conv3d(channels, width, stride, stride)
+            )
+            layers += [halve, *_norm_and_activation(width)]
             for _ in range(depth):
                 layers += [nn.Conv3d(width, width, 3, 1, 1), *_norm_and_activation(width)]
             channels = width

@@ -19,6 +19,7 @@ from colipri.objectives.batch import Sample
 from colipri.plans.plans import Configuration
 from colipri.preprocessing.body_grid import centre_start
 from colipri.preprocessing.store import CaseStore
+from colipri.text.finding_table import mirrored_findings
 from colipri.text.prompts.augmentation import CaptionAugmentation, Mirroring
 from colipri.text.prompts.same_text import text_key
 from colipri.text.structured_report import StructuredReport
@@ -96,6 +97,9 @@ class ColipriDataset:
             report = mirrored
             if image is not None and body is not None:  # the last axis points to the right
                 image, body = image[..., ::-1].copy(), body[..., ::-1].copy()
+        findings = self.store.record(key.case)["findings"]
+        if mirrored is not None:
+            findings = mirrored_findings(findings)
         pixels = None if image is None else torch.from_numpy(image)
         tokens = None if body is None else torch.from_numpy(body.reshape(-1))
         if not key.text and pixels is not None and tokens is not None:
@@ -109,6 +113,7 @@ class ColipriDataset:
             image=pixels,
             body=tokens,
             drawn={name: self.draw(o, report, key.number) for name, o in self.objectives.items()},
+            findings=findings,
         )
 
     def image_bytes(self) -> int:

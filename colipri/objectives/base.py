@@ -19,9 +19,10 @@ Which cases an objective needs follows from that.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import Any, ClassVar, Protocol
 
@@ -56,6 +57,8 @@ def option(default: Any, meaning: str, **known: Any) -> Any:
         meaning: one phrase, with the source of the default.
         known: range, choices and unit, see :class:`colipri.common.settings.Entry`.
     """
+    if isinstance(default, (list, dict)):  # each objective gets one of its own
+        return entry(meaning, factory=partial(copy.copy, default), **known)
     return entry(meaning, default=default, **known)
 
 
@@ -131,6 +134,12 @@ class TrainingReports(Protocol):
     @cached_property
     def finding_names(self) -> FindingNames:
         """Names of findings that these reports affirm and negate."""
+        ...
+
+    def labelled_studies(
+        self,
+    ) -> Iterator[tuple[Mapping[str, int | None], StructuredReport | None]]:
+        """Label columns (1, 0 or None) and report of every training study."""
         ...
 
 

@@ -38,6 +38,7 @@ class Sample:
         image: (C, *patch) int16 or float16 as stored; None where another process encodes it.
         body: (N,) bool, tokens that hold anything but air; None where ``image`` is None.
         drawn: objective name -> what it drew for this case (``Objective.draw``).
+        findings: label columns of cases.csv: 1, 0 or None (unknown).
     """
 
     case: str
@@ -48,6 +49,7 @@ class Sample:
     image: Tensor | None
     body: Tensor | None
     drawn: dict[str, Any] = field(default_factory=dict)
+    findings: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

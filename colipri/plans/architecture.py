@@ -29,6 +29,9 @@ class StemSettings(Settings):
     context: int | None = entry(
         "channels of one more level of light, at twice the size of a token", default=None, low=0
     )
+    overlap: bool | None = entry(
+        "strided convolutions of light are 3 x 3 x 3 and see beyond their place", default=None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

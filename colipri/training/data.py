@@ -54,6 +54,17 @@ class ReportsOfCases:
         """Names that these reports affirm and negate; searched once."""
         return FindingNames(self)
 
+    def labelled_studies(
+        self,
+    ) -> Iterator[tuple[Mapping[str, int | None], StructuredReport | None]]:
+        """Yield label columns and report of every study, from its first case."""
+        seen: set[str] = set()
+        for case in self.cases:
+            record = self.store.record(case)
+            if record["study"] not in seen:
+                seen.add(record["study"])
+                yield record["findings"], self.store.report(case)
+
 
 class TrainingData:
     """Cases of a fold and the batches made of them.

@@ -28,13 +28,20 @@ class Acquisition:
     circle: bool
 
 
-def draw_acquisition(rng: np.random.Generator) -> Acquisition:
-    """An ordinary scanner."""
+def draw_acquisition(rng: np.random.Generator, wide: bool = False) -> Acquisition:
+    """Draw a scanner.
+
+    Args:
+        rng: of the study.
+        wide: softer and sharper kernels, more noise and calibration errors than the ordinary
+            scanners of validation and test, so that training covers them.
+    """
+    spread = 1.8 if wide else 1.0
     return Acquisition(
-        sharpness=float(rng.uniform(-0.5, 0.6)),
-        noise_hu=float(rng.uniform(5, 28)),
-        slope=float(rng.normal(1, 0.012)),
-        offset_hu=float(rng.normal(0, 6)),
+        sharpness=float(rng.uniform(-0.5 * spread, 0.6 * spread)),
+        noise_hu=float(rng.uniform(5, 28 * spread)),
+        slope=float(rng.normal(1, 0.012 * spread)),
+        offset_hu=float(rng.normal(0, 6 * spread)),
         circle=bool(rng.random() < 0.3),
     )
 

@@ -25,7 +25,12 @@ VALIDATION_SHARE = 0.12  # of the number of training studies; the test split has
 
 
 def build_dataset(
-    folder: Path, name: str, num_studies: int, seed: int, num_processes: int
+    folder: Path,
+    name: str,
+    num_studies: int,
+    seed: int,
+    num_processes: int,
+    more_people: bool = False,
 ) -> dict[str, int]:
     """Write the data set; killed and called again, it makes only what is missing.
 
@@ -35,6 +40,7 @@ def build_dataset(
         num_studies: training studies; validation and test studies of other people are added.
         seed: the same seed gives the same files.
         num_processes: that make studies.
+        more_people: see :func:`plan_studies`.
 
     Returns:
         cases per split.
@@ -46,8 +52,10 @@ def build_dataset(
         raise ColipriError(f"--num_studies must be at least 4, not {num_studies}")
     marker = {"generator": "semi_synthetic_chest", "format": FORMAT, "seed": seed}
     marker["num_studies"] = num_studies
+    if more_people:
+        marker["more_people"] = True
     _claim(folder, marker)
-    plans = plan_studies(num_studies, seed)
+    plans = plan_studies(num_studies, seed, more_people)
     tasks = [BuildTask(plan, folder) for plan in plans]
     rows: list[dict[str, Any]] = []
     problems = []
@@ -65,8 +73,15 @@ def build_dataset(
     return {split: sum(r["split"] == split for r in rows) for split in ("train", "val", "test")}
 
 
-def plan_studies(num_studies: int, seed: int) -> list[StudyPlan]:
-    """All studies. The sources of a split are used in turn and belong to that split only."""
+def plan_studies(num_studies: int, seed: int, more_people: bool = False) -> list[StudyPlan]:
+    """All studies. The sources of a split are used in turn and belong to that split only.
+
+    Args:
+        num_studies: of the training split.
+        seed: of the set.
+        more_people: training chests between two people, in pairs that differ in their findings
+            alone, under more varied scanners; validation and test stay as they are.
+    """
     counts = {
         "train": num_studies,
         "val": max(2, round(num_studies * VALIDATION_SHARE)),
@@ -75,17 +90,20 @@ def plan_studies(num_studies: int, seed: int) -> list[StudyPlan]:
     plans: list[StudyPlan] = []
     for split, count in counts.items():
         names = source_names(split)
+        blended = more_people and split == "train"
         for index in range(count):
             number = len(plans)
+            place = number // 2 if blended else index  # twins share a person
             rng = np.random.default_rng([seed, number, 7])
             plans.append(
                 StudyPlan(
                     identifier=f"chest_{number:04d}",
-                    source=names[index % len(names)],
+                    source=names[place % len(names)],
                     split=split,
                     seed=seed,
                     number=number,
                     with_report=split != "train" or rng.random() >= IMAGE_ONLY,
+                    twins=place if blended else None,
                 )
             )
     return plans

@@ -24,13 +24,16 @@ from colipri.dataset_conversion.semi_synthetic_chest.interpolation import (
     sample,
     upsample,
 )
+from colipri.dataset_conversion.semi_synthetic_chest.people import Blend, place_in
 from colipri.dataset_conversion.semi_synthetic_chest.sources import (
     LEFT_LUNG,
     RIGHT_LUNG,
     Array,
     Source,
+    load_source,
 )
 
+_TISSUE_HU = -300.0  # above: not air, not lung
 Details = dict[str, Any]  # of one finding: its side, size, place, ...
 SIDES = ("right", "left")
 LOBES = {
@@ -226,7 +229,13 @@ def _oblique_fissure(backness: Array | float) -> Array | float:
     return 0.02 + 0.7 * backness
 
 
-def make_chest(source: Source, shape: Shape, view: View, rng: np.random.Generator) -> Chest:
+def make_chest(
+    source: Source,
+    shape: Shape,
+    view: View,
+    rng: np.random.Generator,
+    blend: Blend | None = None,
+) -> Chest:
     """Sample a source scan and its anatomy on the grid of a new study.
 
     Args:
@@ -234,15 +243,21 @@ def make_chest(source: Source, shape: Shape, view: View, rng: np.random.Generato
         shape: of the new chest.
         view: spacing and field of view of the new study.
         rng: of what is drawn.
+        blend: the second person, of whom shape and intensities are partly taken.
     """
-    coarse, size = source_coordinates(source, shape, view)
-    extent = (np.array(source.hu.shape) - 1) * source.spacing
-    relative = (coarse - source.origin.reshape(3, 1, 1, 1)) / extent.reshape(3, 1, 1, 1) * 2 - 1
-    grid = upsample(relative[::-1].astype(np.float32), size)  # x, y, z
-    sampled = sample(_volumes(source), grid)
+    coarse, size = source_coordinates(source, shape, view, blend)
+    sampled = sample(_volumes(source), _grid(coarse, source, size))
+    hu = sampled[0]
+    if blend is not None and blend.intensity > 0:
+        second = load_source(blend.second)
+        grid = _grid(place_in(coarse, source, second), second, size)
+        there = sample(_volumes(second)[:1], grid)[0]
+        # lung with lung and body with body: what lies elsewhere in the other person is left out
+        alike = (sampled[1] + sampled[2] > 0.5) | ((hu > _TISSUE_HU) & (there > _TISSUE_HU))
+        hu = hu + np.float32(blend.intensity) * np.where(alike, there - hu, 0)
     return Chest(
         source=source,
-        hu=sampled[0],
+        hu=hu,
         lung={"right": sampled[1], "left": sampled[2]},
         wall_mm=sampled[3],
         pleura_mm=sampled[4],
@@ -250,6 +265,13 @@ def make_chest(source: Source, shape: Shape, view: View, rng: np.random.Generato
         coarse=coarse,
         rng=rng,
     )
+
+
+def _grid(coarse: NDArray[np.float64], source: Source, size: tuple[int, int, int]) -> Array:
+    """Places of the fine grid, -1 to 1 within the scan (x, y, z), as torch samples."""
+    extent = (np.array(source.hu.shape) - 1) * source.spacing
+    relative = (coarse - source.origin.reshape(3, 1, 1, 1)) / extent.reshape(3, 1, 1, 1) * 2 - 1
+    return upsample(relative[::-1].astype(np.float32), size)
 
 
 _VOLUMES: dict[str, Array] = {}

@@ -31,7 +31,7 @@ class SemiSyntheticChest(Converter):
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """--num_studies and --seed."""
+        """--num_studies, --seed and --more_people."""
         parser.add_argument(
             "--num_studies",
             type=int,
@@ -42,6 +42,12 @@ class SemiSyntheticChest(Converter):
         )
         parser.add_argument(
             "--seed", type=int, default=12345, metavar="N", help="default: %(default)s"
+        )
+        parser.add_argument(
+            "--more_people",
+            action="store_true",
+            help="training chests between two of the training people, in pairs that differ in "
+            "their findings alone, under more varied scanners; validation and test stay the same",
         )
 
     def cases(self) -> Iterator[SourceCase]:
@@ -55,7 +61,12 @@ class SemiSyntheticChest(Converter):
 
         options = self.options
         counts = build_dataset(
-            target.folder, options.n, options.num_studies, options.seed, target.num_processes
+            target.folder,
+            options.n,
+            options.num_studies,
+            options.seed,
+            target.num_processes,
+            options.more_people,
         )
         listing = ", ".join(f"{number} {split}" for split, number in counts.items())
         logger.info("%s holds %d cases: %s", target.folder, sum(counts.values()), listing)

@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from colipri.dataset_conversion.semi_synthetic_chest.sources import LEFT_LUNG, RIGHT_LUNG, Source
+from colipri.dataset_conversion.semi_synthetic_chest.people import Blend, lung_box, towards
+from colipri.dataset_conversion.semi_synthetic_chest.sources import (
+    LEFT_LUNG,
+    RIGHT_LUNG,
+    Source,
+    load_source,
+)
 
 _COARSE_MM = 12.0
 _HEART_REACH = 2.3  # in heart radii: beyond this the surroundings stay where they are
@@ -24,7 +30,7 @@ Point = NDArray[np.float64]
 
 
 def source_coordinates(
-    source: Source, shape: Shape, view: View
+    source: Source, shape: Shape, view: View, blend: Blend | None = None
 ) -> tuple[NDArray[np.float64], tuple[int, int, int]]:
     """Return the source position (mm) of the coarse grid's points, and the shape of the fine grid.
 
@@ -32,11 +38,12 @@ def source_coordinates(
         source: scan and anatomy.
         shape: of the new chest.
         view: spacing and field of view of the new study.
+        blend: the person on the way to whose shape the chest is.
 
     Returns:
         (3, n0, n1, n2) float64 whose corners are the centres of the corner voxels of the fine grid.
     """
-    centre, half = _lung_box(source)
+    centre, half = lung_box(source)
     low, high = _field_of_view(source, shape, view, centre, half)
     fine = tuple(round((h - lo) / s) for lo, h, s in zip(low, high, view.spacing, strict=True))
     ends = [lo + (n - 1) * s for lo, n, s in zip(low, fine, view.spacing, strict=True)]
@@ -49,16 +56,10 @@ def source_coordinates(
     points = np.tensordot(rotation(shape.angles), points, axes=1)
     points = points / np.asarray(shape.scale).reshape(3, 1, 1, 1)
     points = thin_wall(points, half, shape.wall) + centre.reshape(3, 1, 1, 1)
+    if blend is not None:
+        points = towards(points, source, load_source(blend.second), blend.shape)
     points = points + inner_movements(points, source, shape, half)
     return points, (fine[0], fine[1], fine[2])
-
-
-def _lung_box(source: Source) -> tuple[Point, Point]:
-    lungs = (source.anatomy == LEFT_LUNG) | (source.anatomy == RIGHT_LUNG)
-    index = [np.flatnonzero(lungs.any(tuple(b for b in range(3) if b != a))) for a in range(3)]
-    low = np.array([i[0] for i in index]) * source.spacing + source.origin
-    high = np.array([i[-1] for i in index]) * source.spacing + source.origin
-    return (low + high) / 2, (high - low) / 2
 
 
 def _field_of_view(

@@ -12,17 +12,19 @@ from colipri.dataset_conversion.semi_synthetic_chest.acquisition import acquire,
 from colipri.dataset_conversion.semi_synthetic_chest.chest import make_chest
 from colipri.dataset_conversion.semi_synthetic_chest.deformation import draw_shape, draw_view
 from colipri.dataset_conversion.semi_synthetic_chest.findings import FINDINGS
+from colipri.dataset_conversion.semi_synthetic_chest.people import draw_blend
 from colipri.dataset_conversion.semi_synthetic_chest.reports import (
     Mention,
     report_as_text,
     write_report,
 )
-from colipri.dataset_conversion.semi_synthetic_chest.sources import load_source
+from colipri.dataset_conversion.semi_synthetic_chest.sources import load_source, source_names
 
 SPACING_MM = 5.0
 NORMAL = 0.08  # share of studies without any finding
 SECOND_RECONSTRUCTION = 0.15
 JSON_REPORT = 0.1
+_TWINS = 11  # separates the twins' random numbers from those of single studies
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class StudyPlan:
         seed: of the whole data set.
         number: of the study.
         with_report: False for image-only studies.
+        twins: number of the pair of studies that share a chest between two people; None: the chest
+            of one person, for this study alone.
     """
 
     identifier: str
@@ -44,6 +48,7 @@ class StudyPlan:
     seed: int
     number: int
     with_report: bool
+    twins: int | None = None
 
 
 @dataclass
@@ -61,11 +66,21 @@ class Study:
 
 
 def make_study(plan: StudyPlan) -> Study:
-    """Make a study; equal plans give equal studies."""
+    """Make a study; equal plans give equal studies.
+
+    Twins are one chest under the same scanner, with findings drawn for each of them: what differs
+    between them are the findings alone, so nothing else of a chest can stand for one.
+    """
     rng = np.random.default_rng([plan.seed, plan.number])
     source = load_source(plan.source)
     drawn = _draw_findings(rng, source.unknown)
-    shape = draw_shape(rng)
+    chest_rng = rng
+    blend = None
+    if plan.twins is not None:
+        chest_rng = np.random.default_rng([plan.seed, plan.twins, _TWINS])
+        names = (name for name in source_names(plan.split) if name != plan.source)
+        blend = draw_blend(chest_rng, [load_source(name) for name in names])
+    shape = draw_shape(chest_rng)
     for finding in FINDINGS:
         if finding.deform is not None and finding.name in drawn:
             shape = finding.deform(shape, drawn[finding.name])
@@ -73,19 +88,20 @@ def make_study(plan: StudyPlan) -> Study:
     insertion_seed = int(rng.integers(2**31))
     reconstructions = 2 if rng.random() < SECOND_RECONSTRUCTION else 1
     for index in range(reconstructions):
-        view = draw_view(rng, SPACING_MM)
+        view = draw_view(chest_rng, SPACING_MM)
         if index:  # the same examination on another grid, with another kernel
             factor = float(rng.uniform(1.05, 1.3))
             view = replace(view, spacing=(view.spacing[0] * factor, *view.spacing[1:]))
         # Both get the same findings: drawing uses the same random numbers.
-        chest = make_chest(source, shape, view, np.random.default_rng(insertion_seed))
+        chest = make_chest(source, shape, view, np.random.default_rng(insertion_seed), blend)
         for label, finding in enumerate(FINDINGS, start=1):
             if finding.name in drawn:
                 chest.rng = np.random.default_rng([insertion_seed, label])
                 details = finding.insert(chest, drawn[finding.name], label)
                 if not index:
                     study.details[finding.name] = details
-        study.volumes.append(acquire(chest, draw_acquisition(rng), rng))
+        acquisition = draw_acquisition(chest_rng, wide=plan.twins is not None)
+        study.volumes.append(acquire(chest, acquisition, rng))
         study.label_maps.append(chest.labels)
         study.spacings.append(view.spacing)
     _describe(study, source.unknown, rng)

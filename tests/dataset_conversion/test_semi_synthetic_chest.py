@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import itertools
 import json
 import signal
 from pathlib import Path
@@ -15,6 +16,7 @@ from colipri.common.errors import ColipriError
 from colipri.dataset_conversion.semi_synthetic_chest.build import build_dataset, plan_studies
 from colipri.dataset_conversion.semi_synthetic_chest.findings import FINDING_NAMES
 from colipri.dataset_conversion.semi_synthetic_chest.montage import save_montage
+from colipri.dataset_conversion.semi_synthetic_chest.people import lung_box, place_in, towards
 from colipri.dataset_conversion.semi_synthetic_chest.sources import load_source, source_names
 from colipri.text.reports.report import read_report
 from colipri.text.structured_report import structure_report
@@ -183,3 +185,67 @@ def test_too_few_studies(tmp_path):
 def test_montage(built, tmp_path):
     save_montage(built, tmp_path / "montage.png", "train")
     assert (tmp_path / "montage.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def more_people(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("more") / NAME
+    build_dataset(folder, "SemiSyntheticChest", 8, 3, 1, more_people=True)
+    return folder
+
+
+def test_more_people_change_the_training_split_alone(more_people, tmp_path):
+    plain = tmp_path / NAME
+    build_dataset(plain, "SemiSyntheticChest", 8, 3, 1)
+    ours, theirs = digests(more_people), digests(plain)
+    train = {row["case"] for row in rows_of(plain) if row["split"] == "train"}
+    for path, digest in theirs.items():
+        if path.startswith("images"):
+            assert (ours[path] != digest) == any(case in path for case in train), path
+    assert json.loads((more_people / "generator.json").read_text())["more_people"] is True
+    with pytest.raises(ColipriError, match="started with other settings"):
+        build_dataset(more_people, "SemiSyntheticChest", 8, 3, 1)
+
+
+def test_twins_are_one_chest_with_findings_of_their_own(more_people):
+    by_study = {row["study"]: row for row in rows_of(more_people) if row["case"].endswith("_1")}
+    differing = 0
+    for number in range(0, 8, 2):
+        first, second = (by_study[f"chest_{number + i:04d}"] for i in (0, 1))
+        images = [volume(more_people, "images", row, "_0000") for row in (first, second)]
+        assert images[0].shape == images[1].shape
+        maps = [volume(more_people, "labels", row) for row in (first, second)]
+        free = (maps[0] == 0) & (maps[1] == 0)
+        difference = np.abs(images[0].astype(int) - images[1])[free]
+        assert np.median(difference) < 80  # noise: other people's tissue lies hundreds of HU apart
+        differing += any(first[name] != second[name] for name in FINDING_NAMES)
+    assert differing >= 3
+
+
+def test_a_person_between_two_has_a_shape_between_theirs():
+    sources = [load_source(name) for name in source_names("train")]
+    for first, second in itertools.permutations(sources, 2):
+        points = np.stack(
+            np.meshgrid(
+                *[c + np.array([-30.0, 0.0, 30.0]) for c in lung_box(first)[0]], indexing="ij"
+            )
+        )
+        assert np.array_equal(towards(points, first, second, 0.0), points)
+        whole = towards(points, first, second, 1.0) - points
+        half = towards(points, first, second, 0.5) - points
+        assert np.allclose(half, whole / 2)
+        assert 1 < np.abs(whole).max() < 120
+        # there and back again is about where it began
+        back = place_in(place_in(points, first, second), second, first)
+        assert np.median(np.linalg.norm(back - points, axis=0)) < 8
+
+
+def test_lungs_meet_lungs_through_the_maps():
+    for first, second in itertools.permutations(map(load_source, source_names("train")), 2):
+        index = np.argwhere((first.anatomy == 1) | (first.anatomy == 2))[::977].T
+        points = (index * first.spacing[:, None] + first.origin[:, None])[..., None, None]
+        there = place_in(points, first, second)[..., 0, 0]
+        voxel = np.rint((there - second.origin[:, None]) / second.spacing[:, None]).astype(int)
+        voxel = np.clip(voxel, 0, np.array(second.anatomy.shape)[:, None] - 1)
+        met = np.isin(second.anatomy[tuple(voxel)], (1, 2)).mean()
+        assert met > 0.85, (first.name, second.name, met)

@@ -32,14 +32,26 @@ PAIRS, SENTENCES = 10, 7
 # letters, options: five cases one by one, or four in parts of two; random numbers in all of them
 COMPILED = {"training": {"compile": "eager"}}
 STEPS: dict[str, tuple[str, dict[str, Any]]] = {
-    "infonce": ("CRMO", {"batch_size": 5, "micro_batch_size": 1}),
+    "infonce": (
+        "CRMOL",
+        {
+            "batch_size": 5,
+            "micro_batch_size": 1,
+            "objective_options": {"L.fewest_studies": 1},
+        },
+    ),
     "siglip": (
-        "CRMO",
+        "CRMOL",
         {
             "batch_size": 4,
             "micro_batch_size": 2,
             "contrastive_kind": "siglip",
-            "objective_options": {"R.parallel": 0.5, "O.weight": 1.0},
+            "objective_options": {
+                "R.parallel": 0.5,
+                "O.weight": 1.0,
+                "L.fewest_studies": 1,
+                "L.form": "head",
+            },
             "mixing": {"image_only_share": 0.5},
         },
     ),

@@ -14,14 +14,14 @@ from colipri.training.trainer import TrainingStopped
 OPTIONS = {
     "epochs": 2,
     "iterations_per_epoch": 2,
-    "objective_options": {"R.parallel": 0.5},
+    "objective_options": {"R.parallel": 0.5, "L.fewest_studies": 1},
     "mixing": {"image_only_share": 0.4},
 }
 
 
 def run(folder, stop_after=None):
     folder.mkdir(exist_ok=True)
-    trainer = trainer_of("ColipriTrainer_CRMO", folder, **OPTIONS)
+    trainer = trainer_of("ColipriTrainer_CRMOL", folder, **OPTIONS)
     trainer.initialize()
     if (folder / "checkpoint_latest.pth").is_file():
         trainer.resume(folder / "checkpoint_latest.pth")

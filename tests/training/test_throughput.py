@@ -34,9 +34,10 @@ def _counted(trainer: Any, batch: Any) -> float:
     return float(counter.get_total_flops())
 
 
-@pytest.mark.parametrize("letters", ["C", "CR", "CM", "CRM", "M", "CRMO"])
+@pytest.mark.parametrize("letters", ["C", "CR", "CM", "CRM", "M", "CRMO", "CL"])
 def test_counted_per_objective_within_ten_per_cent(letters: str, tiny: Any, tmp_path: Path) -> None:
-    trainer = _trainer(letters, tmp_path)
+    options = {"objective_options": {"L.fewest_studies": 1}} if "L" in letters else {}
+    trainer = _trainer(letters, tmp_path, **options)
     expected = [_counted(trainer, trainer.data.next_batch()) for _ in range(3)]
     found = trainer.flops_per_sample() * BATCH
     assert found == pytest.approx(sum(expected) / len(expected), rel=0.1)
