@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from encoder import in_turns
+from comparison import in_turns
 from saved_memory import clock_of, peak_saved_bytes
 from torch import Tensor
 

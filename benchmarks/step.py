@@ -6,14 +6,20 @@
   longest sample with a mask for the padding. Bodies differ by a standard deviation of 25 %.
 * primus: forward pass and step against dynamic-network-architectures' Primus, same weights and
   input; in the step both have open_clip's loss on pooled tokens.
-* air: the same step on a real scan, with the body's tokens alone and with all.
+* air: forward pass and step on a real scan, with the body's tokens alone and with all.
+* masked: a masked step that encodes visible tokens only, against encoding all of the body or box.
 * precision: the full step (contrast, reports, masks) under bf16 autocast and in fp32, for the
   small convolutional model that is planned for CPUs.
+* parts: time and kept bytes of each part of the encoder's step.
+* merging: a forward pass with a share of the tokens merged, and its cosine to the exact one.
+* attention: one long sample with heads side by side and apart (--edge 128 and more).
+* limits: a forward pass against what its matrix products and attention take alone, measured in the
+  same run. For the released setting: --only limits --size M --edge 192 --rounds 1.
 * commit (with --against): the full step with the code of another commit, in alternating processes.
 
 Actions of a comparison alternate; printed are medians (on a CPU of processor time, which other
-programs cannot lengthen), what autograd keeps at most, and the ratio, beside its aim. The defaults
-take about four minutes on two cores.
+programs cannot lengthen), what autograd keeps at most, and the ratio, beside its aim. The first
+five, which are the default, take about six minutes on two cores.
 """
 
 from __future__ import annotations
@@ -25,173 +31,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from crm_step import body_counts, make_step
-from encoder import SHIPPED_SCAN, build_pair, in_turns, prepare_scan
-from open_clip.loss import ClipLoss
-from saved_memory import clock_of, peak_saved_bytes
-from torch import Tensor, nn
+from comparison import SHIPPED_SCAN, Comparison
+from crm_step import make_step
+from encoder_comparisons import air, attention, limits, merging, packed, parts, primus
+from masked_comparison import masked
 
-from colipri.architectures.primus import PRESETS, PrimusEncoder
-from colipri.architectures.rope import grid_positions, rotate, rotation
-from colipri.architectures.tokens import select_tokens
-
-Action = Callable[[], object]
-
-
-class Comparison:
-    """Prints ratios of actions that alternate.
-
-    Args:
-        rounds: of every action, after one to warm up.
-        device: that the actions compute on.
-    """
-
-    def __init__(self, rounds: int, device: torch.device) -> None:
-        self.rounds = rounds
-        self.device = device
-
-    def show(self, title: str, actions: dict[str, Action], aim: float, bytes_kept: bool) -> float:
-        """Measure two actions; the ratio is the first one's share of the second.
-
-        Args:
-            title: of the line.
-            actions: ours, and what it is compared with.
-            aim: largest ratio that is wanted.
-            bytes_kept: count what autograd keeps as well.
-
-        Returns:
-            The ratio of the times.
-        """
-        kept = {n: peak_saved_bytes(action) if bytes_kept else 0 for n, action in actions.items()}
-        seconds = in_turns(actions, self.rounds, self.device, clock_of(self.device))
-        ours, other = actions
-        ratio = seconds[ours] / seconds[other]
-        line = f"  {title:<34} {ours} {seconds[ours]:7.3f} s, {other} {seconds[other]:7.3f} s"
-        line += f", ratio {ratio:.2f} (aim {aim:.2f})"
-        if bytes_kept:
-            line += f"; kept {kept[ours] / 2**20:.0f} and {kept[other] / 2**20:.0f} MiB"
-        print(line, flush=True)
-        return ratio
-
-
-def padded_forward(
-    encoder: PrimusEncoder, image: Tensor, ids_keep: Tensor, attention_mask: Tensor
-) -> Tensor:
-    """The encoder as padded batches compute it: every layer on all rows, a mask for the keys."""
-    tokens = encoder.down_projection.proj(image).flatten(2).transpose(1, 2)
-    x = tokens.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-    grid = encoder.grid(image.shape[2:])
-    rope = rotation(grid_positions(grid, image.device)[ids_keep], encoder.head_dim).unsqueeze(2)
-    mask = attention_mask[:, None, None, :]
-    for block in encoder.eva.blocks:
-        attn, mlp, y = block.attn, block.mlp, block.norm1(x)
-        shape = (*y.shape[:2], attn.num_heads, attn.head_dim)
-        query = rotate(attn.q_proj(y).view(shape), rope).transpose(1, 2)
-        key = rotate(attn.k_proj(y).view(shape), rope).transpose(1, 2)
-        value = attn.v_proj(y).view(shape).transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x = x + block.gamma_1 * attn.proj(attn.norm(mixed.transpose(1, 2).flatten(2)))
-        y = block.norm2(x)
-        x = x + block.gamma_2 * mlp.fc2(mlp.norm(F.silu(mlp.fc1_g(y)) * mlp.fc1_x(y)))
-    normed: Tensor = encoder.eva.norm(x)
-    return normed.masked_fill(~attention_mask.unsqueeze(-1), 0.0)
-
-
-def packed(options: argparse.Namespace, compare: Comparison) -> None:
-    """A ragged batch without padding, and with."""
-    torch.manual_seed(0)
-    device, edge = compare.device, options.edge
-    encoder = PrimusEncoder(1, **PRESETS["S"]).to(device)
-    tokens = (edge // 8) ** 3
-    counts = torch.tensor(body_counts(options.batch, tokens))
-    order = torch.rand(options.batch, tokens).argsort(dim=1).argsort(dim=1)
-    ids_keep, mask = select_tokens(order < counts[:, None])
-    assert mask is not None
-    image = torch.randn(options.batch, 1, edge, edge, edge, device=device)
-    on_device = ids_keep.to(device), mask.to(device)
-
-    def step(forward: Callable[[], Tensor]) -> Action:
-        def run() -> None:
-            encoder.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
-                out = forward()
-            out.float().square().mean().backward()
-
-        return run
-
-    ours = step(lambda: encoder(image, ids_keep, mask))
-    theirs = step(lambda: padded_forward(encoder, image, *on_device))
-    print(f"Primus-S, {options.batch} samples of {counts.min()} to {counts.max()} tokens")
-    compare.show("ragged step", {"packed": ours, "padded": theirs}, 0.75, True)
-
-
-def primus(options: argparse.Namespace, compare: Comparison) -> None:
-    """All tokens of an image, the same weights: ours and theirs."""
-    torch.manual_seed(0)
-    edge, device = options.edge, compare.device
-    ours, theirs = build_pair("S", (edge,) * 3, device)
-    image = torch.randn(2, 1, edge, edge, edge, device=device)
-    text = F.normalize(torch.randn(2, ours.embed_dim, device=device), dim=-1)
-    print(f"Primus-S, 2 x {edge}^3 voxels, {(edge // 8) ** 3} tokens, all of them")
-
-    def embed(network: nn.Module) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
-            features: Tensor = network(image)
-        tokens = features.flatten(2).transpose(1, 2) if features.ndim == 5 else features
-        return F.normalize(tokens.float().mean(dim=1), dim=-1)
-
-    def forward(network: nn.Module) -> Action:
-        def run() -> None:
-            network.eval()
-            with torch.no_grad():
-                embed(network)
-
-        return run
-
-    def step(network: nn.Module) -> Action:
-        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
-        loss_of = ClipLoss()
-
-        def run() -> None:
-            network.train()
-            optimizer.zero_grad(set_to_none=True)
-            scale = torch.tensor(10.0, device=device)
-            loss_of(embed(network), text, scale).backward()
-            optimizer.step()
-
-        return run
-
-    with torch.no_grad():
-        difference = (embed(ours.eval()) - embed(theirs.eval())).abs().max()
-    print(f"  largest difference of the embeddings {float(difference):.1e}")
-    compare.show("forward", {"ours": forward(ours), "Primus": forward(theirs)}, 0.85, False)
-    compare.show("step", {"ours": step(ours), "Primus": step(theirs)}, 0.9, True)
-
-
-def air(options: argparse.Namespace, compare: Comparison) -> None:
-    """A real scan, of which the body's tokens are encoded, and all of them."""
-    torch.manual_seed(0)
-    image, body = prepare_scan(SHIPPED_SCAN, 4.0, (96, 96, 96))  # the whole chest
-    image = image.to(compare.device)
-    encoder = PrimusEncoder(1, **PRESETS["S"]).to(compare.device)
-    ids_keep, mask = select_tokens(body)
-    print(f"Primus-S, a scan of which {ids_keep.shape[1]} of {body.shape[1]} tokens hold body")
-
-    def step(kept: bool) -> Action:
-        def run() -> None:
-            encoder.zero_grad(set_to_none=True)
-            with torch.autocast(compare.device.type, torch.bfloat16, enabled=options.bf16):
-                out = encoder(image, ids_keep, mask) if kept else encoder(image)
-            out.float().square().mean().backward()
-
-        return run
-
-    compare.show("step without air", {"body": step(True), "all": step(False)}, 0.7, True)
+from colipri.architectures.primus import PRESETS
 
 
 def precision(options: argparse.Namespace, compare: Comparison) -> None:
@@ -236,7 +84,14 @@ def _in_process(source: Path, stem: str) -> list[float]:
     return seconds
 
 
-PARTS = {"packed": packed, "primus": primus, "air": air, "precision": precision}
+DEFAULT = {"packed": packed, "primus": primus, "air": air, "masked": masked, "precision": precision}
+COMPARISONS = {
+    **DEFAULT,
+    "parts": parts,
+    "merging": merging,
+    "attention": attention,
+    "limits": limits,
+}
 
 
 def main() -> None:
@@ -244,10 +99,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(DEFAULT))
     parser.add_argument("--against", metavar="COMMIT", help="compare the full step with a commit")
+    parser.add_argument("--size", choices=sorted(PRESETS), default="S", help="of Primus")
     parser.add_argument("--edge", type=int, default=64, help="voxels of a patch's edge")
     parser.add_argument("--batch", type=int, default=8, help="samples (default: %(default)s)")
+    parser.add_argument("--scan", type=Path, default=SHIPPED_SCAN, help="a CT of the chest")
+    parser.add_argument("--spacing", type=float, default=4.0, help="of it, mm (%(default)s)")
+    parser.add_argument(
+        "--box", type=int, nargs=3, default=[96, 96, 96], metavar="VOXELS", help="of it"
+    )
+    parser.add_argument("--mask_ratio", type=float, default=0.75, help="of masked (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bf16", action="store_true", help="bf16 autocast instead of fp32")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
@@ -257,7 +119,7 @@ def main() -> None:
     compare = Comparison(options.rounds, torch.device(options.device))
     print(f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads")
     for name in options.only:
-        PARTS[name](options, compare)
+        COMPARISONS[name](options, compare)
     if options.against:
         against(options, compare)
 

@@ -57,6 +57,8 @@ class BatchEncoder:
         self.air = air_value(plans, configuration)
         self.images = DeviceImages(device)
         self._samples_seen = self._tokens_seen = 0
+        self._batch: Batch | None = None  # that the following belong to
+        self._bodies: dict[tuple[int, tuple[int, ...]], Tensor] = {}
 
     # ---------------------------------------------------------------- parts of a batch
 
@@ -152,8 +154,9 @@ class BatchEncoder:
         """Normalized (in training also augmented) images, their body tokens, and the generator.
 
         Body tokens and generator are on the CPU: what is kept decides the sizes of all tensors that
-        follow. An augmented image says only on the device which of its tokens hold body, so reading
-        that is the one time that the host waits for the device in a pass.
+        follow. An augmented image says only on the device which of its tokens hold body, so the
+        host has to wait for that, once per part and step: cached gradients encode every part twice,
+        and the second time it is known.
         """
         image, on_device = self.images.of(part)
         image = normalize_on_device(image, self.plans, self.configuration)
@@ -169,5 +172,15 @@ class BatchEncoder:
                 self.air,
                 tissue_threshold(self.plans, self.configuration),
             )
-            return image, augmented.cpu(), generator
+            return image, self._on_host(part, augmented), generator
         return image, rows_of(part)[1], generator
+
+    def _on_host(self, part: CasePart, body: Tensor) -> Tensor:
+        """Body tokens of an augmented part, which depend on its seed alone, on the CPU."""
+        if self._batch is not part.batch:
+            self._batch = part.batch
+            self._bodies.clear()
+        key = part.seed, part.rows
+        if key not in self._bodies:
+            self._bodies[key] = body.cpu()
+        return self._bodies[key]

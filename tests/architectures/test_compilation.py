@@ -1,5 +1,7 @@
 import json
 import logging
+import os
+import shutil
 
 import pytest
 import torch
@@ -13,10 +15,15 @@ DEPTH = 16
 
 
 @pytest.fixture
-def model():
+def depth():
+    return DEPTH
+
+
+@pytest.fixture
+def model(depth):
     torch.manual_seed(0)
     content = json.loads(PLANS.read_text())["configurations"]["3d_lowres"]
-    content["architecture"]["arch_kwargs"].update(depth=DEPTH, drop_path_rate=0.2)
+    content["architecture"]["arch_kwargs"].update(depth=depth, drop_path_rate=0.2)
     yield ColipriModel.from_plans(Configuration.from_dict(content), 300).eval()
     torch.compiler.reset()
 
@@ -83,6 +90,29 @@ def test_compiled_blocks_compute_the_same_under_the_same_names(model):
             compiled_gradients[name], gradient, rtol=1e-4, atol=1e-5, msg=name
         )
     assert list(model.state_dict()) == names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [2])
+def test_code_of_inductor_computes_the_same(model):
+    """The default backend, with a real C++ compiler, in every kind of pass."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        pytest.skip("torch's inductor needs a C++ compiler (g++, or CXX), and there is none")
+    before, gradients, count = passes_of_a_run(model)
+    passes = compile_blocks(model, True)
+    assert passes is not None, "the compiler is there and compiling failed"
+    already = passes.passes
+    after, compiled_gradients, _ = passes_of_a_run(model)
+    assert passes.passes - already == 2 * count
+    assert passes.compiled == passes.passes
+    for plain, compiled in zip(before, after, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
+    assert compiled_gradients.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(
+            compiled_gradients[name], gradient, rtol=1e-3, atol=1e-5, msg=name
+        )
 
 
 def test_what_torch_gives_up_on_is_not_reported_as_compiled(model, caplog):
