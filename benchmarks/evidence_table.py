@@ -60,7 +60,8 @@ def main() -> None:
     prepare(out, "all", options)
     at_once = trainings_at_once(options.np, options.device)
     table = functools.partial(write_results, out, options)
-    encoders = [functools.partial(encoder, out, name, options) for name in ENCODERS]
+    needed = [*PROBED, *(["CR"] if "decoder" in options.writers else [])]
+    encoders = [functools.partial(encoder, out, name, options) for name in needed]
     run_side_by_side(encoders, at_once, "encoders")
     first, *others = (functools.partial(probe, out, name, options) for name in PROBED)
     run_side_by_side([first, *_decoder(out, options)], at_once, "first heads, decoder of R", table)
