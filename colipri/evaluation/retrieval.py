@@ -141,6 +141,38 @@ def retrieval_ranks(
     }
 
 
+def case_ranks(
+    image_embeddings: np.ndarray | torch.Tensor,
+    text_embeddings: np.ndarray | torch.Tensor,
+    text_groups: Sequence[str],
+    cases: Sequence[str],
+    patients: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Return what a result file stores of every query, so that two results can be compared.
+
+    Args:
+        image_embeddings: (n, E), L2-normalised.
+        text_embeddings: (n, E), row i belongs to image i.
+        text_groups: n keys; equal keys mean the same text.
+        cases: n names.
+        patients: n.
+
+    Returns:
+        n entries: ``case``, ``subject``, and for each direction the numbers of :class:`Ranks`
+        (above, tied_wrong, tied_right).
+    """
+    images, texts = _as_array(image_embeddings), _as_array(text_embeddings)
+    ranks = retrieval_ranks(images, texts, text_groups)
+    columns = {
+        direction: np.stack([found.above, found.tied_wrong, found.tied_right], axis=1).tolist()
+        for direction, (found, _, _) in ranks.items()
+    }
+    return [
+        {"case": case, "subject": patient, **{name: rows[row] for name, rows in columns.items()}}
+        for row, (case, patient) in enumerate(zip(cases, patients, strict=True))
+    ]
+
+
 def first_right_ranks(similarity: np.ndarray, right: np.ndarray) -> Ranks:
     """Find where the best-placed right candidate of every row stands.
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from colipri.common.errors import ColipriError
 from colipri.evaluation.bootstrap import NUM_RESAMPLES
-from colipri.evaluation.classification import classification_metrics
-from colipri.evaluation.retrieval import retrieval_metrics
+from colipri.evaluation.classification import DECISION_METRICS, classification_metrics
+from colipri.evaluation.retrieval import case_ranks, retrieval_metrics
 from colipri.evaluation.thresholds import choose_thresholds
 from colipri.features.embeddings import encoded_cases
 from colipri.frozen_benchmarks.definition import Benchmark
 from colipri.frozen_benchmarks.population import check_counts, check_findings, select_population
-from colipri.frozen_benchmarks.scoring import benchmark_logits, field_figures, pool_recall
+from colipri.frozen_benchmarks.scoring import (
+    benchmark_logits,
+    combine,
+    decision_margins,
+    field_figures,
+    pool_recall,
+    scored_logits,
+)
 from colipri.inference.labelled_cases import (
     CaseCollection,
     cases_of_split,
@@ -24,7 +34,12 @@ from colipri.inference.labelled_cases import (
     label_matrix,
 )
 from colipri.inference.predictor import ColipriPredictor
-from colipri.inference.split_results import EncodedSplit, case_scores, thresholds_from_file
+from colipri.inference.split_results import (
+    EncodedSplit,
+    Thresholds,
+    case_scores,
+    thresholds_from_file,
+)
 from colipri.text.prompts.captions import full_caption
 from colipri.text.prompts.same_text import text_key
 
@@ -170,30 +185,70 @@ def _zero_shot(
     options: BenchmarkOptions,
 ) -> dict[str, Any]:
     names = benchmark.findings
-    logits = benchmark_logits(benchmark, predictor, encoded.embeddings, style)
+    scored = scored_logits(benchmark, predictor, encoded.embeddings, style)
+    logits = combine(scored, benchmark.scored_findings(), names, benchmark.combine)
     labels = label_matrix(encoded.cases, names)
     thresholds: dict[str, float | None] = {}
     source = "none"
     if options.thresholds_from is not None:
-        given = thresholds_from_file(options.thresholds_from, list(names))
+        given = _thresholds_of_file(benchmark, options.thresholds_from, style)
         thresholds, source = dict(given.logits), given.source
     elif validation is not None:
         chosen = benchmark_logits(benchmark, predictor, validation.embeddings, style)
         thresholds = choose_thresholds(chosen, label_matrix(validation.cases, names), names)
         source = f"validation split, {len(validation.cases)} cases, maximum F1"
-    result = classification_metrics(
-        logits,
-        labels,
-        names,
+    judge = partial(
+        classification_metrics,
+        labels=labels,
+        finding_names=names,
         patients=encoded.subjects,
-        thresholds=thresholds,
         num_resamples=options.num_resamples,
         seed=options.seed,
     )
+    result = judge(logits, thresholds=thresholds)
+    if not set(names) <= set(thresholds) and thresholds:
+        margins = decision_margins(scored, benchmark.scored_findings(), thresholds, benchmark)
+        _take_decisions(result, judge, margins, names)
+        source += "; a combined finding is predicted where any of its parts is"
     result |= field_figures(logits, labels)
     result["thresholds"] = {"source": source, "logits": thresholds}
     result["case_scores"] = case_scores(encoded, names, logits, labels)
     return result
+
+
+def _thresholds_of_file(benchmark: Benchmark, path: str, style: str) -> Thresholds:
+    """Thresholds of the findings, or of the parts of combined ones: CT-RATE's result knows the two
+    wall calcifications, RAD-ChestCT's label is one of both.
+    """
+    try:
+        return thresholds_from_file(path, list(benchmark.findings), style)
+    except ColipriError:
+        if not benchmark.combine:
+            raise
+        return thresholds_from_file(path, benchmark.scored_findings(), style)
+
+
+def _take_decisions(
+    result: dict[str, Any],
+    judge: Callable[..., dict[str, Any]],
+    margins: np.ndarray,
+    names: Sequence[str],
+) -> None:
+    """Replace all figures that depend on a threshold by those of the margins.
+
+    Args:
+        result: Of the highest logits; AUROC and AUPRC stay.
+        judge: Scores -> figures.
+        margins: (n, F) above the threshold; NaN without a decision.
+        names: F.
+    """
+    known = np.isfinite(margins).all(axis=0).tolist()
+    cuts = {name: 0.0 if there else None for name, there in zip(names, known, strict=True)}
+    decided = judge(np.nan_to_num(margins), thresholds=cuts)
+    for metric in DECISION_METRICS:
+        result[f"macro_{metric}"] = decided[f"macro_{metric}"]
+        for name in names:
+            result["per_finding"][name][metric] = decided["per_finding"][name][metric]
 
 
 def _retrieval(
@@ -220,6 +275,8 @@ def _retrieval(
         result["retrieval"] = retrieval_metrics(
             images, texts, keys, patients=patients, num_resamples=numbers, seed=seed
         )
+        cases = [encoded.cases[row].identifier for row in rows]
+        result["retrieval"]["case_ranks"] = case_ranks(images, texts, keys, cases, patients)
     if "pools" in benchmark.tasks:
         result["pools"] = pool_recall(
             images.double().numpy(),

@@ -30,10 +30,26 @@ def benchmark_logits(
         embeddings: (n, E).
         style: Of the prompts.
     """
-    names = benchmark.scored_findings()
-    positive, negative = encode_prompts(make_prompts(names, style), predictor.encode_texts)
-    found = zero_shot_logits(embeddings, positive, negative, predictor.temperature).cpu().numpy()
-    return combine(found, names, benchmark.findings, benchmark.combine)
+    found = scored_logits(benchmark, predictor, embeddings, style)
+    return combine(found, benchmark.scored_findings(), benchmark.findings, benchmark.combine)
+
+
+def scored_logits(
+    benchmark: Benchmark, predictor: ColipriPredictor, embeddings: Tensor, style: str
+) -> np.ndarray:
+    """Return (n, G) logits of all that is asked for, the parts of combined findings included.
+
+    Args:
+        benchmark: Names the findings.
+        predictor: Encodes the prompts.
+        embeddings: (n, E).
+        style: Of the prompts.
+    """
+    prompts = make_prompts(benchmark.scored_findings(), style)
+    positive, negative = encode_prompts(prompts, predictor.encode_texts)
+    found = zero_shot_logits(embeddings, positive, negative, predictor.temperature)
+    logits: np.ndarray = found.cpu().numpy()
+    return logits
 
 
 def combine(
@@ -56,6 +72,41 @@ def combine(
         for name in findings
     ]
     return np.stack(made, axis=1)
+
+
+def decision_margins(
+    logits: np.ndarray,
+    names: Sequence[str],
+    thresholds: Mapping[str, float | None],
+    benchmark: Benchmark,
+) -> np.ndarray:
+    """Return (n, F) margins above the threshold: at 0 or above, the finding is predicted.
+
+    A combined finding whose parts have thresholds of their own is predicted where any part is (the
+    OR of the predictions); one that has a threshold itself is predicted by the highest logit.
+
+    Args:
+        logits: (n, G) of ``names``.
+        names: G, the findings that are scored.
+        thresholds: Of findings or of their parts, of the logit; None: no decision.
+        benchmark: Names the findings and their parts.
+    """
+    columns = {name: index for index, name in enumerate(names)}
+    margins = []
+    for finding in benchmark.findings:
+        parts = benchmark.combine.get(finding, (finding,))
+        cuts = [thresholds.get(part) for part in parts]
+        if finding in thresholds:
+            cuts = [thresholds[finding]] * len(parts)
+        known = [
+            logits[:, columns[part]] - cut
+            for part, cut in zip(parts, cuts, strict=True)
+            if cut is not None
+        ]
+        margins.append(
+            np.max(known, axis=0) if len(known) == len(parts) else np.full(len(logits), np.nan)
+        )
+    return np.stack(margins, axis=1)
 
 
 def field_figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

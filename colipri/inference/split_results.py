@@ -17,7 +17,7 @@ from colipri.common.errors import ColipriError
 from colipri.evaluation.bootstrap import NUM_RESAMPLES
 from colipri.evaluation.classification import classification_metrics
 from colipri.evaluation.prompts import PromptPair
-from colipri.evaluation.retrieval import retrieval_metrics
+from colipri.evaluation.retrieval import case_ranks, retrieval_metrics
 from colipri.evaluation.thresholds import choose_thresholds
 from colipri.evaluation.zero_shot import (
     encode_prompts,
@@ -123,17 +123,26 @@ def thresholds_from_split(
     return Thresholds(values, source)
 
 
-def thresholds_from_file(path: Path | str, finding_names: Sequence[str]) -> Thresholds:
+def thresholds_from_file(
+    path: Path | str, finding_names: Sequence[str], style: str | None = None
+) -> Thresholds:
     """Read the thresholds of an earlier result.
 
     Args:
         path: JSON with ``thresholds.logits``, or with ``thresholds.values`` (probabilities) only.
         finding_names: That need a threshold.
+        style: Of the prompts, whose thresholds count in a result of colipri_benchmark; default: its
+            first.
 
     Raises:
-        ColipriError: the file holds none, or not for these findings.
+        ColipriError: the file holds none, or not for these findings or prompts.
     """
     content = read_json(path)
+    results = content.get("results") if isinstance(content, dict) else None
+    if isinstance(results, dict) and results:
+        if style is not None and style not in results:
+            raise ColipriError(f"{path} has no prompts '{style}'; it has {', '.join(results)}")
+        content = results[style or next(iter(results))]
     found = content.get("thresholds") if isinstance(content, dict) else None
     found = found if isinstance(found, dict) else {}
     values = found.get("logits", found.get("values"))
@@ -225,14 +234,14 @@ def retrieval_result(
             "retrieval needs at least two"
         )
     present = [report for report in reports if report is not None]
-    return retrieval_metrics(
-        split.embeddings[rows],
-        predictor.encode_texts([full_caption(report) for report in present]),
-        [text_key(report) for report in present],
-        patients=[split.subjects[row] for row in rows],
-        num_resamples=num_resamples,
-        seed=seed,
+    images, keys = split.embeddings[rows], [text_key(report) for report in present]
+    texts = predictor.encode_texts([full_caption(report) for report in present])
+    cases = [split.cases[row].identifier for row in rows]
+    patients = [split.subjects[row] for row in rows]
+    found = retrieval_metrics(
+        images, texts, keys, patients=patients, num_resamples=num_resamples, seed=seed
     )
+    return {**found, "case_ranks": case_ranks(images, texts, keys, cases, patients)}
 
 
 def logits_in(

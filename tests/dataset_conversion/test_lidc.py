@@ -1,7 +1,6 @@
 """LIDC-IDRI: real readings and, where they are there, the real slices; its layout made here.
 
-The readings in REAL are those of four radiologists for LIDC-IDRI-0314 (The Cancer Imaging Archive,
-CC BY 3.0), as a table and written into the data set's XML form.
+The readings are those of tests/lidc_readings.py, as a table and in the data set's XML form.
 """
 
 from __future__ import annotations
@@ -17,57 +16,14 @@ import SimpleITK as sitk
 from conftest import Workspace
 from conversion import summary
 from dicom_writing import expected, save, slice_dataset, uid, write_series
+from lidc_readings import REAL, SERIES, write_readings
 
 from colipri.dataset_conversion.lidc.findings import FINDINGS, labels_of, nodules_of
-from colipri.dataset_conversion.lidc.readings import RATINGS, read_csv, read_xml
+from colipri.dataset_conversion.lidc.readings import RATINGS, read_csv
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.run.convert_dataset import main
 from colipri.text.reports.report import read_report
-
-# column, row, z (mm), diameter (mm), then the nine ratings, of the four readers.
-REAL = (
-    (184.0, 243.8, -519.3, 20.3, (5, 1, 6, 2, 4, 1, 4, 5, 1)),
-    (183.8, 243.5, -519.8, 22.7, (5, 1, 6, 2, 4, 3, 3, 5, 5)),
-    (185.2, 243.6, -522.3, 21.9, (5, 1, 5, 3, 3, 2, 2, 5, 4)),
-    (184.8, 243.7, -520.3, 23.4, (5, 1, 6, 5, 5, 3, 1, 5, 3)),
-)
-SERIES = uid("s1", "r1")
-
-
-def _xml(path: Path, readers: int, series: str = SERIES, root: str = "LidcReadMessage") -> Path:
-    """Readings in the published form: outlines in pixels, one session a reader."""
-    sessions = ""
-    for number in range(4):
-        nodule = ""
-        if number < readers:
-            x, y, z, diameter, ratings = REAL[number]
-            names = [name.replace("internal_s", "internalS") for name in RATINGS]
-            rated = "".join(f"<{n}>{v}</{n}>" for n, v in zip(names, ratings, strict=True))
-            radius = diameter / 2 / 3.0  # pixels of the shipped scan
-            edge = "".join(
-                f"<edgeMap><xCoord>{x / 3 + dx:.0f}</xCoord>"
-                f"<yCoord>{y / 3 + dy:.0f}</yCoord></edgeMap>"
-                for dx, dy in ((-radius, 0), (0, radius), (radius, 0), (0, -radius))
-            )
-            nodule = (
-                f"<unblindedReadNodule><noduleID>Nodule {number}</noduleID><characteristics>{rated}"
-                f"</characteristics><roi><imageZposition>{z}</imageZposition><imageSOP_UID>1"
-                f"</imageSOP_UID><inclusion>TRUE</inclusion>{edge}</roi></unblindedReadNodule>"
-            )
-        sessions += (
-            "<readingSession><annotationVersion>3.12</annotationVersion><servicingRadiologistID>"
-            f"anonymous</servicingRadiologistID>{nodule}<unblindedReadNodule><noduleID>small"
-            "</noduleID><roi><imageZposition>1</imageZposition><inclusion>TRUE</inclusion><edgeMap>"
-            "<xCoord>3</xCoord><yCoord>3</yCoord></edgeMap></roi></unblindedReadNodule>"
-            "<nonNodule><nonNoduleID>9</nonNoduleID></nonNodule></readingSession>"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        f'<?xml version="1.0" encoding="UTF-8"?><{root} xmlns="http://www.nih.gov"><ResponseHeader>'
-        f"<SeriesInstanceUid>{series}</SeriesInstanceUid></ResponseHeader>{sessions}</{root}>"
-    )
-    return path
 
 
 def _convert(source: Path, *more: str, code: int = 0) -> RawDataset:
@@ -82,10 +38,12 @@ def test_layout_with_readings_beside_the_slices(workspace: Workspace, tmp_path: 
         patient, study = f"LIDC-IDRI-{number:04d}", f"s{number}"
         folder = source / patient / uid(study) / uid(study, "r1")
         write_series(folder, range(30 + number, 42 + number), patient=patient, study=study)
-        _xml(folder / "069.xml", readers, uid(study, "r1"))
+        write_readings(folder / "069.xml", readers, uid(study, "r1"))
     film = slice_dataset(3, study="film", Modality="DX", patient="LIDC-IDRI-0001")
     save(film, source / "LIDC-IDRI-0001" / "film" / "1.dcm")
-    _xml(source / "LIDC-IDRI-0001" / "film" / "1.xml", 0, uid("film"), root="IdriReadMessage")
+    write_readings(
+        source / "LIDC-IDRI-0001" / "film" / "1.xml", 0, uid("film"), root="IdriReadMessage"
+    )
     data = _convert(source)
     assert data.finding_names == list(FINDINGS)
     by_patient = {case.subject: case for case in data.cases}
@@ -114,7 +72,7 @@ def test_layout_with_readings_beside_the_slices(workspace: Workspace, tmp_path: 
 
 def test_sentences_instead_of_reports_when_asked_for(workspace: Workspace, tmp_path: Path) -> None:
     write_series(tmp_path / "in")
-    _xml(tmp_path / "in" / "1.xml", 4)
+    write_readings(tmp_path / "in" / "1.xml", 4)
     data = _convert(tmp_path / "in", "--template_reports", "--hash_identifiers")
     (case,) = data.cases
     assert case.subject.startswith("patient_") and case.report is not None
@@ -131,7 +89,7 @@ def test_sentences_instead_of_reports_when_asked_for(workspace: Workspace, tmp_p
 
 def test_damaged_readings_are_a_problem(workspace: Workspace, tmp_path: Path) -> None:
     write_series(tmp_path / "in")
-    path = _xml(tmp_path / "in" / "1.xml", 4)
+    path = write_readings(tmp_path / "in" / "1.xml", 4)
     path.write_text(path.read_text()[:-40])
     _convert(tmp_path / "in", code=1)
     data = _convert(tmp_path / "in", "--keep_going")
@@ -154,7 +112,7 @@ def test_table_of_readings(workspace: Workspace, tmp_path: Path) -> None:
 
 
 def test_two_nodules_and_readers_that_disagree(tmp_path: Path) -> None:
-    _, readings = read_xml(_xml(tmp_path / "1.xml", 3))
+    _, readings = readwrite_readings(write_readings(tmp_path / "1.xml", 3))
     far = [type(r)(r.column + 60, r.row, r.z, r.diameter, True, r.ratings, r.reader)
            for r in readings[:1]]  # fmt: skip
     nodules = nodules_of([*readings, *far], (3.0, 3.0))

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import Workspace
 from conversion import SCANS, summary
+from other_trees import ABNORMALITIES, LOCATIONS, write_table
 
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.run.convert_dataset import main
-
-_NAMES = """
-air_trapping airspace_disease aneurysm arthritis aspiration atelectasis atherosclerosis
-bandlike_or_linear breast_implant breast_surgery bronchial_wall_thickening bronchiectasis
-bronchiolectasis bronchiolitis bronchitis cabg calcification cancer cardiomegaly catheter_or_port
-cavitation chest_tube clip congestion consolidation coronary_artery_disease cyst debris deformity
-density dilation_or_ectasia distention emphysema fibrosis fracture gi_tube granuloma groundglass
-hardware heart_failure heart_valve_replacement hemothorax hernia honeycombing infection infiltrate
-inflammation interstitial_lung_disease lesion lucency lung_resection lymphadenopathy mass
-mucous_plugging nodule nodulegr1cm opacity other_path pacemaker_or_defib pericardial_effusion
-pericardial_thickening plaque pleural_effusion pleural_thickening pneumonia pneumonitis
-pneumothorax postsurgical pulmonary_edema reticulation scarring scattered_calc scattered_nod
-secretion septal_thickening soft_tissue staple stent sternotomy suture tracheal_tube transplant
-tree_in_bud tuberculosis
-"""
-ABNORMALITIES = _NAMES.split()
-LOCATIONS = [f"location_{n}" for n in range(48)] + ["left_lung", "right_lung", "heart", "other"]
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +41,12 @@ def source(tmp_path: Path, real: sitk.Image) -> Path:
         # The first as it is, the others with fewer slices: three equal scans would be a defect.
         np.savez_compressed(folder / f"{scan}.npz", ct=array[: len(array) - 5 * number])
         cells = [int(column in positives[scan]) for column in header[1:]]
-        _write(folder / f"{part}_Abnormality_and_Location_Labels.csv", header, [[scan, *cells]])
+        write_table(
+            folder / f"{part}_Abnormality_and_Location_Labels.csv", header, [[scan, *cells]]
+        )
     patients = [["MRN1", "trn00001"], ["MRN2", "val00001"], ["MRN3", "tst00001"]]
-    _write(folder / "Summary_3630.csv", ["MRN_DEID", "NoteAcc_DEID"], patients)
+    write_table(folder / "Summary_3630.csv", ["MRN_DEID", "NoteAcc_DEID"], patients)
     return folder
-
-
-def _write(path: Path, header: list[str], rows: list[list[Any]]) -> None:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
 
 
 def _convert(source: Path, *more: str, code: int = 0) -> RawDataset:

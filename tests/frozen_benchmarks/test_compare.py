@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from colipri.common.errors import ColipriError
+from colipri.evaluation.retrieval import case_ranks, retrieval_metrics
 from colipri.frozen_benchmarks.compare import compare_results, holm, read_scored_cases
 from colipri.run.compare import main
 
@@ -149,3 +150,61 @@ def test_an_unknown_style_or_metric(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "it has short" in capsys.readouterr().err
     assert main([path, path, "--metric", "luck", "--resamples", "10"]) == 1
     assert "there are auroc" in capsys.readouterr().err
+
+
+def _retrieved(noise: float, seed: int = 0, number: int = 40) -> dict[str, Any]:
+    """What colipri_retrieve -d writes of pairs whose texts are ``noise`` away from the images."""
+    random = np.random.default_rng(seed)
+    images = random.normal(size=(number, 8))
+    texts = images + noise * random.normal(size=images.shape)
+    images, texts = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts))
+    names = [f"c{i}" for i in range(number)]
+    patients = [f"p{i // 2}" for i in range(number)]
+    return {
+        **retrieval_metrics(images, texts, names, patients=patients),
+        "case_ranks": case_ranks(images, texts, names, names, patients),
+    }
+
+
+def test_retrieval_is_compared_by_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    worse, better = _retrieved(2.0), _retrieved(0.3)
+    files = [_write(tmp_path / "a.json", worse), _write(tmp_path / "b.json", better)]
+    output = tmp_path / "d.json"
+    assert main([*files, "--resamples", "300", "-o", str(output)]) == 0
+    found = json.loads(output.read_text())["retrieval"]
+    assert set(found["text_to_image"]) == {
+        "recall_at_1", "recall_at_5", "recall_at_10", "mean_reciprocal_rank",
+    }  # fmt: skip
+    for direction in ("text_to_image", "image_to_text"):
+        for name in ("recall_at_1", "recall_at_10", "mean_reciprocal_rank"):
+            expected = better[direction][name]["value"] - worse[direction][name]["value"]
+            assert found[direction][name]["value"] == pytest.approx(expected)
+    entry = found["text_to_image"]["recall_at_1"]
+    assert 0 < entry["low"] < entry["value"] < entry["high"] and entry["p_value"] < 0.05
+    assert "report to image, recall at 1" in capsys.readouterr().out
+    assert main([files[0], files[0], "--resamples", "50"]) == 0
+    assert "0.000" in capsys.readouterr().out
+
+
+def test_retrieval_beside_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [
+        _write(tmp_path / f"{noise}.json", {**_result(noise), "retrieval": _retrieved(noise)})
+        for noise in (2.0, 0.5)
+    ]
+    assert main([*files, "--resamples", "100"]) == 0
+    printed = capsys.readouterr().out
+    assert "difference (auroc)" in printed and "image to report, recall at 5" in printed
+    assert main([*files, "--resamples", "10", "--common"]) == 0
+    assert "retrieval is not compared" in capsys.readouterr().out
+
+
+def test_other_candidates_are_no_comparison(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = _write(tmp_path / "a.json", _retrieved(1.0))
+    assert main([first, _write(tmp_path / "b.json", _retrieved(1.0, number=38))]) == 1
+    assert "2 cases are in one only: c38, c39" in capsys.readouterr().err
+    other = _retrieved(1.0)
+    other["case_ranks"][3]["subject"] = "somebody"
+    assert main([first, _write(tmp_path / "c.json", other)]) == 1
+    assert "case c3 is of another patient" in capsys.readouterr().err

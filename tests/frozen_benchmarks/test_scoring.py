@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from colipri.evaluation.retrieval import retrieval_metrics
-from colipri.frozen_benchmarks.scoring import combine, field_figures, pool_recall
+from colipri.frozen_benchmarks.definition import load_benchmark
+from colipri.frozen_benchmarks.scoring import combine, decision_margins, field_figures, pool_recall
 
 
 def test_a_combined_finding_has_the_highest_of_its_parts() -> None:
@@ -85,3 +86,61 @@ def test_a_pool_holds_each_text_once() -> None:
     twice = pool_recall(*doubled, names, names, settings, 0)
     assert twice["distinct_texts"] == 20
     assert twice["pool_8"]["text_to_image"] == once["pool_8"]["text_to_image"]
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_merlins_pools_against_a_naive_computation(size: int) -> None:
+    """100 pools of Merlin's sizes, drawn and ranked one by one as its protocol says it."""
+    images, texts = _embeddings(160, 2.5)
+    names = [str(row) for row in range(160)]
+    settings = load_benchmark("merlin").raw["pools"]
+    assert settings["sizes"] == [32, 64, 128] and settings["repeats"] == 100
+    entry = pool_recall(images, texts, names, names, settings, 0, seed=5)[f"pool_{size}"]
+    random = np.random.default_rng([5, size])
+    hits: dict[int, list[float]] = {k: [] for k in settings["recall_at"]}
+    for _ in range(100):
+        pool = random.choice(160, size, replace=False)
+        for k, found in hits.items():
+            right = 0
+            for place, row in enumerate(pool):
+                order = sorted(
+                    range(size), key=lambda other: -float(images[row] @ texts[pool[other]])
+                )
+                right += place in order[:k]
+            found.append(right / size)
+    for k, found in hits.items():
+        drawn = entry["drawn"][f"image_to_text.recall_at_{k}"]
+        assert drawn["repeats"] == 100
+        assert drawn["mean"] == pytest.approx(np.mean(found))
+        assert drawn["standard_deviation"] == pytest.approx(np.std(found))
+        exact = entry["image_to_text"][f"recall_at_{k}"]["value"]  # over all pools
+        assert abs(np.mean(found) - exact) < 5 * np.std(found) / np.sqrt(100) + 1e-9
+
+
+def test_a_combined_finding_is_the_or_of_two_predictions() -> None:
+    """RAD-ChestCT has one calcification; CT-RATE's thresholds are of the two wall calcifications.
+
+    The second scan's highest logit is coronary (0.5), below the coronary threshold, while its lower
+    arterial logit is above the arterial one: the OR says yes, one threshold for both could not.
+    """
+    benchmark = load_benchmark("rad_chestct_radfinder")
+    names = benchmark.scored_findings()
+    parts = ("Arterial wall calcification", "Coronary artery wall calcification")
+    assert benchmark.combine["Calcification"] == parts
+    logits = np.zeros((4, len(names)))
+    columns = [names.index(part) for part in parts]
+    logits[:, columns] = [[-2.0, -2.0], [-0.5, 0.5], [-2.0, 1.5], [-2.0, 0.9]]
+    cuts: dict[str, float | None] = dict.fromkeys(names, 0.0)
+    cuts |= {parts[0]: -1.0, parts[1]: 1.0}
+    place = benchmark.findings.index("Calcification")
+    margins = decision_margins(logits, names, cuts, benchmark)
+    arterial, coronary = logits[:, columns[0]] >= -1.0, logits[:, columns[1]] >= 1.0
+    assert ((margins[:, place] >= 0) == (arterial | coronary)).all()
+    assert (margins[:, place] >= 0).tolist() == [False, True, True, False]
+    own = decision_margins(logits, names, {**cuts, "Calcification": 0.7}, benchmark)
+    assert (own[:, place] >= 0).tolist() == [False, False, True, True]
+    unknown = decision_margins(logits, names, {**cuts, parts[0]: None}, benchmark)
+    assert np.isnan(unknown[:, place]).all() and np.isfinite(unknown[:, place - 1]).all()
+    # The other mapping counts both wall calcifications with the same label: nothing is combined.
+    hlip = load_benchmark("rad_chestct_hlip")
+    assert not hlip.combine and set(parts) <= set(hlip.findings)
