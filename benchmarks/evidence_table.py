@@ -227,7 +227,7 @@ def _options() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("-o", required=True, metavar="OUT", help="folder for everything that is made")
-    add("--studies", type=int, default=300, metavar="N", help="of training (%(default)s)")
+    add("--studies", type=int, default=600, metavar="N", help="of training (%(default)s)")
     add("--teraflop", type=float, default=40.0, help="of an encoder's training (%(default)s)")
     add("--epochs", type=int, default=20, help="of the attentive head (%(default)s)")
     add("--tuning_epochs", type=int, default=3, help="of fine-tuning (%(default)s)")

@@ -112,7 +112,7 @@ def test_table_of_readings(workspace: Workspace, tmp_path: Path) -> None:
 
 
 def test_two_nodules_and_readers_that_disagree(tmp_path: Path) -> None:
-    _, readings = readwrite_readings(write_readings(tmp_path / "1.xml", 3))
+    _, readings = read_xml(write_readings(tmp_path / "1.xml", 3))
     far = [type(r)(r.column + 60, r.row, r.z, r.diameter, True, r.ratings, r.reader)
            for r in readings[:1]]  # fmt: skip
     nodules = nodules_of([*readings, *far], (3.0, 3.0))
