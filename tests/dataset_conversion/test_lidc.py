@@ -19,7 +19,7 @@ from dicom_writing import expected, save, slice_dataset, uid, write_series
 from lidc_readings import REAL, SERIES, write_readings
 
 from colipri.dataset_conversion.lidc.findings import FINDINGS, labels_of, nodules_of
-from colipri.dataset_conversion.lidc.readings import RATINGS, read_csv
+from colipri.dataset_conversion.lidc.readings import RATINGS, read_csv, read_xml
 from colipri.raw_dataset.dataset import RawDataset, load_raw_dataset
 from colipri.raw_dataset.verification.verify import verify_dataset
 from colipri.run.convert_dataset import main
