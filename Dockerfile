@@ -1,5 +1,6 @@
-# docker build -t colipri .
+# docker build -t colipri .                                 or --build-arg EXTRAS="[reports,writers,onnx]"
 # docker run --rm --gpus all --shm-size 8g -v /data:/data colipri colipri_train --help
+# Any command takes the place of colipri_train; the three folders are below /data.
 FROM python:3.12-slim
 
 # The libraries behind SimpleITK, torch.compile and matplotlib that the slim image leaves out
@@ -11,7 +12,8 @@ WORKDIR /src
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY colipri colipri
 COPY dataset_conversion dataset_conversion
-RUN pip install --no-cache-dir .
+ARG EXTRAS=""
+RUN pip install --no-cache-dir ".${EXTRAS}"
 
 # Not root: what the container writes belongs to this user (docker run --user changes it)
 RUN useradd --create-home colipri \
