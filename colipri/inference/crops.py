@@ -59,6 +59,7 @@ class CropEncoder:
         self.configuration = configuration
         self.device = device
         self.bf16 = bf16
+        self.one_at_a_time = False
 
     def autocasting(self) -> torch.autocast:
         """Return the context in which the model computes."""
@@ -76,6 +77,7 @@ class CropEncoder:
         bodies = [_something(body) for _, body in crops]
         results: dict[int, EncodedCrop] = {}
         limit = TOKENS_AT_ONCE.get(self.device.type, TOKENS_AT_ONCE["cpu"])
+        limit = 0 if self.one_at_a_time else limit
         for group in group_by_tokens([int(body.sum()) for body in bodies], limit):
             images = np.stack([crops[number][0] for number in group])
             encoded = self._encode(images, np.stack([bodies[number] for number in group]))

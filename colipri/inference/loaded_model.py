@@ -176,9 +176,9 @@ def load(
     Raises:
         ColipriError: there is no such model or device; one line says what is missing.
     """
-    return LoadedModel(
-        ColipriPredictor.from_checkpoint(model, device, window=window, spacing=spacing)
-    )
+    predictor = ColipriPredictor.from_checkpoint(model, device, window=window, spacing=spacing)
+    predictor.memory.allowed = True
+    return LoadedModel(predictor)
 
 
 def _several(images: Paths) -> list[Path]:

@@ -25,6 +25,7 @@ from colipri.common.devices import find_device, use_bf16
 from colipri.common.errors import ColipriError
 from colipri.inference.crops import MOST_CROPS, TOKENS_AT_ONCE, Crop, CropEncoder
 from colipri.inference.inputs import ImageInput
+from colipri.inference.memory_fallback import MemoryFallback
 from colipri.inference.scan_checks import check_scan
 from colipri.inference.trained_objectives import left_out_heads, missing_objectives
 from colipri.inference.volume import PreparedVolume, StoredVolume, Volume, prepare_files
@@ -105,6 +106,7 @@ class ColipriPredictor:
         self.image_only: str | None = differing.get("image_only")
         self.own_spacing = spacing is not None
         self.refuse_wrong_scans = True  # False: only warn, and score whatever was given
+        self.memory = MemoryFallback()
         if self.own_spacing and window is None:
             window = self.patch_size
         self.window = None if window is None else tuple(int(size) for size in window)
@@ -199,7 +201,9 @@ class ColipriPredictor:
 
     def describe(self) -> dict[str, Any]:
         """Return where the numbers of a result come from, for its file."""
+        smaller = self.memory.window  # than what was asked for
         return {
+            **({"smaller_windows": list(smaller)} if smaller else {}),
             "checkpoint": self.source,
             "trainer": self.checkpoint.get("trainer_name"),
             "fold": (self.checkpoint.get("init_args") or {}).get("fold"),
@@ -286,13 +290,22 @@ class ColipriPredictor:
     @property
     def _crops(self) -> CropEncoder:
         """What encodes crops with the current model and settings."""
-        return CropEncoder(self.model, self.plans, self.configuration, self.device, self.bf16)
+        encoder = CropEncoder(self.model, self.plans, self.configuration, self.device, self.bf16)
+        encoder.one_at_a_time = self.memory.one_at_a_time
+        return encoder
 
     def _encode_together(self, volumes: Sequence[Volume]) -> list[EncodedImage]:
-        with torch.inference_mode():
-            if self.window is None:
-                return self._whole(volumes)
-            return [self._windows(volume) for volume in volumes]
+        """Encode; again with less at once where the memory does not suffice and that is allowed."""
+        while True:
+            a, b, c = self.memory.window or self.window or self.patch_size
+            at_once = (a, b, c)
+            try:
+                with torch.inference_mode():
+                    if self.window is None and self.memory.window is None:
+                        return self._whole(volumes)
+                    return [self._windows(volume, at_once) for volume in volumes]
+            except (RuntimeError, MemoryError) as error:
+                self.memory.shrink(error, at_once, self.token_patch)
 
     def project(self, encoded: EncodedImage) -> Tensor:
         """Project every kept token into the space of the texts: (K, E) L2-normalized, on the
@@ -325,11 +338,14 @@ class ColipriPredictor:
         image, body = volume.crop(start, size)
         return image, np.ones_like(body) if self.keep_air else body
 
-    def _windows(self, volume: Volume) -> EncodedImage:
+    def _windows(self, volume: Volume, window: Triple) -> EncodedImage:
         """Windows that hold body, stitched and pooled once; a volume of nothing but air: the
-        centre, as training does."""
-        assert self.window is not None
-        plan = plan_windows(volume.shape, self.window, self.token_patch)
+        centre, as training does. Without ``self.window`` they cover the patch around the centre."""
+        if self.window is None:
+            plan = plan_windows(self.patch_size, window, self.token_patch)
+            plan = replace(plan, start=centre_start(volume.shape, self.patch_size))
+        else:
+            plan = plan_windows(volume.shape, window, self.token_patch)
         size = [count * step for count, step in zip(plan.grid, self.token_patch, strict=True)]
         image, body = self._crop(volume, plan.start, size)  # read once, however windows overlap
         plan = cover_body(plan, body)

@@ -106,6 +106,7 @@ def update_index(
         ColipriError: another process updates the index, it belongs to another model, or none of
             the scans can be read.
     """
+    predictor.memory.allowed = False  # embeddings of an index must be alike
     with updating(folder):
         width = predictor.configuration.embed_dim
         index = start_index(folder, model_key(predictor), predictor.describe(), width)

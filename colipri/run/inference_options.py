@@ -112,6 +112,8 @@ def make_predictor(options: argparse.Namespace) -> ColipriPredictor:
         merge_tokens=options.merge_tokens,
     )
     predictor.refuse_wrong_scans = not options.no_checks
+    # images that are scored for themselves may be cut into smaller windows, data sets may not
+    predictor.memory.allowed = getattr(options, "d", None) is None
     if window == []:
         predictor.window = predictor.patch_size
     return predictor
