@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,6 @@ from colipri.inference.inputs import find_images
 from colipri.inference.labelled_cases import cases_of_split, collect_cases
 from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.split_results import encode_split
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,8 +93,8 @@ def rank_cases(
 
 def rank_images(
     predictor: ColipriPredictor, source: Path, texts: Sequence[str], top: int
-) -> list[Ranking]:
-    """Search image files; a broken one is named in the log and left out.
+) -> tuple[list[Ranking], dict[str, str]]:
+    """Search image files; the others continue where one is broken.
 
     Args:
         predictor: The model.
@@ -105,18 +102,22 @@ def rank_images(
         texts: To look for.
         top: How many scans to list for each text.
 
+    Returns:
+        A ranking per text, and image -> reason of those that could not be used.
+
     Raises:
         ColipriError: no image can be used.
     """
     queries = predictor.encode_texts(texts)
     images = find_images(source, predictor.num_channels)
-    names, rows = [], []
-    for outcome in progress(predictor.encode_files(images), "Encoding", total=len(images)):
+    names, rows, problems = [], [], {}
+    outcomes = progress(predictor.encode_files(images), "Encoding", total=len(images))
+    for image, outcome in zip(images, outcomes, strict=True):
         if isinstance(outcome, ColipriError):
-            logger.error("left out: %s", outcome)
+            problems[image.name] = str(outcome)
             continue
         names.append(outcome[1].name)
         rows.append(outcome[1].embedding)
     if not rows:
-        raise ColipriError(f"no image of {source} could be read")
-    return rank_embeddings(torch.stack(rows), names, texts, queries, top)
+        raise ColipriError(next(iter(problems.values())))
+    return rank_embeddings(torch.stack(rows), names, texts, queries, top), problems

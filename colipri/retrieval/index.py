@@ -4,15 +4,18 @@
     I/parts/NNNNNN.safetensors embeddings (n, E) float32
     I/parts/NNNNNN.jsonl       one entry per row
 
-Parts are never changed. A part counts once index.json names it, so that whatever interrupts an
-update leaves the index as it was before the part. Only one process updates an index at a time.
+    I/faiss                    clusters for approximate searches (colipri.retrieval.fast_search)
+
+Parts are never changed; index.json names rows that count no longer. A part counts once index.json
+names it, so that whatever interrupts an update leaves the index as it was before the part. Only one
+process updates an index at a time.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -82,7 +85,10 @@ class ScanIndex:
             for row, entry in enumerate(self._read_entries(part))
         ]
         newest = {entry.key: number for number, (_, _, entry) in enumerate(rows)}
-        self._rows = [rows[number] for number in sorted(newest.values())]
+        kept = [rows[number] for number in sorted(newest.values())]
+        removed = self.content.get("removed", {})
+        self._rows = [one for one in kept if one[1] not in removed.get(one[0], ())]
+        self._removed = {one[2].key: one for one in kept if one[1] in removed.get(one[0], ())}
         self.entries = [entry for _, _, entry in self._rows]
 
     @property
@@ -93,6 +99,10 @@ class ScanIndex:
     def known(self) -> dict[str, str]:
         """Return key -> digest of every scan."""
         return {entry.key: entry.digest for entry in self.entries}
+
+    def removed(self) -> dict[str, str]:
+        """Return key -> digest of scans that were removed, whose embeddings are still there."""
+        return {key: entry.digest for key, (_, _, entry) in self._removed.items()}
 
     def embeddings(self) -> np.ndarray:
         """Read all embeddings, (n, E) float32, in the order of ``entries``.
@@ -199,6 +209,44 @@ def add_part(index: ScanIndex, entries: Sequence[Entry], embeddings: np.ndarray)
     lines = [json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries]
     atomic_write_text(target.with_suffix(".jsonl"), "".join(lines))
     atomic_write_json(index.folder / "index.json", {**index.content, "parts": [*parts, name]})
+    return ScanIndex(index.folder)
+
+
+def remove_scans(index: ScanIndex, keys: Iterable[str]) -> ScanIndex:
+    """Let scans count no longer; their embeddings stay, for the case that they come back.
+
+    Args:
+        index: held by this process (:func:`updating`).
+        keys: of scans that count now.
+    """
+    wanted = set(keys)
+    rows = [(part, row) for part, row, entry in index._rows if entry.key in wanted]
+    return _with_removed(index, add=rows)
+
+
+def restore_scans(index: ScanIndex, keys: Iterable[str]) -> ScanIndex:
+    """Let removed scans count again.
+
+    Args:
+        index: held by this process (:func:`updating`).
+        keys: of scans that were removed.
+    """
+    rows = [index._removed[key][:2] for key in keys]
+    return _with_removed(index, take=rows)
+
+
+def _with_removed(
+    index: ScanIndex,
+    add: Iterable[tuple[str, int]] = (),
+    take: Iterable[tuple[str, int]] = (),
+) -> ScanIndex:
+    removed = {part: set(rows) for part, rows in index.content.get("removed", {}).items()}
+    for part, row in add:
+        removed.setdefault(part, set()).add(row)
+    for part, row in take:
+        removed[part].discard(row)
+    stored = {part: sorted(rows) for part, rows in sorted(removed.items()) if rows}
+    atomic_write_json(index.folder / "index.json", {**index.content, "removed": stored})
     return ScanIndex(index.folder)
 
 

@@ -20,7 +20,15 @@ from colipri.preprocessing.records import source_digest
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.dataset import load_raw_dataset
 from colipri.raw_dataset.structured_reports import load_structured_report
-from colipri.retrieval.index import Entry, ScanIndex, add_part, start_index, updating
+from colipri.retrieval.index import (
+    Entry,
+    ScanIndex,
+    add_part,
+    remove_scans,
+    restore_scans,
+    start_index,
+    updating,
+)
 
 logger = logging.getLogger(__name__)
 _PART = 256  # scans that are encoded before they are added; an interruption loses at most these
@@ -34,7 +42,8 @@ class Update:
     Attributes:
         index: as it is now.
         added, changed, unchanged: numbers of scans.
-        gone: scans of the index whose files are not there any more; they stay in it.
+        restored: scans that had been removed and are back as they were.
+        removed: names of scans that are gone: their files, or their case in the data set.
         problems: name and reason of each scan that could not be used.
     """
 
@@ -42,7 +51,8 @@ class Update:
     added: int
     changed: int
     unchanged: int
-    gone: int
+    restored: int
+    removed: tuple[str, ...]
     problems: tuple[str, ...]
 
 
@@ -93,14 +103,22 @@ def dataset_to_index(
 
 
 def update_index(
-    predictor: ColipriPredictor, folder: Path, scans: Sequence[tuple[ImageInput, Entry]]
+    predictor: ColipriPredictor,
+    folder: Path,
+    scans: Sequence[tuple[ImageInput, Entry]],
+    *,
+    whole_dataset: str = "",
 ) -> Update:
-    """Encode what the index lacks or what has changed, and add it.
+    """Encode what the index lacks or what has changed, add it, and remove what is gone.
+
+    A scan is gone if its file is, or if it is not among ``scans`` and these are its whole data set.
+    It is only marked: if it comes back unchanged, it is not encoded again.
 
     Args:
         predictor: the model.
         folder: of the index; made if missing.
-        scans: all that the index shall hold.
+        scans: to be found in it.
+        whole_dataset: name of the data set of which ``scans`` are all cases.
 
     Raises:
         ColipriError: another process updates the index, it belongs to another model, or none of
@@ -111,11 +129,24 @@ def update_index(
         width = predictor.configuration.embed_dim
         index = start_index(folder, model_key(predictor), predictor.describe(), width)
         known = index.known()
+        wanted = {entry.key: entry.digest for _, entry in scans}
+        back = [k for k, digest in index.removed().items() if wanted.get(k) == digest]
+        if back:
+            index = restore_scans(index, back)
+            known = index.known()
         todo = [(image, entry) for image, entry in scans if known.get(entry.key) != entry.digest]
         changed = sum(entry.key in known for _, entry in todo)
-        wanted = {entry.key for _, entry in scans}
-        elsewhere = [e for e in index.entries if e.key not in wanted]
-        gone = sum(not Path(entry.files[0]).exists() for entry in elsewhere)
+        gone = [
+            entry
+            for entry in index.entries
+            if entry.key not in wanted
+            and (
+                entry.facts.get("dataset") == whole_dataset != ""
+                or not Path(entry.files[0]).exists()
+            )
+        ]
+        if gone:
+            index = remove_scans(index, [entry.key for entry in gone])
         problems: list[str] = []
         added = 0
         bar = progress(range(0, len(todo), _PART), "Indexing", total=-(-len(todo) // _PART))
@@ -126,7 +157,16 @@ def update_index(
                 added += len(entries)
     if todo and not added and len(todo) == len(scans):
         raise ColipriError(f"no scan could be read: {problems[0]}")
-    return Update(index, added - changed, changed, len(scans) - len(todo), gone, tuple(problems))
+    unchanged = len(scans) - len(todo) - len(back)
+    return Update(
+        index,
+        added - changed,
+        changed,
+        unchanged,
+        len(back),
+        tuple(entry.name for entry in gone),
+        tuple(problems),
+    )
 
 
 def _encode(

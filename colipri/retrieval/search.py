@@ -1,21 +1,22 @@
-"""Search an index: exactly, or with faiss where there are millions of scans."""
+"""Search an index: exactly, or with faiss from a million scans on."""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
 
 import numpy as np
 
 from colipri.common.errors import ColipriError
-from colipri.common.optional import optional_module
+from colipri.retrieval.fast_search import search_fast
 from colipri.retrieval.index import Entry, ScanIndex
 
+logger = logging.getLogger(__name__)
 _CONDITION = re.compile(r"\s*(.+?)\s*(!=|=)\s*(.*?)\s*")
-_LISTS = 4096  # of faiss' inverted file, for a million scans and more
-_PROBES = 64
+APPROXIMATE_FROM = 1_000_000  # scans, of which an exact search reads 3 GB (768 numbers each)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def search_index(
     queries: np.ndarray,
     top: int,
     where: Sequence[str] = (),
-    approximate: bool = False,
+    approximate: bool | None = None,
 ) -> tuple[list[list[Hit]], int]:
     """Find the nearest scans of each query.
 
@@ -45,7 +46,8 @@ def search_index(
         queries: (q, E), L2-normalized.
         top: scans per query.
         where: conditions that all hold, "split=train" or "Pleural effusion!=1".
-        approximate: with faiss, which may miss some.
+        approximate: with faiss, which may miss some; None: from a million scans on, if faiss is
+            installed.
 
     Returns:
         The hits of each query, best first (equal ones in the order of the index), and the number of
@@ -60,15 +62,30 @@ def search_index(
             f"no scan of the index fulfils {' and '.join(where)}" if where else "the index is empty"
         )
         raise ColipriError(what)
-    rows = index.embeddings()[keep]
-    count = min(top, len(rows))
-    find = _faiss if approximate else _exact
-    places, similarities = find(rows, queries.astype(np.float32), count)
+    queries, count = queries.astype(np.float32), min(top, len(keep))
+    if approximate is None:
+        approximate = _worth_it(len(index.entries))
+    if approximate:
+        places, similarities = search_fast(index, queries, count, keep if where else None)
+    else:
+        found, similarities = _exact(index.embeddings()[keep], queries, count)
+        places = keep[found]
     hits = [
-        [Hit(index.entries[int(keep[p])], float(s)) for p, s in zip(ps, ss, strict=True) if p >= 0]
+        [Hit(index.entries[int(p)], float(s)) for p, s in zip(ps, ss, strict=True) if p >= 0]
         for ps, ss in zip(places, similarities, strict=True)
     ]
-    return hits, len(rows)
+    return hits, len(keep)
+
+
+def _worth_it(scans: int) -> bool:
+    """True from a million scans on, if faiss is there."""
+    if scans < APPROXIMATE_FROM:
+        return False
+    if find_spec("faiss") is None:
+        logger.info("Comparing with all %d scans; faiss is faster: pip install faiss-cpu", scans)
+        return False
+    logger.info("%d scans: searching with faiss, which may miss some (--exact compares all)", scans)
+    return True
 
 
 def matching_rows(entries: Sequence[Entry], where: Sequence[str]) -> np.ndarray:
@@ -102,16 +119,3 @@ def _exact(rows: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarra
     similarity = queries @ rows.T
     places = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
     return places, np.take_along_axis(similarity, places, axis=1)
-
-
-def _faiss(rows: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    faiss: Any = optional_module("faiss", "faiss-cpu", "--approximate")
-    width = rows.shape[1]
-    lists = min(_LISTS, max(1, len(rows) // 40))  # faiss asks for 39 scans per list
-    quantizer = faiss.IndexFlatIP(width)
-    built = faiss.IndexIVFFlat(quantizer, width, lists, faiss.METRIC_INNER_PRODUCT)
-    built.train(rows)
-    built.add(rows)
-    built.nprobe = min(_PROBES, lists)
-    similarities, places = built.search(queries, count)
-    return places, similarities

@@ -12,6 +12,8 @@ from colipri.run.cli import make_parser, run_command
 from colipri.run.inference_options import add_model_options, make_predictor
 from colipri.run.next_command import command_line
 
+_SHOWN = 10  # names of scans that are gone
+
 DESCRIPTION = """\
 Encode scans once, so that they are found by text or by image in moments.
 
@@ -19,10 +21,10 @@ Encode scans once, so that they are found by text or by image in moments.
     colipri_index -m MODEL -d 101 -o INDEX --reports    and the beginning of each report
     colipri_index -m MODEL -i FOLDER -o INDEX           images and DICOM series of a folder
 
-Run it again whenever scans were added: only what is new or has changed is encoded. Several data
-sets and folders may share an index. An interruption loses at most the scans of the current part,
-and two processes cannot write to one index at once. The index holds embeddings, paths and what
-cases.csv says; report text only with --reports.
+Run it again whenever scans were added or deleted: only what is new or has changed is encoded, and
+what is gone is named and removed. Several data sets and folders may share an index. An interruption
+loses at most the scans of the current part, and two processes cannot write to one index at once.
+The index holds embeddings, paths and what cases.csv says; report text only with --reports.
 Exit code 1 if a scan could not be read; the others are in the index.
 """
 
@@ -56,6 +58,7 @@ def index(options: argparse.Namespace) -> int:
     if folder.is_file():
         raise ColipriError(f"{folder} is a file; name a folder")
 
+    from colipri.raw_dataset.dataset import load_raw_dataset
     from colipri.retrieval.indexing import dataset_to_index, images_to_index, update_index
 
     predictor = make_predictor(options)
@@ -63,13 +66,18 @@ def index(options: argparse.Namespace) -> int:
         scans = dataset_to_index(options.d, options.split, options.reports)
     else:
         scans = images_to_index(Path(options.i), predictor.num_channels)
-    done = update_index(predictor, folder, scans)
+    whole = load_raw_dataset(options.d).name if options.d and options.split == "all" else ""
+    done = update_index(predictor, folder, scans, whole_dataset=whole)
     print(
         f"{folder}: {len(done.index.entries)} scans; {done.added} added, {done.changed} changed, "
         f"{done.unchanged} were there"
     )
-    if done.gone:
-        print(f"{done.gone} other scans of the index are not where they were; they stay in it")
+    if done.restored:
+        print(f"{done.restored} scans are back as they were")
+    if done.removed:
+        shown = ", ".join(done.removed[:_SHOWN])
+        more = f" and {len(done.removed) - _SHOWN} more" if len(done.removed) > _SHOWN else ""
+        print(f"{len(done.removed)} scans are gone and were removed: {shown}{more}")
     for problem in done.problems:
         print(f"colipri_index: error: {problem}", file=sys.stderr)
     following = command_line(

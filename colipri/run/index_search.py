@@ -41,7 +41,7 @@ def search_index_command(options: argparse.Namespace) -> int:
     index.require_model(model_key(predictor), predictor.source)
     kinds, rows = zip(*(_encode(predictor, query) for query in options.q), strict=True)
     hits, searched = search_index(
-        index, np.stack(rows), options.top, options.where, options.approximate
+        index, np.stack(rows), options.top, options.where, _approximate(options)
     )
     results = [
         Found(query, is_text, one)
@@ -76,6 +76,11 @@ def _encode(predictor: ColipriPredictor, query: str) -> tuple[bool, np.ndarray]:
     if len(images) != 1:
         raise ColipriError(f"{query} holds {len(images)} images; a query is one image")
     return False, predictor.encode_file(images[0]).embedding.numpy()
+
+
+def _approximate(options: argparse.Namespace) -> bool | None:
+    """As asked for; None leaves it to the size of the index."""
+    return options.approximate if options.approximate or options.exact else None
 
 
 def _print(found: Found, searched: int) -> None:

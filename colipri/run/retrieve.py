@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colipri.common.errors import EXIT_OK, ColipriError
+from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
 from colipri.run.cli import make_parser, run_command
 from colipri.run.index_search import search_index_command
 from colipri.run.inference_options import (
@@ -36,8 +37,9 @@ Retrieval between reports and images.
 Without -q: Recall@1, 5, 10, 50, 100, median rank and mean reciprocal rank in both directions, with
 95 % confidence intervals over patients, and recalls by chance. Reports with the same caption count
 as one report.
-With -q: the best scans for each text. With an index (colipri_index) nothing is encoded but the
-query, which may also be an image; -o FILE.html is a page with slices, heat maps and reports.
+With -q: the best scans for each text; with -i, exit code 1 if an image could not be used. With an
+index (colipri_index) nothing is encoded but the query, which may also be an image; -o FILE.html is
+a page with slices, heat maps and reports.
 """
 
 
@@ -58,11 +60,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help='with --index: only scans with split=train, "Pleural effusion=1", subject!=p7, ...',
     )
-    parser.add_argument(
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument(
         "--approximate",
         action="store_true",
-        help="with --index: search with faiss, for millions of scans; may miss some",
+        help="with --index: search with faiss, which may miss some; its clusters are stored in the "
+        "index (default from a million scans on, if faiss is installed)",
     )
+    ways.add_argument("--exact", action="store_true", help="with --index: compare with all scans")
     parser.add_argument(
         "--top", type=int, default=10, metavar="N", help="scans to list (default: %(default)s)"
     )
@@ -81,8 +86,8 @@ def retrieve(options: argparse.Namespace) -> int:
     """Measure retrieval, or search."""
     if options.index is not None:
         return search_index_command(options)
-    if options.where or options.approximate:
-        raise ColipriError("--where and --approximate need an index (--index)")
+    if options.where or options.approximate or options.exact:
+        raise ColipriError("--where, --approximate and --exact need an index (--index)")
     if (options.i is None) == (options.d is None):
         raise ColipriError("give -d (a data set), -i (images to search with -q) or --index")
     if options.i is not None and options.q is None:
@@ -91,8 +96,7 @@ def retrieve(options: argparse.Namespace) -> int:
         raise ColipriError("--top must be at least 1")
     output = check_output(options.o, (".json",))
     predictor = make_predictor(options)
-    work = _measure if options.q is None else _search
-    result = work(predictor, options)
+    result = _measure(predictor, options) if options.q is None else _search(predictor, options)
     if output is not None:
         from colipri.common.atomic import atomic_write_json
 
@@ -100,7 +104,10 @@ def retrieve(options: argparse.Namespace) -> int:
     if options.q is None:
         labelled = bool(predictor.plans.findings)
         say_next_after_evaluation("colipri_retrieve", options, findings=labelled)
-    return EXIT_OK
+    problems = result.get("problems", [])
+    for problem in problems:
+        print(f"colipri_retrieve: error: {problem['problem']}", file=sys.stderr)
+    return EXIT_PROBLEM if problems else EXIT_OK
 
 
 def _measure(predictor: ColipriPredictor, options: argparse.Namespace) -> dict[str, Any]:
@@ -148,12 +155,14 @@ def _measures(found: dict[str, Any]) -> list[tuple[str, str]]:
 def _search(predictor: ColipriPredictor, options: argparse.Namespace) -> dict[str, Any]:
     from colipri.inference.retrieve import rank_cases, rank_images
 
+    problems: list[dict[str, str]] = []
     if options.d is not None:
         rankings = rank_cases(
             predictor, options.d, options.split, options.q, options.top, options.source
         )
     else:
-        rankings = rank_images(predictor, Path(options.i), options.q, options.top)
+        rankings, refused = rank_images(predictor, Path(options.i), options.q, options.top)
+        problems = [{"image": name, "problem": problem} for name, problem in refused.items()]
     for ranking in rankings:
         _print_ranking(ranking)
     return {
@@ -164,6 +173,7 @@ def _search(predictor: ColipriPredictor, options: argparse.Namespace) -> dict[st
             {"text": ranking.text, "searched": ranking.searched, "found": ranking.found}
             for ranking in rankings
         ],
+        "problems": problems,
     }
 
 

@@ -224,7 +224,7 @@ def test_search_by_text(predictor: ColipriPredictor, tiny: Any) -> None:
     assert ranking.searched == 4 and len(values) == 3 and values == sorted(values, reverse=True)
     known = {entry["case"]: entry["findings"] for entry in ranking.found}
     assert all(found == ([FINDING] if int(name[-1]) % 2 else []) for name, found in known.items())
-    (from_files,) = rank_images(predictor, tiny.raw / DATASET / "imagesTr", ["effusion"], top=50)
+    (from_files,), _ = rank_images(predictor, tiny.raw / DATASET / "imagesTr", ["effusion"], top=50)
     assert from_files.searched == 12
     best = rank_embeddings(torch.eye(4), list("abcd"), ["x"], torch.tensor([[0, 0, 2.0, 1]]), 2)
     assert [entry["case"] for entry in best[0].found] == ["c", "d"]

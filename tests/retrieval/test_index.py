@@ -16,8 +16,17 @@ from tiny_model import write_checkpoint
 
 from colipri.common.errors import ColipriError
 from colipri.inference.predictor import ColipriPredictor
-from colipri.retrieval.index import Entry, ScanIndex, add_part, start_index, updating
-from colipri.retrieval.indexing import model_key
+from colipri.retrieval import fast_search, search
+from colipri.retrieval.index import (
+    Entry,
+    ScanIndex,
+    add_part,
+    remove_scans,
+    restore_scans,
+    start_index,
+    updating,
+)
+from colipri.retrieval.indexing import dataset_to_index, model_key, update_index
 from colipri.retrieval.search import matching_rows, search_index
 from colipri.run import index as index_command
 from colipri.run import retrieve as retrieve_command
@@ -124,6 +133,103 @@ def test_faiss_finds_the_same_where_it_searches_everything(tmp_path: Path) -> No
     assert [h[0].entry.key for h in fast] == [h[0].entry.key for h in exact]
 
 
+def test_faiss_clusters_are_built_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And again when the index has changed; conditions hold; files of older states go."""
+    pytest.importorskip("faiss")
+    index = _filled(tmp_path, rows=400, width=8)
+    queries = index.embeddings()[:3]
+    exact, _ = search_index(index, queries, 5, ["split=train"])
+    whole_index = ScanIndex.embeddings
+    read: list[int] = []
+    monkeypatch.setattr(ScanIndex, "embeddings", lambda self: read.append(1) or whole_index(self))
+    monkeypatch.setattr(fast_search, "_PROBES", 400)  # all clusters: nothing may be missed
+    with caplog.at_level("INFO", "colipri"):
+        for _ in range(3):
+            fast, searched = search_index(index, queries, 5, ["split=train"], approximate=True)
+            assert [[h.entry.key for h in hits] for hits in fast] == [
+                [h.entry.key for h in hits] for hits in exact
+            ]
+            assert searched == 200
+    assert len(read) == 1 and caplog.text.count("Clustering 400 scans") == 1
+    (first,) = (tmp_path / "faiss").iterdir()
+    index = remove_scans(index, ["k3"])
+    fast, _ = search_index(index, queries, 400, approximate=True)
+    assert "k3" not in {hit.entry.key for hit in fast[0]} and len(fast[0]) == 399
+    (second,) = (tmp_path / "faiss").iterdir()
+    assert second != first
+    second.write_bytes(b"broken")
+    with pytest.raises(ColipriError, match=r"\.index is damaged; delete it"):
+        search_index(index, queries, 5, approximate=True)
+
+
+def test_from_a_million_scans_on_faiss_is_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("faiss")
+    index = _filled(tmp_path, rows=200, width=8)
+    queries = index.embeddings()[:1]
+    search_index(index, queries, 1)
+    assert not (tmp_path / "faiss").exists()
+    monkeypatch.setattr(search, "APPROXIMATE_FROM", 200)
+    with caplog.at_level("INFO", "colipri"):
+        search_index(index, queries, 1)
+        assert "searching with faiss" in caplog.text and (tmp_path / "faiss").exists()
+        monkeypatch.setattr(search, "find_spec", lambda name: None)
+        search_index(index, queries, 1)
+        assert "pip install faiss-cpu" in caplog.text
+
+
+def test_what_is_gone_is_removed_and_may_come_back(tmp_path: Path) -> None:
+    index = _filled(tmp_path)
+    before = index.embeddings()
+    index = remove_scans(index, ["k1", "k4"])
+    assert [entry.key for entry in index.entries] == ["k0", "k2", "k3"]
+    assert np.array_equal(index.embeddings(), before[[0, 2, 3]])
+    assert index.removed() == {"k1": "d", "k4": "d"} and "k1" not in index.known()
+    index = restore_scans(index, ["k4"])
+    assert np.array_equal(index.embeddings(), before[[0, 2, 3, 4]])
+    index = add_part(index, [Entry("k1", "scan 1", ("/data/1",), "new")], before[:1])
+    assert index.known()["k1"] == "new" and index.removed() == {}
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import numpy as np
+import colipri.retrieval.index as module
+from colipri.retrieval.index import Entry, ScanIndex, add_part, updating
+folder, name = Path(sys.argv[1]), sys.argv[2]
+real = getattr(module, name)
+def kill(*arguments, **options):
+    if sys.argv[3] == "after":
+        real(*arguments, **options)
+    os.kill(os.getpid(), 9)
+setattr(module, name, kill)
+with updating(folder):
+    add_part(ScanIndex(folder), [Entry("k9", "scan 9", ("/data/9",), "d")], np.eye(4)[:1])
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", ["save_file", "atomic_write_text", "atomic_write_json"])
+def test_an_update_killed_at_any_step_leaves_an_index(
+    tmp_path: Path, step: str, moment: str
+) -> None:
+    """The index is as before, or has the whole part; the same update then succeeds."""
+    before = _filled(tmp_path).embeddings()
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), step, moment], check=False)
+    assert done.returncode == -9
+    index = ScanIndex(tmp_path)
+    finished = (step, moment) == ("atomic_write_json", "after")
+    assert len(index.entries) == len(index.embeddings()) == (6 if finished else 5)
+    assert np.array_equal(index.embeddings()[:5], before)
+    with updating(tmp_path):
+        index = add_part(index, [Entry("k9", "scan 9", ("/data/9",), "d")], np.eye(4)[:1])
+    assert len(index.entries) == len(index.embeddings()) == 6
+
+
 def _run(capsys: pytest.CaptureFixture[str], main: Any, *words: object) -> tuple[int, str, str]:
     code = main([str(word) for word in words])
     found = capsys.readouterr()
@@ -171,6 +277,37 @@ def test_from_data_set_and_folder_to_a_page(
     os.utime(folder / "a_0000.nii.gz", (1, 1))
     code, out, _ = _run(capsys, index_command.main, *model, "-i", folder, "-o", index)
     assert code == 0 and "13 scans; 0 added, 1 changed, 0 were there" in out
+
+    (folder / "a_0000.nii.gz").rename(tmp_path / "a_0000.nii.gz")  # a drive that is not there
+    code, out, _ = _run(capsys, index_command.main, *model, "-d", "950", "-o", index)
+    assert code == 0 and "1 scans are gone and were removed: a" in out and ": 12 scans" in out
+    (tmp_path / "a_0000.nii.gz").rename(folder / "a_0000.nii.gz")
+    code, out, _ = _run(capsys, index_command.main, *model, "-i", folder, "-o", index)
+    assert code == 0 and "13 scans; 0 added, 0 changed, 0 were there" in out
+    assert "1 scans are back as they were" in out
+
+
+def test_a_case_that_left_the_data_set_leaves_the_index(tiny: Any, tmp_path: Path) -> None:
+    predictor = ColipriPredictor.from_checkpoint(tiny.checkpoint)
+    scans = dataset_to_index("950", "all", reports=False)
+    update_index(predictor, tmp_path, scans, whole_dataset="Dataset950_Tiny")
+    done = update_index(predictor, tmp_path, scans[1:], whole_dataset="Dataset950_Tiny")
+    assert done.removed == (scans[0][1].name,) and len(done.index.entries) == 11
+    done = update_index(predictor, tmp_path, scans[1:3])  # a part of it says nothing of the rest
+    assert done.removed == () and len(done.index.entries) == 11
+
+
+def test_images_that_are_refused_change_the_exit_code(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = sorted((tiny.raw / "Dataset950_Tiny" / "imagesTr").glob("*.nii.gz"))
+    shutil.copy(scans[0], tmp_path / "good_0000.nii.gz")
+    (tmp_path / "bad_0000.nii.gz").write_bytes(b"no image")
+    words = ["-m", tiny.checkpoint, "-device", "cpu", "-i", tmp_path, "-q", "effusion"]
+    code, out, err = _run(capsys, retrieve_command.main, *words, "-o", tmp_path / "r.json")
+    assert code == 1 and "in 1 scans" in out and "good" in out
+    assert err.startswith("colipri_retrieve: error: ") and len(err.splitlines()) == 1
+    assert json.loads((tmp_path / "r.json").read_text())["problems"][0]["image"] == "bad"
 
 
 def test_another_model_and_wrong_arguments(
