@@ -11,6 +11,7 @@ import numpy as np
 from colipri.common.display import progress
 from colipri.evaluation.prompts import PromptPair
 from colipri.evaluation.zero_shot import encode_prompts
+from colipri.grounding.embeddings import Embeddings
 from colipri.grounding.intervals import macro_estimate, mean_estimate
 from colipri.grounding.place_metrics import (
     HIT_DICE,
@@ -60,7 +61,7 @@ class _Collected:
 
 
 def finding_maps(
-    predictor: ColipriPredictor,
+    embeddings: Embeddings,
     cases: Sequence[LabelledCase],
     prompts: Sequence[PromptPair],
     labels: LabelMaps,
@@ -69,16 +70,18 @@ def finding_maps(
     """Yield a map for every finding that a case has and that its label map shows in the crop.
 
     Args:
-        predictor: The model.
+        embeddings: Of the model; it keeps those of the scans.
         cases: Of a split; those without a label map are not encoded.
         prompts: Of the findings.
         labels: The label maps.
         description: Of the progress bar.
     """
+    predictor = embeddings.predictor
     positive, negative = encode_prompts(prompts, predictor.encode_texts)
     chosen = [case for case in cases if _present(case, prompts, labels)]
     encoded = predictor.encode_many(case.volume for case in chosen)
     for case, image in zip(chosen, progress(encoded, description, len(chosen)), strict=True):
+        embeddings.keep(image)
         volume = case.volume()
         size = [g * p for g, p in zip(image.grid, predictor.token_patch, strict=True)]
         inside = inside_of_body(volume, image.start, size, predictor.plans, predictor.configuration)

@@ -49,6 +49,29 @@ class MirroredVolume(_ChangedVolume):
 
 
 @dataclass(frozen=True)
+class FilledVolume(_ChangedVolume):
+    """A volume with other values in a region.
+
+    Attributes:
+        original: The volume.
+        region: (S0, S1, S2) bool.
+        values: (C, voxels of the region) in stored units.
+    """
+
+    region: np.ndarray
+    values: np.ndarray
+
+    def crop(self, start: Sequence[int], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """As ``Volume.crop``; which tokens hold body does not change."""
+        image, body = self.original.crop(start, size)
+        filled = np.zeros((len(image), *self.shape), dtype=image.dtype)
+        filled[:, self.region] = self.values
+        changed = crop_padded(self.region[None], start, size, 0)[0].astype(bool)
+        image = np.where(changed, crop_padded(filled, start, size, 0), image)
+        return image, body
+
+
+@dataclass(frozen=True)
 class ErasedVolume(_ChangedVolume):
     """A volume with a region painted over.
 

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from colipri.evaluation.bootstrap import estimate, patient_weights
+
+
+@dataclass
+class Answers:
+    """Values of one test with the patient of each."""
+
+    values: list[float] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
+
+    def add(self, value: float, patient: str) -> None:
+        """Add a scan's value."""
+        self.values.append(value)
+        self.patients.append(patient)
+
+    def mean(self, num_resamples: int, rate: bool = False) -> dict[str, Any]:
+        """Return their mean with its interval, see :func:`mean_estimate`."""
+        return mean_estimate(self.values, self.patients, num_resamples, rate=rate)
 
 
 def mean_estimate(

@@ -9,6 +9,8 @@ from colipri.common.errors import ColipriError
 from colipri.evaluation.bootstrap import NUM_RESAMPLES
 from colipri.evaluation.prompts import DEFAULT_STYLE, describe_prompts, is_denial, make_prompts
 from colipri.grounding.against_masks import choose_heat_thresholds, finding_maps, judge_maps
+from colipri.grounding.embeddings import Embeddings
+from colipri.grounding.erased_findings import erase_findings
 from colipri.grounding.without_masks import erase_lungs, swap_sides
 from colipri.inference.label_maps import LabelMaps
 from colipri.inference.labelled_cases import CaseCollection, cases_of_split, collect_cases
@@ -74,6 +76,7 @@ def _judge(
     prompt_style: str,
     num_resamples: int,
 ) -> dict[str, Any]:
+    embeddings = Embeddings(predictor)
     prompts = make_prompts(names, prompt_style)
     cases = cases_of_split(collection, split, predictor)
     masks: dict[str, Any] = {}
@@ -82,18 +85,19 @@ def _judge(
         thresholds: dict[str, float] = {}
         try:
             others = cases_of_split(collection, chooser, predictor)
-            found = list(finding_maps(predictor, others, prompts, labels, f"Maps of {chooser}"))
+            found = list(finding_maps(embeddings, others, prompts, labels, f"Maps of {chooser}"))
             thresholds = choose_heat_thresholds(found)
         except ColipriError as error:
             logger.warning("No threshold, hence no Dice: %s", error)
-        maps = finding_maps(predictor, cases, prompts, labels, f"Maps of {split}")
+        maps = finding_maps(embeddings, cases, prompts, labels, f"Maps of {split}")
         masks = judge_maps(maps, thresholds, predictor, num_resamples)
         if masks:
             masks["thresholds_from"] = chooser
     return {
         "masks": masks,
         "tests": {
-            "sides": swap_sides(predictor, cases, names, num_resamples),
-            "lungs_erased": erase_lungs(predictor, cases, names, num_resamples),
+            "sides": swap_sides(embeddings, cases, names, num_resamples),
+            "lungs_erased": erase_lungs(embeddings, cases, names, num_resamples),
+            "findings_erased": erase_findings(embeddings, cases, names, labels, num_resamples),
         },
     }

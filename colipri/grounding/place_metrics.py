@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from colipri.inference.heatmap import strongest_place
 
@@ -47,14 +46,14 @@ def place_scores(
     """
     place = strongest_place(heat)
     known = np.isfinite(heat)
-    distance = ndimage.distance_transform_edt(~mask, sampling=spacing)
+    away = (np.argwhere(mask) - place) * np.asarray(spacing)  # mm, to every voxel of the mask
     slices = np.flatnonzero(known.any(axis=(1, 2)))
     profile = np.array([np.nanmax(heat[level]) for level in slices])
     middle = float(np.average(np.arange(len(mask)), weights=mask.sum(axis=(1, 2))))
     step = float(spacing[0])
     return PlaceScores(
         bool(mask[place]),
-        bool(distance[place] <= token_mm),
+        bool(np.sqrt((away**2).sum(axis=1).min()) <= token_mm),
         float((mask & known).sum() / known.sum()),
         abs(float(slices[profile.argmax()]) - middle) * step,
         float(np.abs(slices - middle).mean()) * step,

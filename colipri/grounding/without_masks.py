@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from colipri.common.atomic import read_json
-from colipri.common.display import progress
-from colipri.evaluation.prompts import PromptPair, make_prompts
-from colipri.evaluation.zero_shot import encode_prompts, zero_shot_logits
+from colipri.evaluation.prompts import make_prompts
 from colipri.grounding.changed_volumes import ErasedVolume, MirroredVolume
-from colipri.grounding.intervals import mean_estimate
+from colipri.grounding.embeddings import Embeddings
+from colipri.grounding.intervals import Answers
 from colipri.inference.heatmap import inside_of_body
 from colipri.inference.labelled_cases import LabelledCase
 from colipri.inference.predictor import ColipriPredictor
@@ -28,21 +24,6 @@ SIDES = ("left", "right")
 LUNG_BELOW_HU = -500.0
 SOFT_TISSUE_HU = 40.0
 _FEWEST_VOXELS = 20  # of lungs; a scan with less shows none
-
-
-@dataclass
-class _Answers:
-    """Values of one test with the patient of each."""
-
-    values: list[float] = field(default_factory=list)
-    patients: list[str] = field(default_factory=list)
-
-    def add(self, value: float, patient: str) -> None:
-        self.values.append(value)
-        self.patients.append(patient)
-
-    def mean(self, num_resamples: int, rate: bool = False) -> dict[str, Any]:
-        return mean_estimate(self.values, self.patients, num_resamples, rate=rate)
 
 
 def sides_of(case: LabelledCase, findings: Sequence[str]) -> dict[str, str]:
@@ -69,7 +50,7 @@ def sides_of(case: LabelledCase, findings: Sequence[str]) -> dict[str, str]:
 
 
 def swap_sides(
-    predictor: ColipriPredictor,
+    embeddings: Embeddings,
     cases: Sequence[LabelledCase],
     findings: Sequence[str],
     num_resamples: int,
@@ -77,7 +58,7 @@ def swap_sides(
     """Ask for the finding on its side and on the other, of the scan and of its mirror image.
 
     Args:
-        predictor: The model.
+        embeddings: Of the model.
         cases: Those whose report gives a finding a side are used.
         findings: Names.
         num_resamples: Of the bootstrap over patients.
@@ -92,10 +73,11 @@ def swap_sides(
     if not chosen:
         return {"answers": 0}
     texts = {(f, s): f"{s} {_words(f)}" for f in findings for s in SIDES}
-    embedded = dict(zip(texts, predictor.encode_texts(list(texts.values())), strict=True))
-    plain = _embeddings(predictor, chosen, lambda volume: volume, "Sides")
-    mirrored = _embeddings(predictor, chosen, MirroredVolume, "Mirrored")
-    right, turned, follows = _Answers(), _Answers(), _Answers()
+    encoded = embeddings.predictor.encode_texts(list(texts.values()))
+    embedded = dict(zip(texts, encoded, strict=True))
+    plain = embeddings.plain(chosen, "Sides")
+    mirrored = embeddings.changed(chosen, MirroredVolume, "Mirrored")
+    right, turned, follows = Answers(), Answers(), Answers()
     for case, image, mirror in zip(chosen, plain, mirrored, strict=True):
         for finding, side in told[case.identifier].items():
             other = SIDES[1 - SIDES.index(side)]
@@ -114,7 +96,7 @@ def swap_sides(
 
 
 def erase_lungs(
-    predictor: ColipriPredictor,
+    embeddings: Embeddings,
     cases: Sequence[LabelledCase],
     findings: Sequence[str],
     num_resamples: int,
@@ -125,7 +107,7 @@ def erase_lungs(
     is darker than -500 HU inside the body.
 
     Args:
-        predictor: The model.
+        embeddings: Of the model.
         cases: Those with a finding are used.
         findings: Names.
         num_resamples: Of the bootstrap over patients.
@@ -134,6 +116,7 @@ def erase_lungs(
         ``lung_findings`` and ``other_findings``: ``falls`` (share of scans whose logit falls) and
         ``change`` (mean change of the logit); ``reason`` where the test is not possible.
     """
+    predictor = embeddings.predictor
     channel = ct_channel_of(predictor.configuration)
     if channel != 0:
         return {"reason": "the images are not CT"}
@@ -142,10 +125,10 @@ def erase_lungs(
     chosen = [case for case in cases if any(case.findings.get(name) == 1 for name in findings)]
     if not chosen:
         return {"reason": "no scan has a finding"}
-    before = _logits(predictor, _embeddings(predictor, chosen, lambda v: v, "Lungs"), prompts)
-    erased = _embeddings(predictor, chosen, lambda v: _without_lungs(v, predictor), "Erased")
-    after = _logits(predictor, erased, prompts)
-    groups = {True: (_Answers(), _Answers()), False: (_Answers(), _Answers())}
+    before = embeddings.logits(embeddings.plain(chosen, "Scans"), prompts)
+    erased = embeddings.changed(chosen, lambda v: _without_lungs(v, predictor), "Lungs erased")
+    after = embeddings.logits(erased, prompts)
+    groups = {True: (Answers(), Answers()), False: (Answers(), Answers())}
     for row, case in enumerate(chosen):
         for column, name in enumerate(findings):
             if case.findings.get(name) != 1:
@@ -179,31 +162,6 @@ def _without_lungs(volume: Volume, predictor: ColipriPredictor) -> Volume:
     if lungs.sum() < _FEWEST_VOXELS:
         return volume
     return ErasedVolume(volume, lungs, (SOFT_TISSUE_HU - shift) / scale)
-
-
-def _embeddings(
-    predictor: ColipriPredictor,
-    cases: Sequence[LabelledCase],
-    change: Callable[[Volume], Volume],
-    description: str,
-) -> Tensor:
-    """(n, E) of the changed volumes."""
-
-    def maker(case: LabelledCase) -> Callable[[], Volume]:
-        return lambda: change(case.volume())
-
-    encoded = predictor.encode_many(maker(case) for case in cases)
-    return torch.stack([one.embedding for one in progress(encoded, description, len(cases))])
-
-
-def _logits(
-    predictor: ColipriPredictor, embeddings: Tensor, prompts: Sequence[PromptPair]
-) -> np.ndarray:
-    positive, negative = encode_prompts(prompts, predictor.encode_texts)
-    logits: np.ndarray = zero_shot_logits(
-        embeddings, positive, negative, predictor.temperature
-    ).numpy()
-    return logits
 
 
 def _won(margin: float) -> float:

@@ -119,16 +119,40 @@ def voxel_map(
     known = np.zeros(tuple(grid), dtype=np.float32)
     index = tuple(np.asarray(positions).T)
     values[index], known[index] = similarity, 1
-    smooth, weight = (  # grid_mode: a token's value belongs to the centre of its patch
-        ndimage.zoom(array, tuple(token_patch), order=1, mode="nearest", grid_mode=True)
-        for array in (values, known)
-    )
+    smooth, weight = (upsampled(array, token_patch) for array in (values, known))
     kept = known.astype(bool)
     for axis, patch in enumerate(token_patch):
         kept = kept.repeat(patch, axis=axis)
     if inside is not None and (kept & inside).any():
         kept &= inside
     return np.where(kept, smooth / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
+
+
+def upsampled(values: np.ndarray, token_patch: Sequence[int]) -> np.ndarray:
+    """Return token values on the voxel grid, linear between the centres of patches.
+
+    Equal to ``scipy.ndimage.zoom(values, patch, order=1, mode="nearest", grid_mode=True)``, axis by
+    axis and hence many times faster.
+
+    Args:
+        values: (G0, G1, G2).
+        token_patch: Voxels per token.
+    """
+    result = values
+    for axis, (length, patch) in enumerate(zip(values.shape, token_patch, strict=True)):
+        result = np.moveaxis(np.tensordot(_linear(length, patch), result, (1, axis)), 0, axis)
+    return result
+
+
+def _linear(length: int, patch: int) -> np.ndarray:
+    """(length * patch, length) weights of linear interpolation; constant beyond the centres."""
+    places = np.clip((np.arange(length * patch) + 0.5) / patch - 0.5, 0, length - 1)
+    lower = np.minimum(places.astype(int), max(length - 2, 0))
+    weights = np.zeros((len(places), length), dtype=np.float32)
+    rows = np.arange(len(places))
+    weights[rows, lower] = 1 - (places - lower)
+    weights[rows, np.minimum(lower + 1, length - 1)] += (places - lower).astype(np.float32)
+    return weights
 
 
 def strongest_place(heat: np.ndarray) -> tuple[int, int, int]:

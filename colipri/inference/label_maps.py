@@ -30,6 +30,9 @@ class LabelMaps:
     files: Mapping[str, Path] = field(default_factory=dict)
     values: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     orientation: str = "SAR"
+    _latest: dict[str, tuple[str, np.ndarray | None]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @classmethod
     def of_dataset(cls, dataset: str, orientation: str) -> LabelMaps:
@@ -64,25 +67,38 @@ class LabelMaps:
         """
         if not self.knows(volume.name, finding):
             return None
-        label = read_image(self.files[volume.name], self.orientation).array[0]
-        present = np.isin(label, self.values[_key(finding)])
-        properties = volume.properties
-        if list(present.shape) != list(properties["shape_before_crop"]):
+        label = self._resampled(volume)
+        if label is None:
             return None
-        inside = present[tuple(slice(*pair) for pair in properties["crop_box"])]
-        resampled = _nearest(inside, volume.shape)
-        found: np.ndarray = crop_padded(resampled[None], start, size, 0)[0].astype(bool)
+        present = np.isin(label, self.values[_key(finding)])
+        found: np.ndarray = crop_padded(present[None], start, size, 0)[0].astype(bool)
         return found
+
+    def _resampled(self, volume: Volume) -> np.ndarray | None:
+        """The label map on the volume's grid; the latest is kept, as its findings come together."""
+        name, label = self._latest.get("map", ("", None))
+        if name != volume.name:
+            label = self._read(volume)
+            self._latest["map"] = (volume.name, label)
+        return label
+
+    def _read(self, volume: Volume) -> np.ndarray | None:
+        label = read_image(self.files[volume.name], self.orientation).array[0]
+        properties = volume.properties
+        if list(label.shape) != list(properties["shape_before_crop"]):
+            return None
+        inside = label[tuple(slice(*pair) for pair in properties["crop_box"])]
+        return _nearest(inside, volume.shape)
 
 
 def _key(name: str) -> str:
     return name.replace("_", " ").lower()
 
 
-def _nearest(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def _nearest(label: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Resample to ``shape`` by the voxel whose centre is nearest."""
     places: list[Any] = [
         np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
-        for old, new in zip(mask.shape, shape, strict=True)
+        for old, new in zip(label.shape, shape, strict=True)
     ]
-    return mask[np.ix_(*places)]
+    return label[np.ix_(*places)]

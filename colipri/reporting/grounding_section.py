@@ -38,6 +38,7 @@ def grounding_section(
     if result["masks"]:
         parts += _against_masks(result["masks"], controls)
     parts += _sides(result["tests"]["sides"], controls)
+    parts += _findings_erased(result["tests"].get("findings_erased"), controls)
     parts += _lungs(result["tests"]["lungs_erased"], controls)
     summary = (
         "Does the model look where the finding is? No location was given in training. Intervals "
@@ -91,6 +92,29 @@ def _sides(sides: Mapping[str, Any], controls: Mapping[str, Any]) -> list[Any]:
     )
     return [
         Heading("Left and right"),
+        Table(header, rows, range(1, len(header)), decimals=2),
+        Paragraph(text, quiet=True),
+    ]
+
+
+def _findings_erased(erased: Mapping[str, Any] | None, controls: Mapping[str, Any]) -> list[Any]:
+    """Nothing for results of versions without this test, or where no label map shows a finding."""
+    if erased is None or "reason" in erased:
+        return []
+    header = ["Finding", "Score falls", "Mean change of the logit"]
+    header += [f"Control: {name}, falls" for name in controls]
+    others = [one["tests"].get("findings_erased") or {} for one in controls.values()]
+    macro = [one.get("macro_falls", _MISSING) for one in others]
+    rows: list[list[Cell]] = [["Macro mean", erased["macro_falls"], erased["macro_change"], *macro]]
+    for name, entry in erased["per_finding"].items():
+        found = [one.get("per_finding", {}).get(name, {}).get("falls", _MISSING) for one in others]
+        rows.append([name, entry["falls"], entry["change"], *found])
+    text = (
+        f"The findings of {erased['scans']} scans are filled with what surrounds them, by their "
+        "label maps. A score that is about the finding falls; 0.5 is chance."
+    )
+    return [
+        Heading("Findings erased"),
         Table(header, rows, range(1, len(header)), decimals=2),
         Paragraph(text, quiet=True),
     ]

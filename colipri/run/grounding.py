@@ -26,7 +26,8 @@ Against label maps, where the labels of dataset.json name findings: Dice at the 
 best on validation, hit rate (Dice at least 0.1), pointing game (is the strongest voxel inside?),
 and the distance in mm along the body from the strongest slice to the middle of the finding.
 Without masks: "left effusion" against "right effusion" where the report names the side, in the scan
-and in its mirror image; and what becomes of the scores when the lungs are painted over.
+and in its mirror image; and what becomes of the scores when the lungs are painted over. With masks
+also: what becomes of a finding's score when the finding itself is erased.
 """
 _MEASURES = {
     "dice": "Dice",
@@ -109,6 +110,7 @@ def _print(result: Mapping[str, Any]) -> None:
         print(format_table(["sides (chance 0.5)", *keys.values()], table))
     else:
         print("no report of this split gives a finding one side")
+    _print_erased(models)
     lungs = {name: one["tests"]["lungs_erased"] for name, one in models.items()}
     if "reason" in result["tests"]["lungs_erased"]:
         print(f"lungs are not erased: {result['tests']['lungs_erased']['reason']}")
@@ -129,6 +131,19 @@ def _print(result: Mapping[str, Any]) -> None:
     ]
     header = ["lungs erased", "lung findings fall", "others fall", "change", "change of others"]
     print(format_table(header, table))
+
+
+def _print_erased(models: Mapping[str, Any]) -> None:
+    erased = {name: one["tests"]["findings_erased"] for name, one in models.items()}
+    if any("reason" in one for one in erased.values()):
+        return
+    table = [
+        [name, format_interval(one["macro_falls"]), format_interval(one["macro_change"])]
+        for name, one in erased.items()
+    ]
+    for finding, entry in erased["this model"]["per_finding"].items():
+        table.append([finding, format_interval(entry["falls"]), format_interval(entry["change"])])
+    print(format_table(["finding erased by its mask", "score falls", "change of logit"], table))
 
 
 def _row(name: str, entry: Mapping[str, Any], prefix: str = "") -> list[str]:

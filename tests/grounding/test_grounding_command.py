@@ -56,10 +56,19 @@ def test_with_masks(
     lungs = result["tests"]["lungs_erased"]
     assert lungs["other_findings"]["falls"]["number"] == 2  # an effusion is not of the lungs
     assert lungs["lung_findings"]["falls"]["value"] is None
+    erased = result["tests"]["findings_erased"]
+    assert (
+        erased["scans"] == 2 and erased["per_finding"]["Pleural effusion"]["falls"]["number"] == 2
+    )
+    assert erased["macro_change"]["value"] != 0  # the model sees that something is gone
     printed = capsys.readouterr().out
     assert "2 maps; thresholds from val" in printed and "lungs erased" in printed
+    assert "finding erased by its mask" in printed
     section = grounding_section(result)
     assert "2 heat maps of findings" in str(section.parts)
+    assert "The findings of 2 scans are filled" in str(section.parts)
+    del result["tests"]["findings_erased"]  # a result of an earlier version
+    assert "are filled" not in str(grounding_section(result).parts)
 
 
 def test_without_masks(tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:

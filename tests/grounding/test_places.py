@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
 from colipri.grounding.against_masks import FindingMap, choose_heat_thresholds
 from colipri.grounding.changed_volumes import ErasedVolume, MirroredVolume
+from colipri.grounding.embeddings import Embeddings
+from colipri.grounding.erased_findings import erase_findings, without_findings
 from colipri.grounding.intervals import macro_estimate, mean_estimate
 from colipri.grounding.place_metrics import dice_at, place_scores
+from colipri.inference.label_maps import LabelMaps
 from colipri.inference.volume import PreparedVolume
 
 SPACING = (5.0, 2.0, 2.0)
@@ -107,3 +116,74 @@ def test_means_over_patients() -> None:
         {"x": [1.0, 0.0], "y": [1.0], "z": []}, {"x": ["a", "b"], "y": ["a"], "z": []}, 100
     )
     assert macro["value"] == 0.75 and macro["findings"] == 2
+
+
+def test_a_finding_is_filled_from_around_it() -> None:
+    """A bright ball in a volume that is dark below and lighter above takes the nearest of both."""
+    array = np.full((1, 16, 8, 24), -800, dtype=np.int16)
+    array[:, 8:] = -400
+    mask = np.zeros((16, 8, 24), dtype=bool)
+    mask[6:10, 2:6, 4:8] = True
+    array[0][mask] = 50
+    properties = {
+        **volume().properties,
+        "shape_before_crop": [16, 8, 24],
+        "crop_box": [[0, 16], [0, 8], [0, 24]],
+    }
+    original = PreparedVolume("a", array, properties)
+    labels = LabelMaps({"a": Path("a.nii.gz")}, {"effusion": (3,)})
+    labels._latest["map"] = ("a", mask.astype(np.uint8) * 3)
+    changed = without_findings(original, ["Effusion"], labels)
+    image, body = changed.crop((0, 0, 0), (16, 8, 24))
+    assert set(np.unique(image)) == {-800, -400}
+    assert (image[0, 6:8, 2:6, 4:8] == -800).all() and (image[0, 8:10, 2:6, 4:8] == -400).all()
+    assert np.array_equal(body, original.crop((0, 0, 0), (16, 8, 24))[1])
+    shifted, _ = changed.crop((4, 0, 2), (8, 8, 8))
+    assert np.array_equal(shifted, image[:, 4:12, :, 2:10])
+    labels._latest["map"] = ("a", np.zeros((16, 8, 24), dtype=np.uint8))
+    assert without_findings(original, ["Effusion"], labels) is original
+
+
+class _BrightVoxels:
+    """An encoder that counts bright voxels: its score of any finding is their number."""
+
+    temperature = 1.0
+
+    def encode_many(self, makers: Iterable[Callable[[], Any]]) -> Iterator[Any]:
+        for make in makers:
+            one = make()
+            bright = float((one.crop((0, 0, 0), (16, 8, 24))[0] > 0).sum())
+            yield SimpleNamespace(name=one.name, embedding=torch.tensor([bright, 1.0]))
+
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        return torch.tensor([[-1.0 if t.lower().startswith("no ") else 1.0, 0.0] for t in texts])
+
+
+def test_the_score_falls_without_the_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.full((1, 16, 8, 24), -800, dtype=np.int16)
+    mask = np.zeros((16, 8, 24), dtype=np.uint8)
+    mask[6:10, 2:6, 4:8] = 3
+    array[0][mask > 0] = 50
+    properties = {
+        **volume().properties,
+        "shape_before_crop": [16, 8, 24],
+        "crop_box": [[0, 16], [0, 8], [0, 24]],
+    }
+    cases = [
+        SimpleNamespace(
+            identifier=name,
+            subject=name,
+            findings={"Effusion": value},
+            volume=lambda name=name: PreparedVolume(name, array, properties),
+        )
+        for name, value in (("a", 1), ("b", 1), ("c", 0))
+    ]
+    labels = LabelMaps({name: Path(name) for name in "abc"}, {"effusion": (3,)})
+    monkeypatch.setattr(LabelMaps, "_read", lambda self, volume: mask)
+    found = erase_findings(Embeddings(_BrightVoxels()), cases, ["Effusion"], labels, 50)  # type: ignore[arg-type]
+    assert found["scans"] == 2  # the third has none
+    entry = found["per_finding"]["Effusion"]
+    assert entry["falls"]["value"] == 1.0 and entry["falls"]["number"] == 2
+    assert entry["change"]["value"] < 0 and found["macro_falls"]["value"] == 1.0
+    none = erase_findings(Embeddings(_BrightVoxels()), cases, ["Nodule"], labels, 50)  # type: ignore[arg-type]
+    assert "reason" in none

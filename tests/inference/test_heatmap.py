@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from tiny_dataset import PLANS
 
 from colipri.common.errors import ColipriError
@@ -18,6 +19,7 @@ from colipri.inference.heatmap import (
     strongest_place,
     to_grey,
     token_similarity,
+    upsampled,
     voxel_map,
 )
 from colipri.inference.volume import PreparedVolume
@@ -136,3 +138,16 @@ def test_bad_input() -> None:
         overlay_planes(np.zeros((4, 4, 4)), empty, (1, 1, 1))
     with pytest.raises(ColipriError, match="do not fit"):
         overlay_planes(np.zeros((4, 4, 5)), empty, (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch"), [((8, 8, 8), (8, 8, 8)), ((1, 3, 5), (4, 2, 8)), ((2, 1, 4), (1, 8, 3))]
+)
+def test_token_values_are_spread_as_scipy_does(
+    shape: tuple[int, int, int], patch: tuple[int, int, int]
+) -> None:
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    expected = ndimage.zoom(values, patch, order=1, mode="nearest", grid_mode=True)
+    found = upsampled(values, patch)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-6)
