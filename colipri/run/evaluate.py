@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from colipri.common.errors import EXIT_OK, EXIT_PROBLEM
+from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
 from colipri.run.cli import configure_logging, make_parser, run_command
 from colipri.run.inference_options import add_source_option
 from colipri.run.next_command import command_line, say_next
 from colipri.run.tables import format_table
 
+if TYPE_CHECKING:
+    from colipri.inference.predictor import ColipriPredictor
+    from colipri.suite.base import Evaluation, Facts
+
+_USUAL_FINDINGS = 18  # of CT-RATE
 logger = logging.getLogger(__name__)
 
 DESCRIPTION = """\
@@ -19,7 +25,8 @@ Run every evaluation that the model and the data set allow, and print one table.
 
     colipri_evaluate -m CHECKPOINT -d 101
     colipri_evaluate -m CHECKPOINT -d 101 --only zero_shot probe
-    colipri_evaluate -m CHECKPOINT -d 101 --dry_run      the commands, without running them
+    colipri_evaluate -m CHECKPOINT -d 101 --dry_run      the commands and hours, without running
+    colipri_evaluate -m PLANS.json -d 101 --dry_run 47149 3039      hours on paper, without data
 
 Zero-shot classification and heads need labels, retrieval needs reports, generated reports need a
 model with objective R; grounding uses label maps where there are any. What is impossible is named
@@ -45,7 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-device", default="auto", help="cuda, cpu or mps (default: the best available)"
     )
-    parser.add_argument("--dry_run", action="store_true", help="only print the commands")
+    parser.add_argument(
+        "--dry_run",
+        nargs="*",
+        type=int,
+        metavar="SCANS",
+        help="only print the commands and what they take; with two numbers, of scans that are "
+        "learned from and of evaluated ones, on paper: -m may then be a plans file",
+    )
     return parser
 
 
@@ -59,16 +73,12 @@ def evaluate(options: argparse.Namespace) -> int:
     from colipri.suite.running import run_evaluations
 
     chosen = choose(options.only, options.skip)
+    if options.dry_run:
+        return _on_paper(options)
     predictor = ColipriPredictor.from_checkpoint(options.m, options.device)
     facts = gather_facts(predictor, options.d, options.split, options.source, options.device)
-    if options.dry_run:
-        for name, one in chosen.items():
-            missing = one.missing(facts)
-            print(f"# {name}: {one.title}" + (f" (not possible: {missing})" if missing else ""))
-            if not missing:
-                for words in one.commands(facts, one.output(facts)):
-                    print(command_line(*words))
-        return EXIT_OK
+    if options.dry_run is not None:
+        return _dry_run(chosen, facts, predictor, options)
     digest = image_weights_digest(predictor.model.state_dict())
     verbose = options.verbose
 
@@ -81,6 +91,47 @@ def evaluate(options: argparse.Namespace) -> int:
     print("\n" + format_table(["evaluation", "state", "time", "result"], rows))
     say_next("colipri_report", results_folder(options.m))
     return EXIT_PROBLEM if any(one.state == "failed" for one in outcomes) else EXIT_OK
+
+
+def _dry_run(
+    chosen: Mapping[str, Evaluation],
+    facts: Facts,
+    predictor: ColipriPredictor,
+    options: argparse.Namespace,
+) -> int:
+    """Print the commands, and what all of them take."""
+    from colipri.inference.labelled_cases import cases_of_split, collect_cases
+    from colipri.suite.cost import cost_lines
+
+    for name, one in chosen.items():
+        missing = one.missing(facts)
+        print(f"# {name}: {one.title}" + (f" (not possible: {missing})" if missing else ""))
+        if not missing:
+            for words in one.commands(facts, one.output(facts)):
+                print(command_line(*words))
+    collection = collect_cases(predictor, options.d, options.source)
+    evaluated = len(cases_of_split(collection, options.split, predictor))
+    training = sum(case.split != "test" for case in collection.cases.values())
+    training -= evaluated if options.split != "test" else 0
+    lines = cost_lines(predictor.configuration, training, evaluated, len(facts.findings))
+    print("\n".join(["", "where all of them are possible:", *lines]))
+    return EXIT_OK
+
+
+def _on_paper(options: argparse.Namespace) -> int:
+    """What a number of scans takes, without any data."""
+    from colipri.run.feature_options import planned_configuration
+    from colipri.suite.cost import cost_lines
+
+    if len(options.dry_run) != 2 or min(options.dry_run) < 1:
+        raise ColipriError(
+            "--dry_run takes no number, or two above 0: scans that are learned from, and evaluated "
+            "ones, such as 47149 3039"
+        )
+    training, evaluated = options.dry_run
+    for line in cost_lines(planned_configuration(options), training, evaluated, _USUAL_FINDINGS):
+        print(line)
+    return EXIT_OK
 
 
 def _run(words: list[str], verbose: bool) -> int:

@@ -254,3 +254,19 @@ def test_judged_reports_and_benchmarks_are_on_the_page(facts: Facts, tmp_path: P
     assert "The generated reports do not beat the report of the training image" in page
     assert "Findings never written" in page and "Benchmark: own" in page
     assert "Somebody" in page and "no: another resolution" in page
+
+
+def test_what_it_takes_is_said_beforehand(facts: Facts, capsys: pytest.CaptureFixture[str]) -> None:
+    from tiny_dataset import PLANS
+
+    arguments = ["-m", str(facts.checkpoint), "-d", "950", "-device", "cpu", "--dry_run"]
+    assert evaluate(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "zero_shot: 8 scans encoded" in printed  # four, and four with the untrained network
+    assert "probe: 24 scans encoded" in printed and "grounding: 32 scans encoded" in printed
+    paper = ["-m", str(PLANS), "-d", "101", "--dry_run"]
+    assert evaluate([*paper, "47149", "3039"]) == 0
+    printed = capsys.readouterr().out
+    assert "probe: 100,376 scans encoded" in printed and "on one A100" in printed
+    assert evaluate([*paper, "47149"]) == 1
+    assert "two above 0" in capsys.readouterr().err
