@@ -57,7 +57,9 @@ class Attention(nn.Module):
             (T, D).
         """
         query, key, value = self.project(x, rope)
-        return self.output(attend(query, key, value, packing), gain)
+        # a statement of its own: older compilers cannot keep a bound method over a graph break
+        mixed = attend(query, key, value, packing)
+        return self.output(mixed, gain)
 
     def project(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return rotated queries and keys, and values, (T, heads, head_dim) each.

@@ -105,6 +105,17 @@ def test_the_linear_stem_touches_kept_patches_only():
     assert torch.equal(encoder(spoiled, ids_keep, mask), clean)
 
 
+def test_samples_of_one_token_each_attend_to_themselves_alone():
+    encoder, image = tiny_encoder().double(), striped_volume(batch=3).double()
+    ids_keep = torch.tensor([[4], [0], [29]])
+    together = encoder(image, ids_keep)
+    together.square().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in encoder.parameters())
+    for row in range(3):
+        alone = encoder(image[row : row + 1], ids_keep[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("stem", ["linear", "light"])
 def test_a_case_without_any_token_gives_zeros_and_disturbs_no_other(stem):
     encoder, image = tiny_encoder(stem=stem), striped_volume(batch=2)
