@@ -96,8 +96,14 @@ def read_content(path: Path, kind: str = "weights") -> dict[str, Any]:
             return dict(load_file(path))
         with torch.serialization.safe_globals(_numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except pickle.UnpicklingError as error:
+        raise ColipriError(
+            f"{path} cannot be read as {kind} (damaged, or not one): it is no file of weights, or "
+            "holds more than weights, and nothing in it is executed"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = text.partition(". ")[0]  # torch goes on with advice that is not for this file
         raise ColipriError(
             f"{path} cannot be read as {kind} (damaged, or not one): {reason}"
         ) from error

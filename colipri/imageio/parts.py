@@ -18,6 +18,9 @@ from pathlib import Path
 from colipri.imageio.errors import ImageError
 
 HEADER_BYTES = 1 << 16  # text headers of real files are smaller than 10 kB
+# Photographs, pages and films: never scans, also where a library could read them.
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".heic", ".pdf", ".avi",
+                   ".mp4")  # fmt: skip
 # What nnU-Net's readers and ITK accept in three dimensions; longer endings before their ends.
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl.gz", ".gipl",
                  ".img.gz", ".img", ".hdr", ".tiff", ".tif")  # fmt: skip

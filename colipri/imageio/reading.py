@@ -29,6 +29,7 @@ from colipri.imageio.integrity import require_whole
 from colipri.imageio.itk_files import arrays_of, read_itk, read_itk_header
 from colipri.imageio.nifti import is_nifti, read_nifti
 from colipri.imageio.nifti_header import read_nifti_header
+from colipri.imageio.parts import PICTURE_ENDINGS
 from colipri.imageio.tiff import is_tiff, read_tiff
 
 APART_MM = 100.0  # slices of one scan are not that far apart
@@ -163,6 +164,8 @@ def _require_existing(path: Path) -> None:
         raise ImageError(f"image {path} cannot be reached: {error.strerror}") from error
     if not exists:
         raise ColipriError(f"image {path} does not exist")
+    if path.suffix.lower() in PICTURE_ENDINGS and path.is_file():
+        raise ImageError(f"{path} is a picture, a page or a film, not a scan")
 
 
 def _require_same_geometry(

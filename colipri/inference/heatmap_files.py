@@ -83,6 +83,7 @@ def heat_maps(
         ColipriError: the scan cannot be read, a finding is empty, or the model has no text encoder.
     """
     pairs = make_prompts(list(findings), prompt_style)
+    predictor.require_known_words([pair.finding for pair in pairs])
     positive, negative = encode_prompts(pairs, predictor.encode_texts)
     volume = predictor.prepare(image)
     encoded = predictor.encode(volume)

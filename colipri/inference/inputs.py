@@ -10,7 +10,7 @@ from pathlib import Path
 from colipri.common.errors import ColipriError
 from colipri.imageio.dicom.files import read_file
 from colipri.imageio.dicom.headers import Instance
-from colipri.imageio.parts import IMAGE_ENDINGS, image_ending, side_files
+from colipri.imageio.parts import IMAGE_ENDINGS, PICTURE_ENDINGS, image_ending, side_files
 
 _CHANNEL = re.compile(r"_(\d{4})$")
 
@@ -29,6 +29,8 @@ def find_images(source: Path | str, num_channels: int = 1) -> list[ImageInput]:
     Args:
         source: An image file; a folder with one DICOM series; or a folder with image files and
             folders of DICOM series. Channels of one image end in _0000, _0001, ... as in nnU-Net.
+            Photographs and films among them are returned as well: reading one says that it is no
+            scan, so that nobody believes it was scored.
         num_channels: That the model wants; for one, an ending _0000 is not part of the name.
 
     Raises:
@@ -59,6 +61,11 @@ def find_images(source: Path | str, num_channels: int = 1) -> list[ImageInput]:
             f"{source} holds no image: neither files ending in {', '.join(IMAGE_ENDINGS)} nor "
             "DICOM series"
         )
+    images += [
+        ImageInput(entry.name, (entry,))
+        for entry in entries
+        if entry.is_file() and entry.suffix.lower() in PICTURE_ENDINGS
+    ]
     repeated = _repeated([image.name for image in images])
     if repeated:
         raise ColipriError(f"{source} holds several images called {repeated[0]}; rename them")

@@ -25,6 +25,7 @@ from colipri.common.devices import find_device, use_bf16
 from colipri.common.errors import ColipriError
 from colipri.inference.crops import MOST_CROPS, TOKENS_AT_ONCE, Crop, CropEncoder
 from colipri.inference.inputs import ImageInput
+from colipri.inference.known_words import require_known_words
 from colipri.inference.memory_fallback import MemoryFallback
 from colipri.inference.scan_checks import check_scan
 from colipri.inference.trained_objectives import left_out_heads, missing_objectives
@@ -365,17 +366,30 @@ class ColipriPredictor:
 
     # ---------------------------------------------------------------- texts
 
+    def require_known_words(self, texts: Sequence[str]) -> None:
+        """Refuse findings or queries of which the tokenizer knows no word.
+
+        Raises:
+            ColipriError: naming the text; or the model has no text encoder.
+        """
+        self._require_texts()
+        limit = self.configuration.max_text_tokens
+        require_known_words(self.tokenizer, texts, limit)
+
+    def _require_texts(self) -> None:
+        if self.image_only is not None:
+            raise ColipriError(
+                f"{self.source} is an image encoder alone ({self.image_only}): it has no text "
+                "encoder; use it with colipri_encode or colipri_transfer_to_nnunet"
+            )
+
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Encode texts: (n, E) float32, L2-normalized, on the CPU.
 
         Raises:
             ColipriError: a text is empty, or the model has no text encoder.
         """
-        if self.image_only is not None:
-            raise ColipriError(
-                f"{self.source} is an image encoder alone ({self.image_only}): it has no text "
-                "encoder; use it with colipri_encode or colipri_transfer_to_nnunet"
-            )
+        self._require_texts()
         if any(not text.strip() for text in texts):
             raise ColipriError("an empty text cannot be encoded")
         limit = self.configuration.max_text_tokens

@@ -77,6 +77,7 @@ def rank_cases(
         top: How many scans to list for each text.
         source: See ``collect_cases``.
     """
+    predictor.require_known_words(texts)
     queries = predictor.encode_texts(texts)
     cases = cases_of_split(collect_cases(predictor, dataset, source), split, predictor)
     embeddings = encode_split(predictor, cases, split).embeddings
@@ -108,6 +109,7 @@ def rank_images(
     Raises:
         ColipriError: no image can be used.
     """
+    predictor.require_known_words(texts)
     queries = predictor.encode_texts(texts)
     images = find_images(source, predictor.num_channels)
     names, rows, problems = [], [], {}

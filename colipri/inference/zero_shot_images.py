@@ -45,6 +45,7 @@ def zero_shot_on_images(
     names = _names(findings, predictor)
     prompts = make_prompts(names, prompt_style)
     names = [pair.finding for pair in prompts]
+    predictor.require_known_words(names)
     thresholds = Thresholds({}, "none")
     if thresholds_file is not None:
         thresholds = thresholds_from_file(thresholds_file, names)

@@ -81,6 +81,7 @@ def heatmap(options: argparse.Namespace) -> int:
             f"{target} is of one scan and one finding, and there are {len(images)} and "
             f"{len(options.f)}; name a folder"
         )
+    predictor.require_known_words(options.f)
     predictor.encode_texts(options.f)  # refuses a text before hours of encoding
     shown: list[tuple[str, list[HeatMap]]] = []
     problems: list[str] = []

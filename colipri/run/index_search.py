@@ -69,6 +69,7 @@ def _encode(predictor: ColipriPredictor, query: str) -> tuple[bool, np.ndarray]:
     except OSError:  # longer than a path can be
         is_path = False
     if not is_path:
+        predictor.require_known_words([query])
         return True, predictor.encode_texts([query])[0].numpy()
     from colipri.inference.inputs import find_images
 

@@ -50,6 +50,7 @@ def serve(options: argparse.Namespace) -> int:
     findings = options.f or list(predictor.plans.findings)
     if not findings:
         raise ColipriError("the model's training data had no findings; name some with -f")
+    predictor.require_known_words(findings)
     predictor.encode_texts(findings)  # refuses a model without texts, and empty findings
     images = [] if options.i is None else find_images(options.i, predictor.num_channels)
     with tempfile.TemporaryDirectory(prefix="colipri_serve_") as folder:

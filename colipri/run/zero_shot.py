@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
@@ -164,7 +165,7 @@ def _print_images(result: dict[str, Any]) -> int:
             f"{entry['scores'][name]:.3f}{mark}" for name, mark in zip(names, marks, strict=True)
         ]
         rows.append([entry["image"], *cells])
-    print(format_table(["image", *names], rows))
+    print(format_table(["image", *(shorten(name, 60) for name in names)], rows))
     if result["thresholds"]["values"]:
         print(f"* at or above the threshold ({result['thresholds']['source']})")
     for problem in result["problems"]:

@@ -174,8 +174,12 @@ def tokenizer_from_string(text: str) -> PreTrainedTokenizerFast:
         raise ColipriError(f"the stored tokenizer is not valid JSON: {error.msg}") from error
     if not isinstance(content, dict) or content.get("format") != STORED_FORMAT:
         raise ColipriError("the stored tokenizer has another format; was it written by colipri?")
+    try:
+        backend = Tokenizer.from_str(json.dumps(content["tokenizer"]))
+    except Exception as error:  # the library raises nothing more precise
+        raise ColipriError(f"the stored tokenizer is damaged: {error}") from error
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(content["tokenizer"])),
+        tokenizer_object=backend,
         padding_side=content["padding_side"],
         truncation_side=content["truncation_side"],
         **content["special_tokens"],

@@ -12,6 +12,7 @@ import numpy as np
 
 from colipri.raw_dataset.verification.values import LOWEST, ValueStatistics, without_padding
 
+NO_FAT = -30  # HU; every scan of a body has voxels below, inside the skull by its noise
 TISSUE = 150  # HU on both sides of water: fat to muscle and blood
 INTERCEPT = 1024  # of nearly all scanners
 AIR_TOLERANCE = 75  # scatter, blankets and blur shift the peak of outside air by up to 60
@@ -75,6 +76,12 @@ def _wrong_scale(values: ValueStatistics, rest: ValueStatistics) -> Remark | Non
         return (
             "hu_rescaled_twice",
             f"{100 * twice:.0f} % of the voxels lie near -1024 and only {100 * water:.1f} % near 0",
+        )
+    if low > NO_FAT:
+        return (
+            "hu_implausible",
+            f"no voxel is below {NO_FAT} HU, where fat and air are; {between}: MR, or "
+            "a CT that was shifted or cut off",
         )
     if water < 0.01:
         return "hu_implausible", f"only {100 * water:.2f} % of the voxels lie near 0; {between}"
