@@ -80,7 +80,23 @@ def run_command(
         _report(parser.prog, "out of memory; use fewer processes (-np)", options.verbose)
         return EXIT_PROBLEM
     except Exception as error:
+        if _no_device_memory(error):
+            text = (
+                "not enough memory on the device; use a smaller batch where the command has one "
+                "(--help), another -device, or close what else uses the device"
+            )
+            _report(parser.prog, text, options.verbose)
+            return EXIT_PROBLEM
         return _unexpected(parser.prog, error, options.verbose)
+
+
+def _no_device_memory(error: Exception) -> bool:
+    """True if torch found no memory; torch is loaded already where it can say so."""
+    if "torch" not in sys.modules:
+        return False
+    from colipri.inference.memory_fallback import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _unexpected(command: str, error: Exception, verbose: bool) -> int:

@@ -73,7 +73,13 @@ class LanguageModelWriter:
         """
         if self.settings.method == "nucleus":
             return [self._write_together([image])[0] for image in images]
-        return self._write_together(images)
+        try:
+            return self._write_together(images)
+        except torch.OutOfMemoryError as error:
+            raise ColipriError(
+                f"not enough memory for {len(images)} reports side by side; use a smaller "
+                "--batch_size or --max_tokens, or another device"
+            ) from error
 
     def _write_together(self, images: Sequence[EncodedImage]) -> list[str]:
         with torch.inference_mode():

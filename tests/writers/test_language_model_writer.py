@@ -319,6 +319,13 @@ def test_reports_written_side_by_side_are_those_written_alone(
         written = list(write_in_batches(writer, images, size))
         assert [image.name for image, _ in written] == [image.name for image in images]
         assert [text for _, text in written] == alone
+
+    def full(*words: Any, **options: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(writer.model, "generate", full)
+    with pytest.raises(ColipriError, match="2 reports side by side; use a smaller --batch_size"):
+        writer.write_many(images[:2])
     padded, mask = pad_left([torch.ones(1, 2), torch.full((3, 2), 2.0)])
     assert mask.tolist() == [[0, 0, 1], [1, 1, 1]]
     assert padded[0].tolist() == [[0, 0], [0, 0], [1, 1]]
