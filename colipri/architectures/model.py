@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from colipri.architectures.global_transformer import GlobalTransformer
 from colipri.architectures.packing import to_device
 from colipri.architectures.pooling import AttentionPool
 from colipri.architectures.primus import PrimusEncoder
@@ -21,6 +23,7 @@ TEMPERATURE_START = (1 / 0.07, 0.0)  # CLIP's inverse temperature; no bias
 # needed for pre-training, and is called a head.
 CORE = (
     "image_encoder",
+    "image_transformer",
     "image_projector",
     "image_pooler",
     "text_encoder",
@@ -53,6 +56,7 @@ class ColipriModel(nn.Module):
         pool_queries: 0 for the mean query (released model), else learned queries.
         pool_add_max: see :class:`colipri.architectures.pooling.AttentionPool`.
         temperature_start: inverse temperature and bias of a fresh model.
+        image_transformer: sees the tokens of a whole scan in coarse cells; None for none.
 
     Attributes:
         frozen_parts: names of parts that are not trained; they stay in evaluation mode.
@@ -69,9 +73,11 @@ class ColipriModel(nn.Module):
         pool_queries: int = 0,
         temperature_start: tuple[float, float] = TEMPERATURE_START,
         pool_add_max: bool = False,
+        image_transformer: GlobalTransformer | None = None,
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
+        self.image_transformer = image_transformer
         self.image_projector = nn.Linear(image_encoder.embed_dim, embed_dim)
         self.image_pooler = AttentionPool(embed_dim, pool_heads, pool_queries, pool_add_max)
         self.text_encoder = text_encoder
@@ -112,6 +118,9 @@ class ColipriModel(nn.Module):
             configuration.pool_queries,
             temperature_start,
             configuration.pool_add_max,
+            None
+            if configuration.global_transformer is None
+            else GlobalTransformer(image_encoder.embed_dim, configuration.global_transformer),
         )
 
     def train(self, mode: bool = True) -> ColipriModel:
@@ -133,17 +142,54 @@ class ColipriModel(nn.Module):
                 belong on the CPU.
         """
         tokens = self.image_encoder(image, ids_keep, attention_mask)
+        positions, grid = None, (0, 0, 0)
+        if self.image_transformer is not None:
+            grid = self.image_encoder.grid(image.shape[2:])
+            kept = torch.arange(tokens.shape[1]) if ids_keep is None else ids_keep
+            positions = torch.stack(torch.unravel_index(kept, grid), dim=-1)
+            positions = to_device(positions.expand(len(tokens), -1, -1), tokens.device)
         if attention_mask is not None:
             attention_mask = to_device(attention_mask, tokens.device)
-        return ImageFeatures(tokens, self.pool_image(tokens, attention_mask))
+        return ImageFeatures(tokens, self.pool_image(tokens, attention_mask, positions, grid))
 
-    def pool_image(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(B, K, D) tokens, from one or many windows, -> (B, E) normalised."""
+    def pool_image(
+        self,
+        tokens: Tensor,
+        attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        grid: Sequence[int] = (),
+    ) -> Tensor:
+        """(B, K, D) tokens, from one or many windows, -> (B, E) normalised.
+
+        Args:
+            tokens: (B, K, D).
+            attention_mask: (B, K) bool, False at padding; None if there is none.
+            positions: (B, K, 3) coordinates; needed by a model with a global transformer.
+            grid: tokens per axis that they count in.
+        """
+        if self.image_transformer is not None:
+            assert positions is not None
+            tokens, attention_mask, _ = self.image_transformer.of_tokens(
+                tokens, attention_mask, positions, grid
+            )
         pooled = self.image_pooler(self.image_projector(tokens), attention_mask)
         return F.normalize(pooled.float(), dim=-1)
 
-    def project_tokens(self, tokens: Tensor) -> Tensor:
-        """(B, K, D) -> (B, K, E) normalised: each token in the shared space, for heat maps."""
+    def project_tokens(
+        self, tokens: Tensor, positions: Tensor | None = None, grid: Sequence[int] = ()
+    ) -> Tensor:
+        """(B, K, D) -> (B, K, E) normalised: each token in the shared space, for heat maps.
+
+        With a global transformer each token is given what its cell has learned of the others.
+
+        Args:
+            tokens: (B, K, D).
+            positions: (B, K, 3) coordinates; needed by a model with a global transformer.
+            grid: tokens per axis that they count in.
+        """
+        if self.image_transformer is not None:
+            assert positions is not None
+            tokens = tokens + self.image_transformer.of_tokens(tokens, None, positions, grid)[2]
         return F.normalize(self.image_pooler.dense(self.image_projector(tokens)).float(), dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

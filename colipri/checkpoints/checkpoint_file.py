@@ -24,6 +24,7 @@ CHECKPOINT_VERSION = 1
 # The model without the heads that objectives add: names of weights start with one of these.
 CORE_PREFIXES = (
     "image_encoder.",
+    "image_transformer.",
     "image_projector.",
     "image_pooler.",
     "text_encoder.",

@@ -19,7 +19,7 @@ import torch
 
 from colipri.architectures.stems import build_stem
 from colipri.cost.stem_memory import pooled_values_per_voxel, stem_values_per_voxel
-from colipri.plans.architecture import BertSettings
+from colipri.plans.architecture import BertSettings, GlobalTransformerPlan
 from colipri.plans.plans import Configuration
 
 GIB = 1024**3
@@ -284,8 +284,10 @@ def model_parameters(configuration: Configuration) -> int:
     projector = dim * shared + shared
     pool = 4 * shared * shared + 4 * shared
     projection = 0 if bert.hidden_size == shared else bert.hidden_size * shared + shared
+    whole = configuration.global_transformer
     return (
         transformer_parameters(dim, encoder.depth, encoder.mlp_ratio)
+        + (0 if whole is None else global_transformer_parameters(dim, whole))
         + stem_parameters(configuration)
         + text_parameters(bert, configuration.text_encoder.vocabulary_size)
         + projector
@@ -294,6 +296,13 @@ def model_parameters(configuration: Configuration) -> int:
         + projection
         + 2  # temperature and bias
     )
+
+
+def global_transformer_parameters(dim: int, plan: GlobalTransformerPlan) -> int:
+    """Return the parameters of a :class:`colipri.architectures.global_transformer`."""
+    hidden = int(dim * plan.mlp_ratio)
+    block = 4 * dim * dim + 4 * dim + 2 * dim * hidden + hidden + dim + 4 * dim
+    return plan.num_layers * block + 3 * plan.cells_per_axis * dim
 
 
 def stem_parameters(configuration: Configuration) -> int:

@@ -23,7 +23,7 @@ from colipri.preprocessing.records import plans_digest
 
 FEATURES_VERSION = 1
 _DIGITS = 32
-_IMAGE_PARTS = ("image_encoder.", "image_projector.", "image_pooler.")
+_IMAGE_PARTS = ("image_encoder.", "image_transformer.", "image_projector.", "image_pooler.")
 _WORDS = {
     "version": "in another format",
     "weights": "by a model with other weights",

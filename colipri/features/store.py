@@ -85,6 +85,10 @@ class FeatureStore:
         """Return how many tokens of a case are stored."""
         return int(self._entry(case)["num_tokens"])
 
+    def source(self, case: str) -> str:
+        """Return the digest of the files that the features of a case were made from."""
+        return self._shard(case).sources()[case]
+
     def pooled(self, cases: Sequence[str], kind: str = "embedding") -> np.ndarray:
         """Return one vector per case.
 

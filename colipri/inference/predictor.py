@@ -314,7 +314,9 @@ class ColipriPredictor:
         """
         with torch.inference_mode():
             tokens = encoded.tokens.to(self.device).unsqueeze(0)
-            projected: Tensor = self.model.project_tokens(tokens)[0].float().cpu()
+            positions = torch.from_numpy(encoded.positions).to(self.device).unsqueeze(0)
+            projected: Tensor = self.model.project_tokens(tokens, positions, encoded.grid)[0]
+            projected = projected.float().cpu()
         return projected
 
     def _whole(self, volumes: Sequence[Volume]) -> list[EncodedImage]:
@@ -360,7 +362,12 @@ class ColipriPredictor:
             plan, [one.tokens for one in encoded_crops], [one.index for one in encoded_crops]
         )
         with encoder.autocasting():
-            pooled = self.model.pool_image(features.to(self.device).unsqueeze(0))
+            pooled = self.model.pool_image(
+                features.to(self.device).unsqueeze(0),
+                None,
+                torch.from_numpy(positions).to(self.device).unsqueeze(0),
+                plan.grid,
+            )
         embedding = pooled[0].float().cpu()
         return EncodedImage(volume.name, embedding, features, positions, plan.grid, plan.start)
 

@@ -46,7 +46,13 @@ from colipri.text.structured_report import StructuredReport
 
 IMAGE_ENCODER = "image_encoder"
 # Parts of the model behind the image encoder that comparing images and texts trains.
-SHARED_SPACE = ("image_projector", "image_pooler", "text_encoder", "logit_scale")
+SHARED_SPACE = (
+    "image_transformer",
+    "image_projector",
+    "image_pooler",
+    "text_encoder",
+    "logit_scale",
+)
 
 
 def option(default: Any, meaning: str, **known: Any) -> Any:

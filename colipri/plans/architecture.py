@@ -126,6 +126,20 @@ class ArchitecturePlan(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GlobalTransformerPlan(Settings):
+    """A small transformer over the image encoder's tokens, averaged in the cells of a coarse grid.
+
+    It sees a whole scan at once, also where the encoder saw it in windows, and it is cheap enough
+    to be trained on stored features.
+    """
+
+    cells_per_axis: int = entry("cells of the grid along each axis", default=6, low=1, always=True)
+    num_layers: int = entry("transformer blocks; 0: the cells alone", default=2, low=0, always=True)
+    num_heads: int = entry("attention heads", default=6, low=1, always=True)
+    mlp_ratio: float = entry("hidden width of the MLP over the width", default=2.0, above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BertSettings(Settings):
     """Numbers of a BertConfig; other entries of it are passed on as they are."""
 

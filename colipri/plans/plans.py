@@ -17,6 +17,7 @@ from colipri.plans.architecture import (
     CHECKPOINTING,
     ArchitecturePlan,
     EncoderSettings,
+    GlobalTransformerPlan,
     TextEncoderPlan,
 )
 from colipri.plans.augmentation import AugmentationSettings
@@ -124,6 +125,9 @@ class Configuration(Settings):
         "learned queries of the image pool; 0: the mean token", default=0, low=0, always=True
     )
     pool_add_max: bool = entry("the image pool adds the maximum over the tokens", default=False)
+    global_transformer: GlobalTransformerPlan | None = entry(
+        "transformer over cells of the image encoder's tokens; null: none", default=None
+    )
     text_encoder: TextEncoderPlan = entry("text encoder")
     max_text_tokens: int = entry("longest text", unit="tokens", low=1)
     embed_dim: int = entry("width of the shared space", low=1)
@@ -168,6 +172,13 @@ class Configuration(Settings):
         if self.embed_dim % self.pool_heads:
             raise SettingsError(
                 "embed_dim", f"{self.embed_dim} is not a multiple of pool_heads {self.pool_heads}"
+            )
+        whole = self.global_transformer
+        if whole is not None and self.encoder.embed_dim % whole.num_heads:
+            raise SettingsError(
+                "global_transformer.num_heads",
+                f"{whole.num_heads} does not divide the image encoder's width "
+                f"{self.encoder.embed_dim}",
             )
         longest = self.text_encoder.bert.max_position_embeddings
         if self.text_encoder.arch_kwargs is not None and self.max_text_tokens > longest:

@@ -36,7 +36,7 @@ EPOCHS = 5
 BATCH = 16
 HEAD_RATE = 1e-3
 WEIGHT_DECAY = 0.05
-_WITH_BLOCKS = ("image_projector.", "image_pooler.", "image_encoder.eva.norm")
+_WITH_BLOCKS = ("image_transformer.", "image_projector.", "image_pooler.", "image_encoder.eva.norm")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,10 @@ from colipri.run.local_processes import (
     train_here,
 )
 from colipri.run.next_command import evaluation_command, say_next
+from colipri.run.train_features import prepare_feature_run, say_cost
 from colipri.run.train_options import LONG_TRAINING, build_parser, given_options
+
+FEATURE_TRAINER = "ColipriFeatureTrainer"
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +118,12 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, is_main
         raise ColipriError("--c and --restart contradict each other")
     fold = _fold(options.fold)
     name = find_dataset_name(options.dataset)
-    plans = load_plans(name, options.p)
+    on_features = None
+    if options.features is not None:
+        on_features = prepare_feature_run(options, name, fold, device)
+    elif options.m is not None or options.dry_run:
+        raise ColipriError("-m and --dry_run belong to --features")
+    plans = load_plans(name, options.p) if on_features is None else on_features.plans
     plans.configuration(options.configuration)  # an unknown configuration is named here
     if plans.orientation != DEFAULT_ORIENTATION:
         raise ColipriError(
@@ -123,8 +131,9 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, is_main
             f"elsewhere (--like); training here needs {DEFAULT_ORIENTATION}"
         )
     trainer_class = find_trainer(options.tr)
-    folder = run_folder(name, options.tr, options.p, options.configuration, fold)
-    if not (options.val or options.verify):
+    trainer_name = options.tr if on_features is None else FEATURE_TRAINER
+    folder = run_folder(name, trainer_name, options.p, options.configuration, fold)
+    if not (options.val or options.verify or options.dry_run):
         refuse_to_overwrite(folder, options.c, options.restart)
     existing = checkpoint_to_continue(folder) if options.c or options.val else None
     run_options = RunOptions()
@@ -134,7 +143,13 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, is_main
     given = given_options(options)
     overrides = run_options.overrides | given.pop("overrides", {})
     run_options = replace(run_options, overrides=overrides, **given)
-    trainer = trainer_class(plans, options.configuration, fold, folder, device, run_options)
+    if on_features is None:
+        trainer = trainer_class(plans, options.configuration, fold, folder, device, run_options)
+    else:
+        trainer = on_features.make_trainer(folder, run_options)
+        say_cost(trainer, on_features.num_pairs)
+        if options.dry_run:
+            return 0
     if options.val:
         checkpoint = folder / (BEST if options.val_best else FINAL)
         trainer.resume(checkpoint, options.allow_changed_data)

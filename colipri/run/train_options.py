@@ -8,6 +8,7 @@ from typing import Any
 
 from colipri.plans.overrides import parse_assignments
 from colipri.run.cli import make_parser
+from colipri.run.train_features import add_feature_training_options
 
 LONG_TRAINING = 1000  # steps from which a few seconds for the check do not count
 
@@ -140,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("auto", "fp32", "bf16"),
         help="auto: bf16 where GPU or CPU compute in it natively, else fp32 (the log says which)",
     )
+    add_feature_training_options(parser)
     return parser
 
 

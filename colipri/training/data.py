@@ -101,7 +101,7 @@ class TrainingData:
         self.batch_size = configuration.batch_size
         self.pin_memory = pin_memory
         self.shard = shard or Shard()
-        self.store = check_preprocessed(plans.dataset_name, plans, configuration.name)
+        self.store = self.open_store()
         train, val = load_split(self.store, fold)
         self.needs_reports = any(objective.needs_reports for objective in objectives.values())
         self.uses_images_alone = any(objective.reads_images for objective in objectives.values())
@@ -120,6 +120,19 @@ class TrainingData:
         folder = self.store.folder.parent
         self.dataset_json = self._optional_json(folder / "dataset.json") or {}
         self.fingerprint = self._optional_json(folder / "dataset_fingerprint.json")
+
+    def open_store(self) -> CaseStore:
+        """Return the cases; a subclass may have others than preprocessed images."""
+        return check_preprocessed(self.plans.dataset_name, self.plans, self.configuration.name)
+
+    def dataset(self, training: bool, seed: int) -> ColipriDataset:
+        """Return what makes samples of the cases.
+
+        Args:
+            training: draw crops and captions, or take their fixed form.
+            seed: of the draws.
+        """
+        return ColipriDataset(self.store, self.configuration, training, seed, self.objectives)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -153,13 +166,7 @@ class TrainingData:
 
     def start_training(self, position: int) -> None:
         """Begin or continue the order of batches at ``position`` steps since the beginning."""
-        dataset = ColipriDataset(
-            self.store,
-            self.configuration,
-            True,
-            derive_seed(self.options.seed, "data"),
-            self.objectives,
-        )
+        dataset = self.dataset(True, derive_seed(self.options.seed, "data"))
         self._batches = iter(
             make_loader(
                 dataset,
@@ -202,7 +209,7 @@ class TrainingData:
             num_workers: loader processes; None for the run's, 0 loads in this process.
         """
         chosen = self.validated_cases if cases is None else cases
-        dataset = ColipriDataset(self.store, self.configuration, False, 0, self.objectives)
+        dataset = self.dataset(False, 0)
         size = min(self.batch_size, max(2, len(chosen)))
         while size > 1 and len(chosen) > 1 and len(chosen) % size == 1:
             size += 1  # a last batch of one case would have a contrastive loss of 0
