@@ -94,7 +94,17 @@ class FeatureCases(CaseStore):
     def read_crop(
         self, case: str, start: Sequence[int], size: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """All cells of a case; ``start`` and ``size`` are those of the whole grid."""
+        """Read all cells of a case.
+
+        Args:
+            case: the case's identifier.
+            start: 0 along each axis: features are never cropped.
+            size: the whole grid.
+
+        Returns:
+            image: (D, e, e, e) float16, the mean token of each cell; 0 in empty cells.
+            body: (e, e, e) bool, True where a cell holds tokens.
+        """
         stored = self.features.read(case)
         tokens, cells = stored.tokens, stored.positions
         if int(self.features.key["num_tokens"]) == ALL_TOKENS:
