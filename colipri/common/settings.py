@@ -309,6 +309,15 @@ def _read_value(hint: Any, value: Any) -> Any:
             except SettingsError as error:
                 raise error.inside(key) from None
         return result
+    if typing.get_origin(hint) is list and isinstance(value, list):
+        inner = typing.get_args(hint)[0]
+        elements = []
+        for number, element in enumerate(value):
+            try:
+                elements.append(_read_value(inner, element))
+            except SettingsError as error:
+                raise error.inside(str(number)) from None
+        return elements
     return value
 
 

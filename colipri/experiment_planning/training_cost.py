@@ -18,6 +18,7 @@ from colipri.objectives.registry import (
     parse_objectives,
     settings_of,
 )
+from colipri.objectives.stages import RunStage, run_stages
 from colipri.plans.plans import ComputeReport, Configuration
 
 ENCODERS = "towers"  # as plans and tests spell it
@@ -30,7 +31,18 @@ def planned_objectives(configuration: Configuration) -> dict[str, Objective]:
     """
     planned = configuration.training.objectives
     names = dict.fromkeys([*planned, *parse_objectives(DEFAULT_LETTERS)])
-    return build_objectives(settings_of(names, planned))
+    chosen = build_objectives(settings_of(names, planned))
+    for stage in stages_of(configuration):
+        chosen = {**stage.objectives, **chosen}
+    return chosen
+
+
+def stages_of(configuration: Configuration) -> list[RunStage]:
+    """Return the stages of a plan, on the images of this configuration; none for a plan without."""
+    training = configuration.training
+    if not training.stages:
+        return []
+    return run_stages(configuration, None, training.objectives, staged=True)
 
 
 def objective_bytes(configuration: Configuration, precision: str) -> dict[str, float]:
@@ -103,6 +115,13 @@ def _encoder_flops(
     return flops
 
 
+def _stage_flops(stage: RunStage, kept: float, passes: float) -> float:
+    """FLOPs of a sample in a stage; ``passes`` times as many in the encoders."""
+    tokens = kept * stage.configuration.training.keep_ratio
+    by_objective = training_flops(stage.configuration, tokens, stage.objectives)
+    return sum(by_objective.values()) + (passes - 1) * by_objective[ENCODERS]
+
+
 # Dense bf16 matrix products with fp32 accumulation, TFLOP/s, from the makers' data sheets.
 GPU_TFLOPS = {
     "RTX 3090": 71.0,
@@ -160,6 +179,11 @@ def estimate_compute(
     if configuration.micro_batch_size * num_gpus < batch:  # the decoders have no first pass
         by_objective[ENCODERS] *= CACHED_GRADIENTS_FACTOR
     flops = batch * sum(by_objective.values())
+    stages = stages_of(configuration)
+    if stages:  # each for its own time; the encoders' passes are repeated as above
+        twice = by_objective[ENCODERS] / training_flops(configuration, kept)[ENCODERS]
+        flops = batch * sum(stage.num_epochs * _stage_flops(stage, kept, twice) for stage in stages)
+        flops /= configuration.training.num_epochs
     flops *= CHECKPOINTING_FACTOR[configuration.activation_checkpointing]
     steps = configuration.training.num_epochs * configuration.training.num_iterations_per_epoch
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from colipri.common.errors import ColipriError
 from colipri.common.settings import Settings, entry
+from colipri.plans.stages import Stage, epochs_of_stages
 
 SCHEDULES = ("per_step", "alternating")
 _LARGEST_AUTOMATIC_SHARE = 0.5
@@ -155,6 +156,15 @@ class TrainingPlan(Settings):
     report_samples_every: int = entry(
         "epochs between reports that the model writes for people", default=10, low=1
     )
+    stages: list[Stage] = entry(
+        "parts of the run with objectives, frozen parts and rates of their own, in their order",
+        factory=list,
+    )
+
+    def check(self) -> None:
+        """Every stage has at least one epoch."""
+        if self.stages:
+            epochs_of_stages(self.stages, self.num_epochs)
 
     def keep_ratio_at(self, iteration: int) -> float:
         """Return the share of the tokens with body that a step sees; 0-based ``iteration``."""

@@ -191,6 +191,10 @@ class TrainingData:
             self.uses_images_alone,
         )
 
+    def stop_training(self) -> None:
+        """End the loader's workers; another stage reads other data."""
+        self._batches = None
+
     def next_batch(self) -> Batch:
         """Return the next training batch; call :meth:`start_training` first."""
         if self._batches is None:

@@ -206,6 +206,12 @@ class SavedState:
                     f"{plans.source}; put them back, or start from scratch with --restart"
                 )
         before, now = self.training_plan, configuration.training
+        if now.stages and before.num_epochs != now.num_epochs:
+            raise ColipriError(
+                f"{self.checkpoint} was trained for {before.num_epochs} epochs in "
+                f"{len(now.stages)} stages, this command says {now.num_epochs}, which would move "
+                "the stages; continue with the same, or --restart"
+            )
         known: dict[str, tuple[Any, Any]] = {
             key: (getattr(before, key), getattr(now, key)) for key in _MUST_AGREE
         }

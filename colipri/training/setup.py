@@ -15,10 +15,12 @@ from colipri.architectures.model import TEMPERATURE_START, ColipriModel
 from colipri.checkpoints.warm_start import WarmStart, start_of_run, warm_start
 from colipri.common.cpus import usable_cpus
 from colipri.common.devices import computes_bf16, use_bf16
+from colipri.common.errors import ColipriError
 from colipri.common.hashing import derive_seed
 from colipri.dataloading.sharing import Shard, shared_part_size
-from colipri.objectives.base import HeadSizes
-from colipri.objectives.registry import add_heads, build_objectives, complete_settings
+from colipri.objectives.base import HeadSizes, Objective
+from colipri.objectives.registry import complete_settings
+from colipri.objectives.stages import RunStage, run_stages
 from colipri.plans.plans import Plans
 from colipri.plans.training import TrainingPlan
 from colipri.text.tokenizer import tokenizer_from_string
@@ -28,13 +30,11 @@ from colipri.training.distributed.processes import Processes
 from colipri.training.optim import (
     AveragedWeights,
     build_optimizer,
-    freeze_parts,
-    freeze_unreached,
-    learning_rate,
 )
 from colipri.training.options import RunOptions
 from colipri.training.run_state import Progress
 from colipri.training.speed_watch import SpeedWatch
+from colipri.training.stages import Trainable, add_heads_of_stages, rate_in_stage
 from colipri.training.throughput import ModelFlops, measured_peak_flops
 from colipri.training.training_step import TrainingStep
 from colipri.training.validation_cases import describe_choice
@@ -57,6 +57,8 @@ class TrainerSetup:
         configuration: as it is trained, with the options applied.
         micro_batch_size: cases of a part, the unit of memory and of random numbers.
     """
+
+    model_flops: ModelFlops
 
     def __init__(
         self,
@@ -98,8 +100,17 @@ class TrainerSetup:
             return
         torch.manual_seed(derive_seed(self.options.seed, "initialisation"))
         settings = self.options.objective_settings(self.objective_settings())
-        self.objectives = build_objectives(settings)
-        require_comparable_batch(self.objectives, self.configuration.batch_size)
+        chosen_here = type(self).objective_settings is not TrainerSetup.objective_settings
+        staged = not chosen_here and self.options.objectives is None
+        self.stages = run_stages(self.configuration, self.plans, settings, staged)
+        self.stage = self.stages[0]
+        for stage in self.stages:
+            require_comparable_batch(stage.objectives, self.configuration.batch_size)
+        if len(self.stages) > 1 and self.options.parallel == "fsdp":
+            raise ColipriError(
+                "a run in stages cannot be sharded: train with --parallel ddp, or choose the "
+                "objectives of one stage with --objectives"
+            )
         training = replace(self.training_plan, objectives=settings)
         self.configuration = replace(self.configuration, training=training)  # as trained
         self.plans = self.plans.with_configurations([self.configuration])
@@ -109,6 +120,22 @@ class TrainerSetup:
         if self.stored_tokenizer is not None:  # embeddings belong to its token ids
             self.data.tokenizer = tokenizer_from_string(self.stored_tokenizer)
         self.tokenizer = self.data.tokenizer
+        self.model = self.build_model().to(self.device)
+        self.model.train()
+        self.trainable = Trainable(self.model)
+        self.trainable.choose_any_of(self.stages)  # one optimizer for all stages
+        self.optimizer = self.build_optimizer()
+        decay = self.training_plan.ema_decay
+        self.average = None if decay is None else AveragedWeights(self.model, decay)
+        self.compiled = compile_blocks(self.model, self.training_plan.compile, self.use_bf16())
+        self.begin_stage()
+        self.speed = SpeedWatch()
+        self.peak_flops = measured_peak_flops(
+            self.device, torch.bfloat16 if self.use_bf16() else torch.float32
+        )
+
+    def begin_stage(self) -> None:
+        """Prepare what depends on the stage (:attr:`stage`), whose data are there already."""
         self.validation_plan = plan_validation(
             self.data.store,
             self.data.validated_cases,
@@ -116,21 +143,36 @@ class TrainerSetup:
             self.plans.findings,
             self.training_plan.prompt_style,
         )
-        self.model = self.build_model().to(self.device)
-        freeze_unreached(self.model, self.objectives)
-        freeze_parts(self.model, self.training_plan.frozen)
+        self.trainable.choose(self.stage)
         self.model.train()
-        self.optimizer = self.build_optimizer()
-        decay = self.training_plan.ema_decay
-        self.average = None if decay is None else AveragedWeights(self.model, decay)
-        self.compiled = compile_blocks(self.model, self.training_plan.compile, self.use_bf16())
         self.encoder = self.build_batch_encoder()
         self.step = self.build_step()
-        self.model_flops = ModelFlops(self.model, self.configuration, self.objectives)
-        self.speed = SpeedWatch()
-        self.peak_flops = measured_peak_flops(
-            self.device, torch.bfloat16 if self.use_bf16() else torch.float32
-        )
+        if hasattr(self, "model_flops"):
+            self.model_flops.stop()
+        self.model_flops = ModelFlops(self.model, self.stage.configuration, self.objectives)
+
+    def enter_stage(self, stage: RunStage) -> None:
+        """Go on with another stage: its data, and what its objectives train."""
+        if stage is self.stage:
+            return
+        self.data.stop_training()
+        self.stage = stage
+        self.data = self.build_data()
+        self.data.tokenizer = self.tokenizer
+        self.begin_stage()
+
+    @property
+    def objectives(self) -> dict[str, Objective]:
+        """Name -> objective, of the present stage."""
+        return self.stage.objectives
+
+    @property
+    def part_size(self) -> int:
+        """Cases of a part in the present stage."""
+        other = self.stage.configuration
+        if other.name == self.configuration.name:
+            return self.micro_batch_size
+        return min(self.micro_batch_size, other.micro_batch_size)
 
     def objective_settings(self) -> Mapping[str, Mapping[str, Any]]:
         """Name -> options of what is trained; the default is the plan."""
@@ -140,10 +182,10 @@ class TrainerSetup:
         """Cases, their order, tokenizer and loaders."""
         return TrainingData(
             self.plans,
-            self.configuration,
+            self.stage.configuration,
             self.fold,
             self.options,
-            self.micro_batch_size,
+            self.part_size,
             self.objectives,
             pin_memory=self.device.type == "cuda",
             shard=self.shard,
@@ -151,14 +193,15 @@ class TrainerSetup:
 
     def build_model(self) -> ColipriModel:
         """Build the plan's model with the vocabulary of the tokenizer and the objectives' heads."""
-        starts = (objective.temperature_start() for objective in self.objectives.values())
+        objectives = [o for stage in self.stages for o in stage.objectives.values()]
+        starts = (objective.temperature_start() for objective in objectives)
         model = ColipriModel.from_plans(
             self.configuration,
             len(self.tokenizer),
             temperature_start=next((start for start in starts if start), TEMPERATURE_START),
         )
         sizes = HeadSizes.of_model(model, self.configuration, len(self.tokenizer))
-        add_heads(model, self.objectives, sizes)
+        add_heads_of_stages(model, self.stages, sizes)
         return model
 
     def build_optimizer(self) -> torch.optim.Optimizer:
@@ -166,27 +209,25 @@ class TrainerSetup:
         return build_optimizer(self.model, self.training_plan)
 
     def learning_rate(self, iteration: int) -> float:
-        """Return the rate of an iteration: linear warm-up, then a half cosine."""
-        plan = self.training_plan
-        total = plan.num_epochs * plan.num_iterations_per_epoch
-        return learning_rate(iteration, plan.learning_rate, plan.warmup_iterations, total)
+        """Return the rate of an iteration: linear warm-up, then a half cosine, in each stage."""
+        return rate_in_stage(self.stage, iteration)
 
     def build_batch_encoder(self) -> BatchEncoder:
         """Build what happens to a batch on the device before and in the encoders."""
         return BatchEncoder(
             self.model,
             self.plans,
-            self.configuration,
+            self.stage.configuration,
             self.tokenizer,
             self.device,
             self.use_bf16(),
-            self.training_plan.keep_ratio,
+            self.stage.configuration.training.keep_ratio,
         )
 
     def build_step(self) -> TrainingStep:
         """Build what applies the objectives to a batch."""
         return TrainingStep(
-            self.encoder, self.objectives, self.micro_batch_size, self.processes, self.shard
+            self.encoder, self.objectives, self.part_size, self.processes, self.shard
         )
 
     def use_bf16(self) -> bool:
@@ -264,6 +305,10 @@ class TrainerSetup:
             for name, objective in self.objectives.items()
         )
         hook = type(self).objective_settings
+        if len(self.stages) > 1:
+            for stage in self.stages:
+                logger.info("%s%s", stage.describe(), " (now)" if stage is self.stage else "")
+            return
         if self.options.objectives is not None:
             source = "chosen by --objectives"
         elif hook is TrainerSetup.objective_settings:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from colipri.architectures.model import ColipriModel
 from colipri.cost.flops import (
@@ -47,6 +48,7 @@ class ModelFlops:
         self._patch_size = configuration.patch_size
         self._counting = False
         self._total, self._steps = 0.0, 0
+        self._hooks: list[RemovableHandle] = []
         self._watch(model.image_encoder, self._image)
         self._watch(model.image_pooler, self._pool)
         self._watch(model.text_encoder, self._text)
@@ -78,7 +80,13 @@ class ModelFlops:
                 trained = any(p.requires_grad for p in module.parameters())
                 self._total += len(output) * rule(inputs, output, trained)
 
-        part.register_forward_hook(hook)
+        self._hooks.append(part.register_forward_hook(hook))
+
+    def stop(self) -> None:
+        """Watch no longer; another counter takes over."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
 
     def _image(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
         mask = inputs[2] if len(inputs) > 2 else None

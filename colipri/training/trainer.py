@@ -74,6 +74,7 @@ class ColipriTrainer(TrainerSetup):
         try:
             with StopRequest() as stop, lost_peers(self.processes):
                 while self.progress.epoch < self.training_plan.num_epochs:
+                    self.enter_stage_of_epoch()
                     self.run_epoch(stop)
                 self.save(FINAL)
             if self.processes.is_main:
@@ -87,6 +88,14 @@ class ColipriTrainer(TrainerSetup):
             raise
         finally:
             self.log.close()
+
+    def enter_stage_of_epoch(self) -> None:
+        """Begin the next stage where the epoch is its first one."""
+        stage = next(stage for stage in self.stages if self.progress.epoch in stage)
+        if stage is not self.stage:
+            self.enter_stage(stage)
+            self.data.start_training(self.global_iteration())
+            logger.info("%s", stage.describe())
 
     def describe_run(self) -> None:
         """plans.json, dataset.json, dataset_fingerprint.json and debug.json in the run's folder."""
@@ -157,14 +166,15 @@ class ColipriTrainer(TrainerSetup):
                 weights are those before the step.
         """
         iteration = self.global_iteration()
-        if iteration == 0 and self.step.comparing and self.started_from is None:
+        if iteration == self.first_comparison() and self.started_from is None:
             self.initialize_fresh_model(batch)
         self.synchronize_model()
         step_seed = derive_seed(self.options.seed, "step", iteration)
         torch.manual_seed(step_seed)  # drop path, dropout: a function of the iteration alone
         set_learning_rate(self.optimizer, self.learning_rate(iteration))
         if self.training_plan.keep_ratio_final is not None:
-            self.encoder.keep_ratio = self.training_plan.keep_ratio_at(iteration)
+            stage = self.stage.configuration.training
+            self.encoder.keep_ratio = stage.keep_ratio_at(iteration)
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = {}
         loss = self.backward(batch, step_seed, terms)
@@ -177,6 +187,10 @@ class ColipriTrainer(TrainerSetup):
             self.average.update(self.model, iteration)
         values = {"loss": float(loss), "gradient_norm": float(norm)}
         return values | {name: float(value) for name, value in terms.items()}
+
+    def first_comparison(self) -> int | None:
+        """Number of the first step that compares images and texts; None if none does."""
+        return next((stage.first_iteration for stage in self.stages if stage.compares), None)
 
     def backward(self, batch: Batch, seed: int, terms: dict[str, Tensor]) -> Tensor:
         """Add the gradients of all objectives on one batch; return the weighted loss, detached.
@@ -326,7 +340,7 @@ class ColipriTrainer(TrainerSetup):
         """
         counted = self.model_flops.per_step()
         if counted is None:
-            return sum(training_flops(self.configuration, None, self.objectives).values())
+            return sum(training_flops(self.stage.configuration, None, self.objectives).values())
         return counted * self.processes.size / self.configuration.batch_size
 
     def run_final_validation(self, name: str = "validation") -> Path:
@@ -369,6 +383,7 @@ class ColipriTrainer(TrainerSetup):
             **checkpoint_entry(self.plans, self.configuration_name),
             "tokenizer": tokenizer_to_string(self.tokenizer),
             "data_digests": self.data.digests,
+            "stage": self.stages.index(self.stage),
             **({"licences": self.licences} if self.licences else {}),
         }
 
@@ -399,6 +414,7 @@ class ColipriTrainer(TrainerSetup):
         self.use_tokenizer(saved.tokenizer)
         self.initialize()
         saved.require_same_run(self.plans, self.configuration)
+        self.enter_stage(self.stages[saved.content.get("stage", 0)])  # whose data it has digests of
         saved.require_same_data(self.data.digests, allow_changed_data)
         self.model.load_state_dict(saved.training_weights)
         if self.average is not None:
@@ -409,6 +425,7 @@ class ColipriTrainer(TrainerSetup):
         size = saved.part_size(
             self.micro_batch_size, self.configuration.batch_size, self.options, self.processes.size
         )
-        self.micro_batch_size = self.step.micro_batch_size = self.data.micro_batch_size = size
+        self.micro_batch_size = size
+        self.step.micro_batch_size = self.data.micro_batch_size = self.part_size
         saved.random_state(self.device).restore()
         logger.info("Continuing %s at epoch %d", checkpoint, self.progress.epoch)
