@@ -204,8 +204,12 @@ def _methods(
     """Logits on the evaluated split, decisions and results of zero-shot and of every method."""
     logits, decisions, results = {}, {}, {}
     train, val, test = map(encoder.labelled, (sides.train, sides.val, sides.test))
-    scores = [_zero_shot(encoder.predictor, side, sides.findings) for side in (val, test)]
-    logits[ZERO_SHOT], decisions[ZERO_SHOT], results[ZERO_SHOT] = _judged(scores, sides, options)
+    if encoder.predictor.image_only is None:
+        scores = [_zero_shot(encoder.predictor, side, sides.findings) for side in (val, test)]
+        judged = _judged(scores, sides, options)
+        logits[ZERO_SHOT], decisions[ZERO_SHOT], results[ZERO_SHOT] = judged
+    else:
+        logger.info("No zero-shot beside the heads: the model is an image encoder alone")
     for method in options.methods:
         logger.info("%s", METHODS[method])
         path = encoder.heads / f"{encoder.prefix}{method}.safetensors"

@@ -80,9 +80,8 @@ def index(options: argparse.Namespace) -> int:
         print(f"{len(done.removed)} scans are gone and were removed: {shown}{more}")
     for problem in done.problems:
         print(f"colipri_index: error: {problem}", file=sys.stderr)
-    following = command_line(
-        "colipri_retrieve", "-m", options.m, "--index", folder, "-q", "pleural effusion"
-    )
+    query = "pleural effusion" if predictor.image_only is None else "SCAN.nii.gz"
+    following = command_line("colipri_retrieve", "-m", options.m, "--index", folder, "-q", query)
     print(f"\nNext: {following}")
     return EXIT_PROBLEM if done.problems else EXIT_OK
 
