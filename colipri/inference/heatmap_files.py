@@ -16,15 +16,16 @@ from nibabel.orientations import (
     ornt_transform,
 )
 from scipy import ndimage
+from torch import Tensor
 
 from colipri.common.atomic import atomic_path
-from colipri.evaluation.prompts import make_prompts
+from colipri.evaluation.prompts import PromptPair, make_prompts
 from colipri.evaluation.zero_shot import encode_prompts, probabilities, zero_shot_logits
 from colipri.imageio.image import MedicalImage
 from colipri.imageio.reading import read_image
 from colipri.inference.heatmap import inside_of_body, token_similarity, voxel_map
 from colipri.inference.inputs import ImageInput
-from colipri.inference.predictor import ColipriPredictor
+from colipri.inference.predictor import ColipriPredictor, EncodedImage
 from colipri.inference.volume import PreparedVolume
 
 _SLAB = 8  # slices that are resampled at once
@@ -84,9 +85,28 @@ def heat_maps(
     """
     pairs = make_prompts(list(findings), prompt_style)
     predictor.require_known_words([pair.finding for pair in pairs])
-    positive, negative = encode_prompts(pairs, predictor.encode_texts)
+    texts = encode_prompts(pairs, predictor.encode_texts)
     volume = predictor.prepare(image)
-    encoded = predictor.encode(volume)
+    return heat_maps_of(predictor, volume, predictor.encode(volume), pairs, texts)
+
+
+def heat_maps_of(
+    predictor: ColipriPredictor,
+    volume: PreparedVolume,
+    encoded: EncodedImage,
+    pairs: Sequence[PromptPair],
+    texts: tuple[Tensor, Tensor],
+) -> list[HeatMap]:
+    """Compare every place of an encoded scan with each finding.
+
+    Args:
+        predictor: that encoded it.
+        volume: the scan.
+        encoded: the same, encoded.
+        pairs: prompts of the findings.
+        texts: their embeddings (:func:`colipri.evaluation.zero_shot.encode_prompts`).
+    """
+    positive, negative = texts
     temperature = predictor.temperature
     logits = zero_shot_logits(encoded.embedding.unsqueeze(0), positive, negative, temperature)
     scores = probabilities(logits[0].numpy())

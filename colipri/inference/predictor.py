@@ -23,13 +23,15 @@ from colipri.checkpoints.model_source import load_model
 from colipri.checkpoints.weights_location import is_hub_name
 from colipri.common.devices import find_device, use_bf16
 from colipri.common.errors import ColipriError
+from colipri.imageio.image import MedicalImage
+from colipri.imageio.reading import read_image
 from colipri.inference.crops import MOST_CROPS, TOKENS_AT_ONCE, Crop, CropEncoder
 from colipri.inference.inputs import ImageInput
 from colipri.inference.known_words import require_known_words
 from colipri.inference.memory_fallback import MemoryFallback
 from colipri.inference.scan_checks import check_scan
 from colipri.inference.trained_objectives import left_out_heads, missing_objectives
-from colipri.inference.volume import PreparedVolume, StoredVolume, Volume, prepare_files
+from colipri.inference.volume import PreparedVolume, StoredVolume, Volume, prepare_image
 from colipri.inference.windows import Triple, cover_body, plan_windows, positions_of, stitch
 from colipri.plans.plans import Configuration, Plans
 from colipri.preprocessing.body_grid import centre_start
@@ -227,15 +229,22 @@ class ColipriPredictor:
             ColipriError: it cannot be read, or (with ``refuse_wrong_scans``) its values or size
                 cannot be those of a scan.
         """
-        files = image.files[0] if len(image.files) == 1 else image.files
-        check = partial(
-            check_scan,
-            image.name,
-            files=image.files,
-            channel_names=self.plans.channel_names,
-            refuse=self.refuse_wrong_scans,
-        )
-        return prepare_files(files, image.name, self.plans, self.configuration, check)
+        return self.prepare_read(image.name, self.read(image))
+
+    def read(self, image: ImageInput) -> MedicalImage:
+        """Read and check one image, in the plan's orientation; raises as :meth:`prepare`."""
+        found = read_image(image.files, self.plans.orientation)
+        names, refuse = self.plans.channel_names, self.refuse_wrong_scans
+        check_scan(image.name, found, image.files, names, refuse)
+        return found
+
+    def prepare_read(self, name: str, image: MedicalImage) -> PreparedVolume:
+        """Preprocess an image of :meth:`read`.
+
+        Raises:
+            ColipriError: naming the image, if it does not fit the plan.
+        """
+        return prepare_image(image, name, self.plans, self.configuration)
 
     def encode_file(self, image: ImageInput) -> EncodedImage:
         """Read, preprocess and encode one image."""

@@ -118,6 +118,23 @@ def prepare_files(
     image = read_image(files, plans.orientation)
     if check is not None:
         check(image)
+    return prepare_image(image, name, plans, configuration)
+
+
+def prepare_image(
+    image: MedicalImage, name: str, plans: Plans, configuration: Configuration
+) -> PreparedVolume:
+    """Preprocess an image that has been read in the plan's orientation.
+
+    Args:
+        image: As read.
+        name: For messages and results.
+        plans: That the model was trained with.
+        configuration: Of the plans.
+
+    Raises:
+        ColipriError: naming the image, if it does not fit the plan.
+    """
     try:
         array, properties = preprocess_image(image, plans, configuration)
     except ColipriError as error:

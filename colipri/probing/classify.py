@@ -15,7 +15,8 @@ from colipri.features.encoding import case_features
 from colipri.features.keys import feature_key
 from colipri.features.statistics import volume_statistics
 from colipri.inference.inputs import find_images
-from colipri.inference.predictor import ColipriPredictor
+from colipri.inference.predictor import ColipriPredictor, EncodedImage
+from colipri.inference.volume import PreparedVolume
 from colipri.probing.head_file import SavedHead, checkpoint_of, load_head
 from colipri.probing.inputs import FreshInputs
 from colipri.probing.methods import with_encoder_weights
@@ -61,6 +62,7 @@ class Classifier:
         checkpoint: Of the encoder, instead of the one beside the head or where it was.
         device: Where to compute.
         refuse_wrong_scans: Refuse scans that cannot be scored, instead of warning.
+        predictor: An encoder that is loaded already; used if the head was trained on it.
 
     Raises:
         ColipriError: no such head or checkpoint, or the checkpoint is another encoder's.
@@ -73,14 +75,27 @@ class Classifier:
         device: str = "cpu",
         *,
         refuse_wrong_scans: bool = True,
+        predictor: ColipriPredictor | None = None,
     ) -> None:
         self.saved: SavedHead = load_head(path)
+        self.num_tokens = int(self.saved.key["num_tokens"])
+        if predictor is None or not self.shares(predictor):
+            predictor = self._load(path, checkpoint, device)
+            predictor.refuse_wrong_scans = refuse_wrong_scans
+        self.predictor = predictor
+        self.saved.head.to(predictor.device)
+
+    def shares(self, predictor: ColipriPredictor) -> bool:
+        """True if the head reads what this predictor makes of images."""
+        own = feature_key(predictor, self.num_tokens).to_dict()
+        return own == dict(self.saved.key) and not self.saved.encoder_weights
+
+    def _load(self, path: Path | str, checkpoint: str | None, device: str) -> ColipriPredictor:
         source = checkpoint_of(Path(path), self.saved, checkpoint)
         window = tuple(self.saved.key["window"])
         predictor = ColipriPredictor.from_checkpoint(
             source, device, spacing=self.saved.spacing, window=window or None
         )
-        self.num_tokens = int(self.saved.key["num_tokens"])
         own = feature_key(predictor, self.num_tokens).to_dict()
         if own != dict(self.saved.key):
             raise ColipriError(
@@ -89,9 +104,7 @@ class Classifier:
             )
         if self.saved.encoder_weights:
             predictor = with_encoder_weights(predictor, self.saved.encoder_weights)
-        predictor.refuse_wrong_scans = refuse_wrong_scans
-        self.predictor = predictor
-        self.saved.head.to(predictor.device)
+        return predictor
 
     def classify(self, source: Path | str) -> Classification:
         """Classify an image, a folder of images, or a DICOM series.
@@ -108,15 +121,18 @@ class Classifier:
             if isinstance(outcome, ColipriError):
                 problems[image.name] = str(outcome)
                 continue
-            volume, features = outcome
-            statistics = volume_statistics(volume, self.predictor.configuration)
-            case = case_features(image.name, "", features, statistics, self.num_tokens)
-            logits = self.saved.head.logits(FreshInputs([case], self.num_tokens))
-            found.append(self._image(image.name, logits))
+            found.append(self.classify_encoded(*outcome))
         if not found:
             raise ColipriError(next(iter(problems.values())))
         about = {"method": self.saved.method, **self.saved.about}
         return Classification(self.saved.findings, tuple(found), problems, about)
+
+    def classify_encoded(self, volume: PreparedVolume, encoded: EncodedImage) -> ClassifiedImage:
+        """Classify an image that the classifier's predictor has encoded."""
+        statistics = volume_statistics(volume, self.predictor.configuration)
+        case = case_features(encoded.name, "", encoded, statistics, self.num_tokens)
+        logits = self.saved.head.logits(FreshInputs([case], self.num_tokens))
+        return self._image(encoded.name, logits)
 
     def _image(self, name: str, logits: np.ndarray) -> ClassifiedImage:
         names, decisions = self.saved.findings, self.saved.decisions
