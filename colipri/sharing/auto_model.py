@@ -66,11 +66,14 @@ class ColipriDualEncoder(PreTrainedModel):
         require_our_network(plans, name, f"config.json of {config.name_or_path}")
         configuration = plans.configuration(name)
         core = ColipriModel.from_plans(configuration, _vocabulary(config), load_pretrained=False)
-        self.image_encoder = core.image_encoder
-        self.image_projector = core.image_projector
-        self.image_pooler = core.image_pooler
-        self.text_encoder = core.text_encoder
-        self.logit_scale, self.logit_bias = core.logit_scale, core.logit_bias
+        # whatever parts the model has, under their names: the weights' names follow from them
+        for part, module in core.named_children():
+            self.register_module(part, module)
+        for part, parameter in core.named_parameters(recurse=False):
+            self.register_parameter(part, parameter)
+        for part, value in vars(core).items():  # parts that this model does not have, as None
+            if value is None and not part.startswith("_") and not hasattr(self, part):
+                setattr(self, part, None)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: torch.nn.Module) -> None:

@@ -160,9 +160,14 @@ def _tower(content: Mapping[str, Any], configuration: Configuration) -> ImageTow
             if name.startswith(prefix)
         }
         load_state_dict_reported(model.get_submodule(part), own, f"the weights of the {part}")
-    if model.image_encoder.local is not None:
+    special = {
+        "local attention": model.image_encoder.local is not None,
+        "a global transformer": model.image_transformer is not None,
+    }
+    used = [name for name, has in special.items() if has]
+    if used:
         raise ColipriError(
-            "the ONNX graph has no windows for local attention, which this encoder uses; share the "
+            f"the ONNX graph has no {' and no '.join(used)}, which this model uses; share the "
             "folder of colipri_export instead"
         )
     a, b, c = (int(size) for size in configuration.patch_size)

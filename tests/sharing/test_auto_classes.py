@@ -14,6 +14,7 @@ from tiny_model import TEXTS
 from transformers import AutoModel, AutoProcessor, AutoTokenizer
 
 import colipri
+from colipri.architectures.model import ColipriModel
 from colipri.checkpoints.checkpoint_file import load_checkpoint
 from colipri.checkpoints.model_source import load_model
 from colipri.common.errors import ColipriError
@@ -153,3 +154,19 @@ def test_what_is_wrong_is_one_line(exported: Path, pair: tuple, tmp_path: Path) 
     (folder / "config.json").write_text(json.dumps({"model_type": "colipri"}))
     with pytest.raises(ColipriError, match="is not of a model of colipri_export"):
         AutoModel.from_pretrained(folder)
+
+
+def test_it_has_every_part_of_the_model(pair: tuple) -> None:
+    """Parts that the plan leaves out are None, as there, so that borrowed methods find them."""
+    model, _ = pair
+    plans = model.config.read_plans()
+    configuration = plans.configuration(model.config.configuration)
+    core = ColipriModel.from_plans(configuration, model.config.vocabulary_size)
+    assert all(
+        hasattr(model, name)
+        for name in [*vars(core), *core._modules]
+        if name[0] != "_" and name != "frozen_parts"
+    )
+    assert model.state_dict().keys() == core.state_dict().keys()
+    for name in ("encode_image", "encode_text", "pool_image", "project_tokens"):
+        assert getattr(type(model), name) is getattr(ColipriModel, name)
