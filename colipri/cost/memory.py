@@ -56,6 +56,8 @@ IMAGE_BYTES = 2 + 4
 BYTES_PER_PARAMETER = {"bf16": 18, "cpu_bf16": 18, "fp32": 16}
 # The moving average of the weights (training.ema_decay), in fp32.
 AVERAGE_BYTES = 4
+# Weights that are not optimized (a teacher's): fp32, and under autocast a bf16 copy.
+BYTES_PER_FROZEN_PARAMETER = {"bf16": 6, "cpu_bf16": 6, "fp32": 4}
 # CUDA context, cuBLAS and cuDNN workspaces, allocator fragmentation: what nvidia-smi shows beyond
 # the tensors; a constant, because it depends on neither model nor batch.
 OVERHEAD_BYTES = 1.25 * GIB
@@ -243,6 +245,7 @@ def estimate_memory(
     objective_bytes: Mapping[str, float] | None = None,
     objective_parameters: int = 0,
     num_tokens: float | None = None,
+    frozen_parameters: int = 0,
 ) -> MemoryEstimate:
     """Estimate the memory of a training step of one plan configuration.
 
@@ -250,8 +253,9 @@ def estimate_memory(
         configuration: of a plan.
         precision: one of PRECISIONS.
         objective_bytes: what objectives keep for a pair beside the towers, by their names.
-        objective_parameters: parameters of the objectives' heads.
+        objective_parameters: trained parameters of the objectives' heads.
         num_tokens: image tokens of a pair; None for all of the patch.
+        frozen_parameters: of the objectives' heads.
     """
     encoder = configuration.encoder
     voxels = prod(configuration.patch_size)
@@ -262,7 +266,8 @@ def estimate_memory(
     parameters = model_parameters(configuration) + objective_parameters
     averaged = 0 if configuration.training.ema_decay is None else AVERAGE_BYTES
     return MemoryEstimate(
-        parameters=parameters * (BYTES_PER_PARAMETER[precision] + averaged),
+        parameters=parameters * (BYTES_PER_PARAMETER[precision] + averaged)
+        + frozen_parameters * BYTES_PER_FROZEN_PARAMETER[precision],
         overhead=OVERHEAD_BYTES,
         per_sample=sum(parts.values()),
         live=live_block_bytes(

@@ -68,6 +68,7 @@ def planned_memory(
         objective_bytes(configuration, precision),
         objective_parameters(configuration),
         num_tokens,
+        objective_parameters(configuration, trained=False),
     )
 
 

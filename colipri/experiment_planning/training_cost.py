@@ -60,10 +60,10 @@ def objective_bytes(configuration: Configuration, precision: str) -> dict[str, f
     return {name: number for name, number in found.items() if number}
 
 
-def objective_parameters(configuration: Configuration) -> int:
-    """Return the parameters of the objectives' heads."""
+def objective_parameters(configuration: Configuration, trained: bool = True) -> int:
+    """Return the parameters of the objectives' heads: trained ones, or frozen ones."""
     objectives = planned_objectives(configuration).values()
-    return sum(objective.head_parameters(configuration) for objective in objectives)
+    return sum(objective.head_parameters(configuration, trained) for objective in objectives)
 
 
 def training_flops(

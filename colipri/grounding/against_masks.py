@@ -20,10 +20,11 @@ from colipri.grounding.place_metrics import (
     dice_at,
     place_scores,
 )
-from colipri.inference.heatmap import inside_of_body, token_similarity, voxel_map
+from colipri.inference.heatmap import inside_of_body, voxel_map
 from colipri.inference.label_maps import LabelMaps
 from colipri.inference.labelled_cases import LabelledCase
 from colipri.inference.predictor import ColipriPredictor
+from colipri.inference.token_maps import SIMILARITY, TokenMaps
 
 _MEASURES = {
     "pointing": True,
@@ -66,6 +67,7 @@ def finding_maps(
     prompts: Sequence[PromptPair],
     labels: LabelMaps,
     description: str,
+    method: str = SIMILARITY,
 ) -> Iterator[FindingMap]:
     """Yield a map for every finding that a case has and that its label map shows in the crop.
 
@@ -75,8 +77,13 @@ def finding_maps(
         prompts: Of the findings.
         labels: The label maps.
         description: Of the progress bar.
+        method: Of colipri.inference.token_maps.
+
+    Raises:
+        ColipriError: The model has no attention.
     """
     predictor = embeddings.predictor
+    token_maps = TokenMaps(predictor, method)
     positive, negative = encode_prompts(prompts, predictor.encode_texts)
     chosen = [case for case in cases if _present(case, prompts, labels)]
     encoded = predictor.encode_many(case.volume for case in chosen)
@@ -85,14 +92,15 @@ def finding_maps(
         volume = case.volume()
         size = [g * p for g, p in zip(image.grid, predictor.token_patch, strict=True)]
         inside = inside_of_body(volume, image.start, size, predictor.plans, predictor.configuration)
-        projected = predictor.project(image)
+        values = token_maps.of(image, positive[:, 0], negative[:, 0])
         for index in _present(case, prompts, labels):
             finding = prompts[index].finding
             mask = labels.mask(volume, finding, image.start, size)
             if mask is None or not mask.any():
                 continue
-            similarity = token_similarity(projected, positive[index, 0], negative[index, 0])
-            heat = voxel_map(similarity, image.positions, image.grid, predictor.token_patch, inside)
+            heat = voxel_map(
+                values[index], image.positions, image.grid, predictor.token_patch, inside
+            )
             yield FindingMap(case.identifier, case.subject, finding, heat, mask)
 
 

@@ -16,6 +16,7 @@ from colipri.inference.label_maps import LabelMaps
 from colipri.inference.labelled_cases import CaseCollection, cases_of_split, collect_cases
 from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.split_evaluation import result_head
+from colipri.inference.token_maps import SIMILARITY, TokenMaps
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def judge_grounding(
     source: str = "auto",
     control_untrained: bool = False,
     num_resamples: int = NUM_RESAMPLES,
+    method: str = SIMILARITY,
 ) -> dict[str, Any]:
     """Return what ``colipri_grounding`` writes.
 
@@ -40,10 +42,13 @@ def judge_grounding(
         source: See ``collect_cases``.
         control_untrained: Everything again with the network before training.
         num_resamples: Of the bootstrap over patients.
+        method: Of the heat maps (colipri.inference.token_maps).
 
     Raises:
-        ColipriError: no findings are labelled, or there is no such split.
+        ColipriError: no findings are labelled, there is no such split, or the model has no
+            attention.
     """
+    TokenMaps(predictor, method)
     collection = collect_cases(predictor, dataset, source)
     names = [name for name in collection.finding_names if not is_denial(name)]
     if not names:
@@ -54,11 +59,12 @@ def judge_grounding(
     labels = LabelMaps.of_dataset(collection.dataset, predictor.plans.orientation)
 
     def judge(model: ColipriPredictor) -> dict[str, Any]:
-        return _judge(model, collection, labels, names, split, prompt_style, num_resamples)
+        return _judge(model, collection, labels, names, split, prompt_style, num_resamples, method)
 
     result = {
         **result_head(predictor, collection, split),
         "prompts": describe_prompts(make_prompts(names, prompt_style), prompt_style),
+        "method": method,
         **judge(predictor),
     }
     if control_untrained:
@@ -75,6 +81,7 @@ def _judge(
     split: str,
     prompt_style: str,
     num_resamples: int,
+    method: str,
 ) -> dict[str, Any]:
     embeddings = Embeddings(predictor)
     prompts = make_prompts(names, prompt_style)
@@ -85,11 +92,13 @@ def _judge(
         thresholds: dict[str, float] = {}
         try:
             others = cases_of_split(collection, chooser, predictor)
-            found = list(finding_maps(embeddings, others, prompts, labels, f"Maps of {chooser}"))
+            found = list(
+                finding_maps(embeddings, others, prompts, labels, f"Maps of {chooser}", method)
+            )
             thresholds = choose_heat_thresholds(found)
         except ColipriError as error:
             logger.warning("No threshold, hence no Dice: %s", error)
-        maps = finding_maps(embeddings, cases, prompts, labels, f"Maps of {split}")
+        maps = finding_maps(embeddings, cases, prompts, labels, f"Maps of {split}", method)
         masks = judge_maps(maps, thresholds, predictor, num_resamples)
         if masks:
             masks["thresholds_from"] = chooser

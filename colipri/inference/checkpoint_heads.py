@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from colipri.inference.trained_objectives import trained_objectives
@@ -26,6 +27,7 @@ def heads_of_checkpoint(
         wanted: Chooses among the objectives that it was trained with.
 
     Returns:
+        Fresh heads for a model that is untrained (``ColipriPredictor.untrained``).
         None where there is no such objective, or its heads were left out of the checkpoint.
     """
     weights = predictor.checkpoint["network_weights"]
@@ -33,7 +35,9 @@ def heads_of_checkpoint(
     for objective in trained_objectives(predictor.checkpoint).values():
         if not wanted(objective):
             continue
-        heads = objective.heads(sizes)
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            heads = objective.heads(sizes)
         for name, head in heads.items():
             own = {
                 key.removeprefix(f"{name}."): tensor
@@ -42,7 +46,8 @@ def heads_of_checkpoint(
             }
             if not own:
                 return None
-            head.load_state_dict(own)
+            if not predictor.is_untrained:
+                head.load_state_dict(own)
             head.to(predictor.device).eval()
         return objective, heads
     return None

@@ -23,9 +23,10 @@ from colipri.evaluation.prompts import PromptPair, make_prompts
 from colipri.evaluation.zero_shot import encode_prompts, probabilities, zero_shot_logits
 from colipri.imageio.image import MedicalImage
 from colipri.imageio.reading import read_image
-from colipri.inference.heatmap import inside_of_body, token_similarity, voxel_map
+from colipri.inference.heatmap import inside_of_body, voxel_map
 from colipri.inference.inputs import ImageInput
 from colipri.inference.predictor import ColipriPredictor, EncodedImage
+from colipri.inference.token_maps import MEANINGS, SIMILARITY, TokenMaps
 from colipri.inference.volume import PreparedVolume
 
 _SLAB = 8  # slices that are resampled at once
@@ -42,6 +43,7 @@ class HeatMap:
         heat: (S0, S1, S2) float32 on the grid of the encoder's voxels, NaN outside the body.
         start: first voxel of the grid in the preprocessed volume.
         volume: the preprocessed scan.
+        meaning: of a value.
     """
 
     finding: str
@@ -51,6 +53,7 @@ class HeatMap:
     heat: np.ndarray
     start: tuple[int, int, int]
     volume: PreparedVolume
+    meaning: str = MEANINGS[SIMILARITY]
 
     @property
     def affine(self) -> np.ndarray:
@@ -71,6 +74,7 @@ def heat_maps(
     image: ImageInput,
     findings: Sequence[str],
     prompt_style: str = "short",
+    method: str = SIMILARITY,
 ) -> list[HeatMap]:
     """Encode a scan once and compare every place of it with each finding.
 
@@ -79,15 +83,18 @@ def heat_maps(
         image: the scan.
         findings: in any words.
         prompt_style: a built-in style or a JSON file.
+        method: of colipri.inference.token_maps.
 
     Raises:
-        ColipriError: the scan cannot be read, a finding is empty, or the model has no text encoder.
+        ColipriError: the scan cannot be read, a finding is empty, or the model has no text encoder
+            or no attention.
     """
+    token_maps = TokenMaps(predictor, method)
     pairs = make_prompts(list(findings), prompt_style)
     predictor.require_known_words([pair.finding for pair in pairs])
     texts = encode_prompts(pairs, predictor.encode_texts)
     volume = predictor.prepare(image)
-    return heat_maps_of(predictor, volume, predictor.encode(volume), pairs, texts)
+    return heat_maps_of(predictor, volume, predictor.encode(volume), pairs, texts, token_maps)
 
 
 def heat_maps_of(
@@ -96,6 +103,7 @@ def heat_maps_of(
     encoded: EncodedImage,
     pairs: Sequence[PromptPair],
     texts: tuple[Tensor, Tensor],
+    token_maps: TokenMaps | None = None,
 ) -> list[HeatMap]:
     """Compare every place of an encoded scan with each finding.
 
@@ -105,22 +113,23 @@ def heat_maps_of(
         encoded: the same, encoded.
         pairs: prompts of the findings.
         texts: their embeddings (:func:`colipri.evaluation.zero_shot.encode_prompts`).
+        token_maps: what places are compared by; None for their similarity to the texts.
     """
+    token_maps = token_maps or TokenMaps(predictor)
     positive, negative = texts
     temperature = predictor.temperature
     logits = zero_shot_logits(encoded.embedding.unsqueeze(0), positive, negative, temperature)
     scores = probabilities(logits[0].numpy())
     size = [count * step for count, step in zip(encoded.grid, predictor.token_patch, strict=True)]
     inside = inside_of_body(volume, encoded.start, size, predictor.plans, predictor.configuration)
-    dense = predictor.project(encoded)
+    values = token_maps.of(encoded, positive[:, 0], negative[:, 0])
     maps = []
     for number, pair in enumerate(pairs):
-        similarity = token_similarity(dense, positive[number, 0], negative[number, 0])
-        heat = voxel_map(similarity, encoded.positions, encoded.grid, predictor.token_patch, inside)
-        score = float(scores[number])
-        maps.append(
-            HeatMap(pair.finding, pair.positive, pair.negative, score, heat, encoded.start, volume)
+        heat = voxel_map(
+            values[number], encoded.positions, encoded.grid, predictor.token_patch, inside
         )
+        said, score = (pair.finding, pair.positive, pair.negative), float(scores[number])
+        maps.append(HeatMap(*said, score, heat, encoded.start, volume, token_maps.meaning))
     return maps
 
 
@@ -141,7 +150,7 @@ def write_nifti(heat: HeatMap, image: ImageInput, target: Path, orientation: str
     stored, affine = _file_axes(values, scan)
     picture = nib.Nifti1Image(stored, affine)
     picture.header.set_xyzt_units("mm")
-    picture.header["descrip"] = b"colipri heat map: cosine present - absent"
+    picture.header["descrip"] = f"colipri heat map: {heat.meaning}".encode()
     with atomic_path(target) as temporary:
         nib.save(picture, temporary)
 

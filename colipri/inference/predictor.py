@@ -108,6 +108,7 @@ class ColipriPredictor:
         self.keep_air = bool(differing.get("keep_air"))
         self.image_only: str | None = differing.get("image_only")
         self.own_spacing = spacing is not None
+        self.is_untrained = False
         self.refuse_wrong_scans = True  # False: only warn, and score whatever was given
         self.memory = MemoryFallback()
         if self.own_spacing and window is None:
@@ -155,6 +156,7 @@ class ColipriPredictor:
         model = untrained_model(self.configuration, len(self.tokenizer), seed, not imported)
         control.model = self._ready(model)
         control.source = f"{self.source} (untrained)"
+        control.is_untrained = True
         return control
 
     def _build(self, weights: dict[str, Tensor]) -> Any:

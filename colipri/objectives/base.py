@@ -40,6 +40,7 @@ from colipri.objectives.batch import (
     TextTools,
     Tokens,
 )
+from colipri.plans.architecture import EncoderSettings
 from colipri.plans.plans import Configuration
 from colipri.text.finding_names import FindingNames
 from colipri.text.structured_report import StructuredReport
@@ -81,6 +82,8 @@ class HeadSizes:
         token_patch_size: voxels of a token per axis.
         vocabulary_size: of the tokenizer.
         max_text_tokens: of the plan.
+        shared_dim: E, width of the shared space.
+        encoder: all arguments of the image encoder.
     """
 
     image_dim: int
@@ -91,6 +94,8 @@ class HeadSizes:
     token_patch_size: tuple[int, ...]
     vocabulary_size: int
     max_text_tokens: int
+    shared_dim: int
+    encoder: EncoderSettings
 
     @property
     def patch_voxels(self) -> int:
@@ -110,6 +115,8 @@ class HeadSizes:
             tuple(configuration.token_patch_size),
             text.vocabulary_size,
             configuration.max_text_tokens,
+            configuration.embed_dim,
+            encoder,
         )
 
     @classmethod
@@ -130,6 +137,26 @@ class HeadSizes:
             text_heads=bert.num_attention_heads,
             vocabulary_size=vocabulary_size,
         )
+
+
+@dataclass(frozen=True)
+class FinishedStep:
+    """A step of the optimizer, as ``Objective.after_step`` sees it.
+
+    Attributes:
+        model: with the new weights; its towers may be sharded over the processes.
+        heads: the objective's modules, by name.
+        number: of the step in its stage, from 0.
+        total: steps of the stage; of the whole run where it has one.
+        observed: what the objective observed in the cases of the batch, by the names of
+            ``Objective.observed``, added up over all parts and processes.
+    """
+
+    model: ColipriModel
+    heads: Mapping[str, nn.Module]
+    number: int
+    total: int
+    observed: Mapping[str, Tensor]
 
 
 class TrainingReports(Protocol):
@@ -189,7 +216,7 @@ class Objective:
         title: for people.
         source: where the method was published.
         terms: what its loss reports besides the loss -> label of the curve.
-        head_names: attributes of the model that :meth:`heads` adds.
+        head_names: attributes of the model that :meth:`heads` may add.
         renamed: former spelling of an option -> its name now, so that old plans still load.
         seed_name: what its random numbers are derived from; the name unless given.
         fewest_cases: of a batch; 2 for a loss that is 0 for a single case.
@@ -264,13 +291,20 @@ class Objective:
         return None
 
     def further_texts(self, collated: Any) -> Sequence[Tokens]:
-        """Texts that are embedded beside the captions, in parts that fit in memory."""
+        """Texts that are embedded beside the captions, in parts that fit in memory.
+
+        :meth:`batch_loss` gets their embeddings or, where it is not overridden,
+        :meth:`pair_losses`.
+        """
         return ()
 
     # ------------------------------------------------------------------ model and losses
 
     def heads(self, sizes: HeadSizes) -> dict[str, nn.Module]:
-        """Modules that only this objective needs, by the names in :attr:`head_names`."""
+        """Modules that only this objective needs, by the names in :attr:`head_names`.
+
+        Frozen parameters (a teacher's) are saved and resumed like others, and not optimized.
+        """
         return {}
 
     def batch_loss(self, batch: ContrastiveBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -285,6 +319,28 @@ class Objective:
         """(b,) float32: the loss of each case, from a pass of its own."""
         raise NotImplementedError
 
+    # ------------------------------------------------------------------ what steps change besides
+
+    def before_first_step(self, model: ColipriModel, heads: Mapping[str, nn.Module]) -> None:
+        """Start what follows the model, once its first weights are known; again in each stage.
+
+        Args:
+            model: with the weights of the first step; not sharded yet.
+            heads: the objective's modules, by name.
+        """
+
+    def observed(self, heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+        """Zeros of what :meth:`image_losses` adds up over the cases, by name."""
+        return {}
+
+    def after_step(self, step: FinishedStep) -> None:
+        """Change heads that no gradient changes: teachers, running means.
+
+        Called in every process after every step of the optimizer. What it changes must be
+        parameters or buffers of the heads, and depend on the model and on ``observed`` alone: then
+        it is saved with the checkpoint, and equal in all processes.
+        """
+
     # ------------------------------------------------------------------ cost
 
     def flops(self, configuration: Configuration, num_tokens: float) -> float:
@@ -295,11 +351,12 @@ class Objective:
         """Count the bytes kept for the backward pass per pair, beyond those of the two encoders."""
         return 0.0
 
-    def head_parameters(self, configuration: Configuration) -> int:
-        """Parameters of the heads, counted on the meta device."""
+    def head_parameters(self, configuration: Configuration, trained: bool = True) -> int:
+        """Count the parameters of the heads on the meta device: trained ones, or frozen ones."""
         with torch.device("meta"):
             heads = self.heads(HeadSizes.of_plan(configuration)).values()
-        return sum(p.numel() for head in heads for p in head.parameters())
+        parameters = [p for head in heads for p in head.parameters()]
+        return sum(p.numel() for p in parameters if p.requires_grad == trained)
 
     def head_flops(
         self, name: str, head: nn.Module, inputs: Sequence[Any], output: Tensor
@@ -323,6 +380,18 @@ class Objective:
     def write_reports(self, inputs: PairInput, tokenizer: Any) -> list[str] | None:
         """Texts that the heads write for these cases; None for objectives that do not write."""
         return None
+
+    def token_attention(
+        self, heads: Mapping[str, nn.Module], tokens: Tensor, texts: Tensor
+    ) -> Tensor:
+        """Where each text looks in an image, for heat maps: (S, K); 1 is as much as anywhere.
+
+        Args:
+            heads: the objective's modules, by name.
+            tokens: (K, D), of one image.
+            texts: (S, E), L2-normalized.
+        """
+        raise NotImplementedError
 
     @property
     def page_title(self) -> str:

@@ -244,6 +244,8 @@ class PairInput:
         tokens: (b, K, D), output of the image encoder for the kept tokens.
         attention_mask: (b, K) bool, False at padding; None if there is none.
         collated: what the objective prepared for the batch; index it with ``part.pairs``.
+        texts: (S, E) float32, L2-normalized embeddings of the objective's further texts; gradients
+            reach the text encoder. None if it has none.
     """
 
     part: CasePart
@@ -251,6 +253,7 @@ class PairInput:
     tokens: Tensor
     attention_mask: Tensor | None
     collated: Any
+    texts: Tensor | None = None
 
 
 @dataclass
@@ -265,6 +268,8 @@ class ImageInput:
         body: (b, N) bool on the CPU, tokens that hold anything but air.
         air: normalized intensity of air.
         collated: what the objective prepared for the batch; index it with ``part.rows``.
+        observed: name -> sum over the cases so far, to be added to in place; see
+            ``Objective.observed``.
     """
 
     part: CasePart
@@ -274,6 +279,7 @@ class ImageInput:
     body: Tensor
     air: float
     collated: Any = None
+    observed: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass

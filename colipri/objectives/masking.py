@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from colipri.architectures.packing import to_device
 from colipri.architectures.rope import Grid
 
 MASKS = ("random", "block")
@@ -61,6 +62,13 @@ def draw_masks(
     return MaskedTokens(
         visible, None if bool(visible_mask.all()) else visible_mask, masked, masked_mask, hidden
     )
+
+
+def mean_of_hidden(by_token: Tensor, masks: MaskedTokens) -> Tensor:
+    """(B, M, ...) values of the masked tokens -> (B, ...), their mean; 0 where none is hidden."""
+    weight = to_device(masks.masked_mask, by_token.device).to(by_token.dtype)
+    weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1)
+    return (by_token * weight.reshape(*weight.shape, *(1,) * (by_token.ndim - 2))).sum(dim=1)
 
 
 def _scores(grid: Grid, kind: str, block: int, seed: int) -> Tensor:

@@ -39,6 +39,7 @@ from colipri.common.errors import ColipriError
 from colipri.cost.flops import BACKWARD, pool_flops, text_flops
 from colipri.objectives.base import Objective, TrainingReports, option
 from colipri.objectives.batch import ContrastiveBatch, Sample, TextTools, Tokens
+from colipri.objectives.distinct_texts import DistinctTexts
 from colipri.plans.plans import Configuration
 from colipri.text.anatomy import OTHER, by_organ
 from colipri.text.finding_names import FindingNames, name_prompts
@@ -223,8 +224,6 @@ def opposite_sentences(
 ) -> OppositeSentences | None:
     """Collect, deduplicate and tokenize the sentences of a batch; None where no image has a pair.
 
-    Sentences are ordered by length, so that short ones are not padded to the longest of the batch.
-
     Args:
         pairs_of_images: for every case with a report.
         text: tokenizer, and how many padded tokens one part may hold.
@@ -232,34 +231,16 @@ def opposite_sentences(
     pairs = [(image, pair) for image, found in enumerate(pairs_of_images) for pair in found]
     if not pairs:
         return None
-    distinct = list(
-        dict.fromkeys(said for _, pair in pairs for said in (pair.present, pair.absent))
-    )
-    ids = dict(zip(distinct, text.ids(distinct), strict=True))
-    lengths = {said: len(tokens) for said, tokens in ids.items()}
-    ordered = sorted(distinct, key=lambda said: lengths[said])  # stable: a function of the batch
-    rows = {said: row for row, said in enumerate(ordered)}
+    texts = DistinctTexts.of((said for _, pair in pairs for said in pair[:2]), text)
+    rows = texts.rows
     return OppositeSentences(
-        tuple(
-            text.pad([ids[said] for said in part])
-            for part in _parts(ordered, lengths, text.tokens_per_part)
-        ),
+        texts.parts,
         torch.tensor([image for image, _ in pairs]),
         torch.tensor([rows[pair.present] for _, pair in pairs]),
         torch.tensor([rows[pair.absent] for _, pair in pairs]),
         torch.tensor([pair.shown for _, pair in pairs]),
         torch.tensor([pair.weight for _, pair in pairs]),
     )
-
-
-def _parts(ordered: list[str], lengths: dict[str, int], tokens_per_part: int) -> list[list[str]]:
-    """Cut texts of ascending length so that count times longest stays within the limit."""
-    parts: list[list[str]] = [[]]
-    for said in ordered:
-        if parts[-1] and (len(parts[-1]) + 1) * lengths[said] > tokens_per_part:
-            parts.append([])
-        parts[-1].append(said)
-    return parts
 
 
 class FindingPool:

@@ -222,7 +222,7 @@ def add_heads(model: nn.Module, objectives: Mapping[str, Objective], sizes: Head
     """
     for objective in objectives.values():
         heads = objective.heads(sizes)
-        if sorted(heads) != sorted(objective.head_names):
+        if not set(heads) <= set(objective.head_names):
             raise ColipriError(
                 f"objective '{objective.name}' built the heads {', '.join(heads) or 'none'}, its "
                 f"head_names are {', '.join(objective.head_names) or 'none'}"
@@ -237,4 +237,6 @@ def add_heads(model: nn.Module, objectives: Mapping[str, Objective], sizes: Head
 
 def heads_of(model: nn.Module, objective: Objective) -> dict[str, nn.Module]:
     """Return the modules of an objective in a model."""
-    return {name: model.get_submodule(name) for name in objective.head_names}
+    return {
+        name: model.get_submodule(name) for name in objective.head_names if hasattr(model, name)
+    }

@@ -52,6 +52,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="sentence, present, short, ensemble, or a JSON file (default: %(default)s)",
     )
     parser.add_argument(
+        "--method",
+        default="similarity",
+        choices=("similarity", "attention"),
+        help="attention: maps of where the text looks, of objective A (default: %(default)s)",
+    )
+    parser.add_argument(
         "--control_untrained", action="store_true", help="the same with the network untrained"
     )
     parser.add_argument(
@@ -80,6 +86,7 @@ def grounding(options: argparse.Namespace) -> int:
         source=options.source,
         control_untrained=options.control_untrained,
         num_resamples=options.resamples,
+        method=options.method,
     )
     if output is not None:
         atomic_write_json(output, result)

@@ -31,7 +31,8 @@ Show where in a scan the model finds a text.
         both: FOLDER/<scan>_<finding>.nii.gz and FOLDER/heatmaps.html
 
 A value is the cosine of that place to the affirming text minus that to the negating one; 0 where
-nothing is known (air, and outside the encoded patch; --window covers all of a scan). A map is no
+nothing is known (air, and outside the encoded patch; --window covers all of a scan). With --method
+attention it is how much the affirming text looks there, 1 as much as anywhere. A map is no
 segmentation, and the strongest place of a scan without the finding means nothing.
 Exit code 1 if a scan could not be read.
 """
@@ -54,6 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="sentence, present, short, ensemble, or a JSON file (default: %(default)s)",
     )
     parser.add_argument(
+        "--method",
+        default="similarity",
+        choices=("similarity", "attention"),
+        help="attention: where the text looks, of a model trained with objective A (%(default)s)",
+    )
+    parser.add_argument(
         "-o", required=True, metavar="OUTPUT", help="a .nii.gz or .html file, or a folder"
     )
     return parser
@@ -71,6 +78,7 @@ def heatmap(options: argparse.Namespace) -> int:
     from colipri.common.display import progress
     from colipri.inference.heatmap_files import heat_maps
     from colipri.inference.inputs import find_images
+    from colipri.inference.token_maps import TokenMaps
     from colipri.reporting.heatmap_page import heatmap_page
 
     predictor = make_predictor(options)
@@ -83,11 +91,12 @@ def heatmap(options: argparse.Namespace) -> int:
         )
     predictor.require_known_words(options.f)
     predictor.encode_texts(options.f)  # refuses a text before hours of encoding
+    TokenMaps(predictor, options.method)  # and a model without attention
     shown: list[tuple[str, list[HeatMap]]] = []
     problems: list[str] = []
     for image in progress(images, "Heat maps", total=len(images), unit="image"):
         try:
-            maps = heat_maps(predictor, image, options.f, options.prompts)
+            maps = heat_maps(predictor, image, options.f, options.prompts, options.method)
         except ColipriError as error:
             problems.append(f"{image.name}: {error}")
             continue

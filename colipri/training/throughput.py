@@ -45,7 +45,6 @@ class ModelFlops:
     ) -> None:
         self._encoder = configuration.encoder
         self._bert = BertSettings.from_dict(model.text_encoder.encoder.config.to_dict())
-        self._patch_size = configuration.patch_size
         self._counting = False
         self._total, self._steps = 0.0, 0
         self._hooks: list[RemovableHandle] = []
@@ -91,7 +90,8 @@ class ModelFlops:
     def _image(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:
         mask = inputs[2] if len(inputs) > 2 else None
         counts = [output.shape[1]] if mask is None else mask.sum(dim=1).tolist()
-        flops = [image_flops(self._encoder, self._patch_size, n, trained) for n in counts]
+        size = tuple(inputs[0].shape[2:])  # an objective may encode smaller crops
+        flops = [image_flops(self._encoder, size, n, trained) for n in counts]
         return sum(flops) / len(flops)
 
     def _pool(self, inputs: tuple[Any, ...], output: Tensor, trained: bool) -> float:

@@ -168,6 +168,8 @@ class ColipriTrainer(TrainerSetup):
         iteration = self.global_iteration()
         if iteration == self.first_comparison() and self.started_from is None:
             self.initialize_fresh_model(batch)
+        if iteration == self.stage.first_iteration:
+            self.step.before_first_step()
         self.synchronize_model()
         step_seed = derive_seed(self.options.seed, "step", iteration)
         torch.manual_seed(step_seed)  # drop path, dropout: a function of the iteration alone
@@ -183,6 +185,8 @@ class ColipriTrainer(TrainerSetup):
         self.require_finite(norm, "gradient norm", batch)
         self.optimizer.step()
         self.model.clamp_temperature()
+        steps = self.stage.num_epochs * self.training_plan.num_iterations_per_epoch
+        self.step.after_step(iteration - self.stage.first_iteration, steps)
         if self.average is not None:
             self.average.update(self.model, iteration)
         values = {"loss": float(loss), "gradient_norm": float(norm)}

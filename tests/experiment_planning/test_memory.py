@@ -100,8 +100,11 @@ def test_parameters_are_those_of_the_model(stem: str) -> None:
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         part = name.split(".")[0]
-        part = part if part in ("report_decoder", "masked_decoder") else "towers"
+        heads = ("report_decoder", "masked_decoder", "masked_teacher")
+        part = part if part in heads else "towers"
         counts[part] = counts.get(part, 0) + parameter.numel()
+    frozen = counts.pop("masked_teacher", 0)
+    assert frozen == (0 if stem == "linear" else _encoder_parameters(model))
     assert counts == {
         "towers": memory.model_parameters(configuration),
         **{
@@ -111,7 +114,11 @@ def test_parameters_are_those_of_the_model(stem: str) -> None:
         },
     }
     estimate = planned_memory(configuration, "fp32")
-    assert estimate.parameters == 16 * sum(counts.values())
+    assert estimate.parameters == 16 * sum(counts.values()) + 4 * frozen
+
+
+def _encoder_parameters(model: ColipriModel) -> int:
+    return sum(p.numel() for p in model.image_encoder.parameters())
 
 
 def test_recomputation_is_what_the_difference_says() -> None:

@@ -142,7 +142,7 @@ def test_former_spellings_of_options_still_load() -> None:
 
 def test_heads_that_do_not_fit_are_named(monkeypatch) -> None:
     monkeypatch.setenv("colipri_ext", str(FOREIGN))
-    sizes = HeadSizes(12, 2, 24, 2, 1, (8, 8, 8), 100, 16)
+    sizes = HeadSizes(12, 2, 24, 2, 1, (8, 8, 8), 100, 16, 12, None)
     objectives = build_objectives({"body_fraction": {}})
     model = nn.Module()
     add_heads(model, objectives, sizes)

@@ -16,6 +16,7 @@ from colipri.checkpoints.checkpoint_file import core_weights, load_checkpoint
 from colipri.inference.labelled_cases import cases_of_split, collect_cases
 from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.reconstruction import image_input, objectives_with_pictures
+from colipri.objectives.reconstructions import page_part
 from colipri.reporting.objective_sections import (
     MASK_COLOURS,
     picture_card,
@@ -69,7 +70,7 @@ def test_pictures_of_a_trained_run(target: str, tiny: Any, tmp_path: Path) -> No
     corner = np.zeros_like(found.air)
     corner[:8, :, :8] = True  # the little bodies fill the middle slice: one token of air, by hand
     found = replace(found, air=found.air | corner, hidden=found.hidden & ~corner)
-    (part,) = objective.parts_of([found])
+    part = page_part(found)
     card = picture_card(part, predictor)
     whole, seen, told = (picture.pixels for picture in card.pictures)
     grey, air = (np.all(seen == colour, axis=2) for colour in MASK_COLOURS.values())

@@ -41,7 +41,7 @@ STEPS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "siglip": (
-        "CRMOL",
+        "CRMOLDA",
         {
             "batch_size": 4,
             "micro_batch_size": 2,
@@ -185,6 +185,7 @@ def step_gradients(name: str, folder: Path, parallel: str = "ddp") -> dict[str, 
     whole = {"loss": loss, "terms": terms, "gradients": gradients, "images": images, "norm": norm}
     blocks = trainer.configuration.encoder.depth
     blocks += trainer.configuration.text_encoder.bert.num_hidden_layers
+    whole["observed"] = trainer.step.observed.get("self_distillation", {})
     return {**whole, "exchanges": len(exchanges), "units": blocks + 2}
 
 
@@ -227,7 +228,7 @@ def train(
     """Train, or continue from the checkpoint that is there; the last process gets a signal."""
     folder.mkdir(exist_ok=True)
     trainer = trainer_of(
-        "ColipriTrainer_CRMO",
+        "ColipriTrainer_CRMODA",
         folder,
         epochs=3,
         iterations_per_epoch=2,

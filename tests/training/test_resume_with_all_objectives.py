@@ -21,7 +21,7 @@ OPTIONS = {
 
 def run(folder, stop_after=None):
     folder.mkdir(exist_ok=True)
-    trainer = trainer_of("ColipriTrainer_CRMOL", folder, **OPTIONS)
+    trainer = trainer_of("ColipriTrainer_CRMOLDA", folder, **OPTIONS)
     trainer.initialize()
     if (folder / "checkpoint_latest.pth").is_file():
         trainer.resume(folder / "checkpoint_latest.pth")
