@@ -27,8 +27,9 @@ computes, only faster. A training continues with any number of processes. See
 documentation/distributed.md.
 
 Trainers are named after their objectives: C contrastive alignment, R report generation, M masked
-image modelling (also on scans without a report), O opposite sentences. There are ColipriTrainer_C,
-_M, _CO, _CR, _CM, _CRM and _CRMO, and any other combination of letters.
+image modelling (also on scans without a report), O opposite sentences, L findings, D
+self-distillation, A sentence queries. There are ColipriTrainer_C, _M, _CO, _CR, _CM, _CRM and
+_CRMO, and any other combination of letters.
 
 Every number comes from the plan ($colipri_preprocessed/DatasetXXX/colipriPlans.json), which you may
 edit; --set PATH=VALUE replaces single numbers for one run. SIGTERM, SIGUSR1 and Ctrl-C end the run
