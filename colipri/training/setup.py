@@ -87,12 +87,19 @@ class TrainerSetup:
             self.processes.size,
         )
         self.is_synchronized = False  # see synchronize_model
+        # of a checkpoint that a sharded run continues from; each process loads its part of it
+        self.awaited_optimizer_state: dict[str, Any] | None = None
         self.stored_tokenizer: str | None = None  # of the checkpoint that is continued
 
     @property
     def training_plan(self) -> TrainingPlan:
         """The numbers of the training; after :meth:`initialize` with all options of objectives."""
         return self.configuration.training
+
+    @property
+    def is_sharded(self) -> bool:
+        """True if every process keeps a part of the weights during training."""
+        return self.options.parallel == "fsdp" and self.processes.size > 1
 
     def initialize(self) -> None:
         """Build data, model and optimizer; a second call does nothing."""
@@ -114,8 +121,7 @@ class TrainerSetup:
         training = replace(self.training_plan, objectives=settings)
         self.configuration = replace(self.configuration, training=training)  # as trained
         self.plans = self.plans.with_configurations([self.configuration])
-        pad = self.options.parallel == "fsdp" and self.processes.size > 1
-        self.shard = Shard(self.processes.rank, self.processes.size, pad)
+        self.shard = Shard(self.processes.rank, self.processes.size, pad=self.is_sharded)
         self.data = self.build_data()
         if self.stored_tokenizer is not None:  # embeddings belong to its token ids
             self.data.tokenizer = tokenizer_from_string(self.stored_tokenizer)

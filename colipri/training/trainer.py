@@ -24,7 +24,12 @@ from colipri.imageio.image import DEFAULT_ORIENTATION
 from colipri.objectives.batch import Batch
 from colipri.text.tokenizer import tokenizer_to_string
 from colipri.training.distributed.processes import PeerLost, lost_peers
-from colipri.training.distributed.sharding import clip_gradients, replicated, shard_model
+from colipri.training.distributed.sharding import (
+    clip_gradients,
+    load_whole_optimizer_state,
+    replicated,
+    shard_model,
+)
 from colipri.training.initialization import TOWERS, center_on_batch
 from colipri.training.logging import RunLog, StepLog, epoch_line, plot_progress
 from colipri.training.optim import set_learning_rate
@@ -239,8 +244,11 @@ class ColipriTrainer(TrainerSetup):
         if average is not None:
             self.processes.broadcast(average.values())
         self.processes.require_equal(list(self.model.state_dict().values()))
-        if self.options.parallel == "fsdp":
+        if self.is_sharded:
             shard_model(self.model, self.optimizer, average, self.processes, self.use_bf16())
+            if self.awaited_optimizer_state is not None:
+                load_whole_optimizer_state(self.model, self.optimizer, self.awaited_optimizer_state)
+                self.awaited_optimizer_state = None
 
     def require_finite(self, value: Tensor, what: str, batch: Batch) -> None:
         """Stop before a broken case spoils the weights, and name the cases of the batch.
@@ -369,6 +377,8 @@ class ColipriTrainer(TrainerSetup):
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run, an evaluation or another machine needs, as plain data."""
+        if self.awaited_optimizer_state is not None:  # saved before the first step
+            self.synchronize_model()
         return {
             **state_of_model(self.model, self.optimizer, self.average, self.device),
             **self.progress.to_dict(),
@@ -423,7 +433,10 @@ class ColipriTrainer(TrainerSetup):
         self.model.load_state_dict(saved.training_weights)
         if self.average is not None:
             self.average.load(saved.network_weights)
-        self.optimizer.load_state_dict(saved.optimizer_state)
+        if self.is_sharded:
+            self.awaited_optimizer_state = saved.optimizer_state
+        else:
+            self.optimizer.load_state_dict(saved.optimizer_state)
         self.progress = saved.progress
         self.licences = saved.content.get("licences", [])
         size = saved.part_size(

@@ -222,6 +222,20 @@ def all_steps(processes: Processes, folder: Path) -> None:
 # ---------------------------------------------------------------- whole trainings
 
 
+def held_bytes(trainer: Any) -> dict[str, int]:
+    """Bytes that this process holds of towers and of all else: weights, moments, average."""
+    held = {"towers": 0, "else": 0, "whole towers": 0}
+    for name, p in trainer.model.named_parameters():
+        local = getattr(p, "local_shard", p)
+        tensors = [local, *trainer.optimizer.state.get(local, {}).values()]
+        tensors += [trainer.average.average[name]] if name in trainer.average.average else []
+        alike = [t for t in tensors if t.ndim]  # steps are scalars
+        is_tower = name.startswith(("image_encoder.", "text_encoder."))
+        held["towers" if is_tower else "else"] += sum(4 * t.numel() for t in alike)
+        held["whole towers"] += 4 * p.numel() * len(alike) if is_tower else 0
+    return held
+
+
 def train(
     processes: Processes, folder: Path, stop_after: int | None = None, parallel: str = "ddp"
 ) -> Any:
@@ -239,9 +253,13 @@ def train(
     trainer.initialize()
     if (folder / "checkpoint_latest.pth").is_file():
         trainer.resume(folder / "checkpoint_latest.pth")
+        if trainer.is_sharded:
+            assert not trainer.optimizer.state, "whole moments would fill what shards save"
     original = trainer.train_step
 
     def watched(batch: dict[str, Any]) -> dict[str, float]:
+        if trainer.is_sharded and trainer.is_synchronized:
+            torch.save(held_bytes(trainer), folder / f"bytes_{processes.rank}.pt")
         last = processes.rank == processes.size - 1
         if last and trainer.global_iteration() + 1 == stop_after:
             signal.raise_signal(signal.SIGUSR1)

@@ -118,6 +118,9 @@ def test_two_then_three_then_one_process_is_one_training(tiny, tmp_path) -> None
     whole = train(Processes(), tmp_path / "whole")
     together(2, train, tmp_path / "parts", 3)
     together(3, train, tmp_path / "parts", 5, "fsdp")
+    for rank in range(3):  # weights, both moments and their average: a third, and rounding up
+        held = torch.load(tmp_path / "parts" / f"bytes_{rank}.pt", weights_only=True)
+        assert 0.25 < held["towers"] / held["whole towers"] < 0.4, held
     parts = train(Processes(), tmp_path / "parts")
     samples = sorted(file.name for file in (tmp_path / "parts" / "generated_reports").iterdir())
     assert samples == [f"epoch_{epoch:04d}.jsonl" for epoch in range(3)]

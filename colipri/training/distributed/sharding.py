@@ -18,7 +18,7 @@ whole tensors, continues with any number of processes and either form.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -173,6 +173,35 @@ def whole_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) ->
         for number, state in content["state"].items()
     }
     return content
+
+
+def load_whole_optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, content: Mapping[str, Any]
+) -> None:
+    """Load what :func:`whole_optimizer_state` gave; moments of shards never reach the device whole.
+
+    Args:
+        model: whole or sharded.
+        optimizer: of the model.
+        content: with whole tensors, on the CPU.
+    """
+    like = {id(getattr(p, "local_shard", p)): p for p in model.parameters()}
+    used = [like[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    state = {
+        number: {key: _own_rows(value, used[int(number)]) for key, value in kept.items()}
+        for number, kept in content["state"].items()
+    }
+    optimizer.load_state_dict({**content, "state": state})
+
+
+def _own_rows(tensor: Any, like: Tensor) -> Any:
+    """Return the rows of a whole tensor that this process keeps, without asking the others."""
+    if not isinstance(like, DTensor) or tensor.shape != like.shape:
+        return tensor  # steps are scalars
+    mesh = like.device_mesh
+    rows = tensor.chunk(mesh.size())
+    rank = mesh.get_local_rank()
+    return rows[rank].clone() if rank < len(rows) else tensor[:0].clone()
 
 
 def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> Tensor:
