@@ -161,7 +161,7 @@ def model_of_another_run(result: Mapping[str, Any], folder: Path, debug: Mapping
     """
     model = result.get("model") or {}
     checkpoint = Path(str(model.get("checkpoint") or "").removesuffix(f" ({UNTRAINED})"))
-    parent = checkpoint.parent
+    parent = checkpoint if checkpoint.is_dir() else checkpoint.parent  # -m takes a fold folder too
     if checkpoint.is_absolute() and parent.is_dir() and parent.resolve() != folder.resolve():
         return str(checkpoint)
     for key in ("trainer", "configuration", "fold"):

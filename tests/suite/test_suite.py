@@ -270,3 +270,17 @@ def test_what_it_takes_is_said_beforehand(facts: Facts, capsys: pytest.CaptureFi
     assert "probe: 100,376 scans encoded" in printed and "on one A100" in printed
     assert evaluate([*paper, "47149"]) == 1
     assert "two above 0" in capsys.readouterr().err
+
+
+def test_results_of_a_fold_folder_are_of_this_run(facts: Facts) -> None:
+    from colipri.reporting.run_results import read_run_results
+
+    fold = facts.folder
+    assert evaluate(["-m", str(fold), "-d", "950", "-device", "cpu", "--only", "retrieval"]) == 0
+    assert (fold / "retrieval_test.json").is_file()
+    found = read_run_results(fold)
+    assert list(found.retrieval) == ["retrieval_test"] and not found.foreign
+    other = fold.parent / "other"
+    other.mkdir()
+    shutil.copy(fold / "retrieval_test.json", other)
+    assert read_run_results(other).foreign == {"retrieval_test.json": str(fold)}
