@@ -272,3 +272,11 @@ def train(
     except TrainingStopped as stopped:
         assert str(stopped) == "SIGUSR1" and trainer.global_iteration() == stop_after
     return trainer
+
+
+def state_before_a_step(processes: Processes, folder: Path) -> None:
+    """What a sharded run would save that continues and makes no step."""
+    trainer = trainer_of("ColipriTrainer_C", folder, micro_batch_size=1, parallel="fsdp")
+    trainer.initialize()
+    trainer.resume(folder / "checkpoint_final.pth")
+    torch.save(trainer.state()["optimizer_state"], folder / f"state_{processes.rank}.pt")

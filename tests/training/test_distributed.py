@@ -14,11 +14,13 @@ from training.distributed_work import (
     all_steps,
     all_tower_gradients,
     compiled_step,
+    state_before_a_step,
     step_gradients,
     together,
     tower_gradients,
     train,
 )
+from training.test_family import trainer_of
 
 from colipri.objectives.contrastive import KINDS
 from colipri.training.distributed.processes import Processes
@@ -131,3 +133,16 @@ def test_two_then_three_then_one_process_is_one_training(tiny, tmp_path) -> None
     for name, value in whole.model.state_dict().items():
         # AdamW turns gradients that are nothing but rounding into steps of the learning rate
         assert torch.allclose(value, other[name], rtol=1e-3, atol=2e-3), name
+
+
+@pytest.mark.slow
+def test_a_sharded_run_that_makes_no_step_saves_the_moments_it_was_given(tiny, tmp_path) -> None:
+    trainer_of("ColipriTrainer_C", tmp_path, micro_batch_size=1).run_training()
+    given = torch.load(tmp_path / "checkpoint_final.pth", weights_only=True)["optimizer_state"]
+    together(2, state_before_a_step, tmp_path)
+    for rank in range(2):
+        kept = torch.load(tmp_path / f"state_{rank}.pt", weights_only=True)
+        assert given["state"] and kept["state"].keys() == given["state"].keys()
+        for number, moments in given["state"].items():
+            for name, value in moments.items():
+                assert torch.equal(kept["state"][number][name], value), (number, name)
