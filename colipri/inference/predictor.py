@@ -385,7 +385,7 @@ class ColipriPredictor:
     # ---------------------------------------------------------------- texts
 
     def require_known_words(self, texts: Sequence[str]) -> None:
-        """Refuse findings or queries of which the tokenizer knows no word.
+        """Refuse findings or queries in a script that the tokenizer does not know.
 
         Raises:
             ColipriError: naming the text; or the model has no text encoder.
