@@ -50,7 +50,10 @@ def _scans(result: Classification) -> Section:
         {name for image in result.images for name, value in image.present.items() if value is None}
     )
     if missing:
-        key += f" No threshold for {', '.join(missing)}: validation has one class only."
+        key += (
+            f" No threshold and no calibration for {', '.join(missing)}: validation has one class "
+            "only."
+        )
     table = Table(header, rows, range(2, len(header)))
     return Section("Scans", [table, Paragraph(key, quiet=True)], order=10)
 

@@ -88,7 +88,13 @@ def _card(predictor: ColipriPredictor, found: Found, hit: Hit) -> Card:
     middle = [size // 2 for size in volume.shape]
     planes = slice_planes(volume.array[0], spacing, middle)
     pictures = [
-        Picture(to_grey(grey, window), f"{plane} slice of {hit.entry.name}", step, None, plane)
+        Picture(
+            to_grey(grey, window),
+            f"{plane} slice of {hit.entry.name}",
+            step,
+            None,
+            plane.capitalize(),
+        )
         for plane, grey, step in planes[:2]
     ]
     return Card(pictures, hit.entry.name)

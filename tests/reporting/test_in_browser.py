@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from reporting.chromium import Browser, browser, find_chromium
 
 from colipri.common.page_parts import Card, Commands, Gallery, Paragraph, Picture, Section, Table
+from colipri.probing.classify import Classification, ClassifiedImage
 from colipri.reporting.charts import (
     Chart,
     Charts,
@@ -20,7 +23,9 @@ from colipri.reporting.charts import (
     line_chart,
     roc_chart,
 )
+from colipri.reporting.classification_page import write_classification_page
 from colipri.reporting.page import KeyNumber, build_page
+from colipri.run import heatmap, index, retrieve
 
 PROGRAM = find_chromium()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium (apt-get install chromium)")
@@ -104,6 +109,53 @@ def test_page_in_chromium(
     target = tmp_path / "page.png"
     chromium.screenshot(target)
     assert target.stat().st_size > 10_000
+
+
+@pytest.fixture(scope="module")
+def pages_of_commands(tiny_folders: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What colipri_heatmap, colipri_retrieve --index and colipri_classify write."""
+    folder = tmp_path_factory.mktemp("commands")
+    scans = sorted((tiny_folders.raw / "Dataset950_Tiny" / "imagesTr").iterdir())[:2]
+    (folder / "scans").mkdir()
+    for scan in scans:
+        shutil.copy(scan, folder / "scans" / f"a_rather_long_name_of_{scan.name}")
+    model = ["-m", str(tiny_folders.checkpoint), "-device", "cpu"]
+    known = ["-i", str(folder / "scans")]
+    heat, found = folder / "heat.html", folder / "found.html"
+    assert heatmap.main([*model, *known, "-f", "effusion", "nodule", "-o", str(heat)]) == 0
+    assert index.main([*model, *known, "-o", str(folder / "index")]) == 0
+    queries = ["--index", str(folder / "index"), "-q", "effusion", str(scans[0])]
+    assert retrieve.main([*model, *queries, "-o", str(found)]) == 0
+    names = tuple(f"A finding with number {number}" for number in range(12))
+    chances = dict.fromkeys(names, 0.5)
+    present: dict[str, bool | None] = dict.fromkeys(names, True) | {names[0]: None}
+    image = ClassifiedImage("a scan", chances, present)
+    result = Classification(names, (image,), {"b": "it cannot be read"}, {})
+    return [heat, found, write_classification_page(result, folder / "classified.html")]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", _WIDTHS.values(), ids=_WIDTHS)
+def test_pages_of_commands_in_chromium(
+    chromium: Browser, pages_of_commands: list[Path], dark: bool, width: int
+) -> None:
+    for page in pages_of_commands:
+        chromium.requests.clear()
+        chromium.messages.clear()
+        chromium.open(page, dark=dark, width=width)
+        assert chromium.messages == [], page.name
+        outside = [url for url in chromium.requests if not url.startswith("data:")]
+        assert outside == [page.resolve().as_uri()]
+        assert chromium.evaluate("document.documentElement.scrollWidth") <= width, page.name
+        sizes = chromium.evaluate(_SIZES.replace("selector", "'img'"))
+        assert all(w > 25 and h > 20 and natural > 0 for w, h, natural in sizes), page.name
+        assert bool(sizes) == (page.name != "classified.html")
+        captions = chromium.evaluate(
+            "[...document.querySelectorAll('.picture')].map(e => e.textContent.trim())"
+        )
+        assert not {"axial", "coronal", "sagittal"} & set(captions)
+        subtitle = chromium.evaluate("document.querySelector('.subtitle').textContent")
+        assert " x " not in subtitle
 
 
 def _brightness(colour: str) -> float:
