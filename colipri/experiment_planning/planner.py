@@ -43,7 +43,7 @@ from colipri.objectives.registry import (
     build_objectives,
     find_objective,
     parse_objectives,
-    settings_of,
+    settings_of_new_plans,
 )
 from colipri.plans.overrides import REASON as SET_BY_HAND
 from colipri.plans.overrides import set_in_plans
@@ -394,7 +394,7 @@ class ColipriPlanner:
                 "-tr ColipriTrainer_M"
             )
         return {
-            "objectives": settings_of(parse_objectives(DEFAULT_LETTERS), {}),
+            "objectives": settings_of_new_plans(parse_objectives(DEFAULT_LETTERS)),
             "num_epochs": epochs,
             "num_iterations_per_epoch": per_epoch,
             "learning_rate": size.learning_rate,

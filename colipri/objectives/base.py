@@ -217,6 +217,7 @@ class Objective:
         source: where the method was published.
         terms: what its loss reports besides the loss -> label of the curve.
         head_names: attributes of the model that :meth:`heads` may add.
+        planned: options of new plans; the defaults are those of plans that do not say.
         renamed: former spelling of an option -> its name now, so that old plans still load.
         seed_name: what its random numbers are derived from; the name unless given.
         fewest_cases: of a batch; 2 for a loss that is 0 for a single case.
@@ -228,6 +229,7 @@ class Objective:
     source: ClassVar[str] = ""
     terms: ClassVar[Mapping[str, str]] = {}
     head_names: ClassVar[tuple[str, ...]] = ()
+    planned: ClassVar[Mapping[str, Any]] = {}
     renamed: ClassVar[Mapping[str, str]] = {}
     seed_name: ClassVar[str] = ""
     fewest_cases: ClassVar[int] = 1

@@ -70,6 +70,7 @@ class MaskedImageModelling(Objective):
     )
     head_names = (DECODER, TEACHER)
     seed_name = "masked"
+    planned = {"target": AUTO}  # noqa: RUF012
 
     mask_ratio: float = option(
         0.75, "share of the body tokens that is hidden", above=0.0, below=1.0
@@ -77,7 +78,7 @@ class MaskedImageModelling(Objective):
     mask: str = option("random", "tokens by themselves, or cubes of them", choices=MASKS)
     block_size: int = option(3, "edge of a cube in tokens", low=1)
     target: str = option(
-        AUTO,
+        PLAIN,
         "voxels (plain), each patch by its own mean and deviation (normalised), features of a "
         "teacher, or by the stem (auto: linear plain, others features)",
         choices=TARGETS,

@@ -206,6 +206,11 @@ def settings_of(names: Iterable[str], planned: Settings) -> dict[str, dict[str, 
     return complete_settings({name: planned.get(name, {}) for name in names})
 
 
+def settings_of_new_plans(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return all options of the named objectives as new plans write them."""
+    return complete_settings({name: find_objective(name).planned for name in names})
+
+
 # ---------------------------------------------------------------------- parts of the model
 
 

@@ -96,6 +96,9 @@ def test_text_tower_within_ten_per_cent(
 @pytest.mark.parametrize("stem", ["linear", "light", "v2", "v3"])
 def test_parameters_are_those_of_the_model(stem: str) -> None:
     configuration = make_configuration(stem=stem, input_channels=2, decoder_depth=2)
+    training = configuration.training
+    objectives = {**training.objectives, "masked_image_modelling": {"target": "auto"}}
+    configuration = replace(configuration, training=replace(training, objectives=objectives))
     model = _model(configuration)
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():

@@ -73,7 +73,7 @@ def inputs_of(objective, model, heads, images, body, rows):
 @pytest.mark.parametrize("stem", sorted(STEMS))
 def test_visible_tokens_are_those_of_the_whole_image(stem):
     """What M teaches the stem is what every other objective and user gets from it."""
-    objective = MaskedImageModelling()
+    objective = MaskedImageModelling(target="auto")
     model, heads, images, body = made(objective, stem)
     given = []
     encoder = model.image_encoder
@@ -114,7 +114,7 @@ def test_voxel_targets_change_what_visible_tokens_are():
 
 
 def test_a_teacher_is_a_copy_that_follows_and_never_drops_anything():
-    objective = MaskedImageModelling()
+    objective = MaskedImageModelling(target="auto")
     model, heads, images, _ = made(objective)
     teacher = heads["masked_teacher"].train()
     assert isinstance(teacher, Teacher)
@@ -139,7 +139,7 @@ def test_momentum_rises_to_one_and_forgets_the_random_start():
 
 
 def test_features_are_predicted_better_with_training():
-    objective = MaskedImageModelling(mask_ratio=0.5)
+    objective = MaskedImageModelling(mask_ratio=0.5, target="auto")
     model, heads, images, body = made(objective)
     optimizer = torch.optim.AdamW(
         [*model.parameters(), *heads["masked_decoder"].parameters()], lr=3e-3
@@ -160,7 +160,7 @@ def test_features_are_predicted_better_with_training():
 
 
 def test_pictures_show_features_where_features_are_predicted():
-    objective = MaskedImageModelling()
+    objective = MaskedImageModelling(target="auto")
     model, heads, images, body = made(objective)
     model.image_encoder.eval()
     inputs = inputs_of(objective, model, heads, images, body, [0])

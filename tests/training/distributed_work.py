@@ -51,6 +51,7 @@ STEPS: dict[str, tuple[str, dict[str, Any]]] = {
                 "O.weight": 1.0,
                 "L.fewest_studies": 1,
                 "L.form": "head",
+                "M.target": "auto",
             },
             "mixing": {"image_only_share": 0.5},
         },
@@ -248,6 +249,7 @@ def train(
         iterations_per_epoch=2,
         micro_batch_size=1,
         parallel=parallel,
+        objective_options={"M.target": "auto"},
         training={"ema_decay": 0.5, "text_start_iterations": 2, "report_samples_every": 1},
     )
     trainer.initialize()

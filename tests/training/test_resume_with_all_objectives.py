@@ -14,7 +14,7 @@ from colipri.training.trainer import TrainingStopped
 OPTIONS = {
     "epochs": 2,
     "iterations_per_epoch": 2,
-    "objective_options": {"R.parallel": 0.5, "L.fewest_studies": 1},
+    "objective_options": {"R.parallel": 0.5, "L.fewest_studies": 1, "M.target": "auto"},
     "mixing": {"image_only_share": 0.4},
 }
 
