@@ -60,6 +60,7 @@ CONFIGURATIONS = ("3d_lowres", "3d_fullres")
 MAXIMUM_BATCH = 256
 MINIMUM_BATCH = 8
 PASSES_OVER_DATA = 100
+DECODER_LORA_RANK = 16
 
 Rationale = dict[str, str]
 # Fewer blocks are over before compiling them has paid.
@@ -334,9 +335,16 @@ class ColipriPlanner:
             arch = config
             encoder = {"source": "pretrained", "name_or_path": self.text_encoder}
             shared = config["hidden_size"]
+            if "model_type" in config:
+                encoder |= {"kind": "decoder", "lora_rank": DECODER_LORA_RANK}
+                shared = size.shared_dim
+                rationale["text_encoder"] += (
+                    f"; a decoder language model: its last token is projected, its own weights "
+                    f"stay, LoRA of rank {DECODER_LORA_RANK} is trained"
+                )
         rationale["embed_dim"] = (
             "width of the text encoder, so that it needs no projection"
-            if self.text_encoder != "scratch"
+            if "kind" not in encoder and self.text_encoder != "scratch"
             else f"goes with {size.name}"
         )
         return {

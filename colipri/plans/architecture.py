@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 PRIMUS = "colipri.architectures.primus.PrimusEncoder"
 STEMS = ("linear", "light", "v2", "v3")
+TEXT_KINDS = ("bert", "decoder")
 CHECKPOINTING = ("none", "mlp", "full")
 
 
@@ -166,11 +167,26 @@ class TextEncoderPlan(Settings):
     arch_kwargs: BertSettings | None = entry(
         "its sizes; null: those of the pretrained encoder", default=None
     )
+    kind: str = entry(
+        "bert: tokens see each other, and are pooled; decoder: a language model, whose state after "
+        "the last token is taken",
+        default="bert",
+        choices=TEXT_KINDS,
+    )
+    lora_rank: int = entry(
+        "rank of LoRA beside a pretrained encoder, whose own weights then stay; 0: none",
+        default=0,
+        low=0,
+    )
 
     def check(self) -> None:
         """A pretrained encoder has a name."""
         if self.source == "pretrained" and not self.name_or_path:
             raise SettingsError("name_or_path", "must name a pretrained encoder")
+        if self.source == "scratch" and self.kind == "decoder":
+            raise SettingsError("kind", "decoder needs a pretrained language model")
+        if self.source == "scratch" and self.lora_rank:
+            raise SettingsError("lora_rank", "needs a pretrained encoder to stand beside")
 
     @property
     def bert(self) -> BertSettings:

@@ -7,6 +7,7 @@ unknown. Only this module of the room needs torch and transformers, and only whe
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,13 @@ from tokenizers import (
 
 from colipri.common.errors import ColipriError
 from colipri.text.cxr_bert import bert_tokenizer_file, is_cxr_bert, read_config
+from colipri.text.model_files import is_gguf, model_location
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+logger = logging.getLogger(__name__)
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # BERT's, in the order of their ids
 _MINIMUM_COUNT = 2  # a word that occurs once is a typing error or a name
@@ -86,19 +90,57 @@ def load_pretrained_tokenizer(
     """
     from transformers import AutoTokenizer
 
+    if is_gguf(name_or_path):
+        location, options = model_location(name_or_path)
+        return as_embedding_tokenizer(AutoTokenizer.from_pretrained(location, **options), location)
     failures = []
     for local_files_only in (True,) if local_only else (True, False):  # the cache first, then a hub
         try:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 name_or_path, local_files_only=local_files_only, trust_remote_code=False
             )
-            return tokenizer
+            return as_embedding_tokenizer(tokenizer, name_or_path)
         except (OSError, ValueError, ImportError, KeyError) as error:
             failures.append(error)
     if _is_cxr_bert(name_or_path, local_only):  # names code of its own, which it does not need
         return bert_tokenizer(name_or_path, local_only)
     reason = str(failures[-1]).strip().splitlines()[0] if str(failures[-1]).strip() else "unknown"
     raise ColipriError(f"tokenizer '{name_or_path}' cannot be loaded: {reason}") from failures[-1]
+
+
+def as_embedding_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, name: str
+) -> PreTrainedTokenizerBase:
+    """Prepare the tokenizer of a decoder, whose last token becomes the embedding of a text.
+
+    Texts end with the end-of-text token. Without a padding token of its own that one pads as well:
+    the mask tells both apart. A tokenizer with BERT's [CLS] is returned as it is.
+
+    Args:
+        tokenizer: changed in place.
+        name: for messages.
+
+    Raises:
+        ColipriError: it has no end-of-text token.
+    """
+    if tokenizer.cls_token is not None:
+        return tokenizer
+    end = tokenizer.eos_token
+    if end is None:
+        raise ColipriError(
+            f"the tokenizer of {name} has neither [CLS] nor an end-of-text token, so a text has no "
+            "token that stands for all of it; set eos_token in its tokenizer_config.json"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = end
+        logger.info("The tokenizer of %s has no padding token: %s pads, behind the mask", name, end)
+    tokenizer.padding_side = "right"
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"$A {end}", special_tokens=[(end, tokenizer.eos_token_id)]
+        )
+    return tokenizer
 
 
 def _is_cxr_bert(name_or_path: str, local_only: bool) -> bool:

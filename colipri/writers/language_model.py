@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from colipri.common.errors import ColipriError
 from colipri.common.optional import optional_module
+from colipri.text.model_files import model_location
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def load_language_model(
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
-    location, options = _location(source)
+    location, options = model_location(source)
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, **options)
@@ -63,7 +63,7 @@ def language_model_config(source: str) -> Any:
     """
     from transformers import AutoConfig
 
-    location, options = _location(source)
+    location, options = model_location(source)
     try:
         return AutoConfig.from_pretrained(location, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
@@ -114,26 +114,6 @@ def load_lora_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(weights[name])
-
-
-def _location(source: str) -> tuple[str, dict[str, Any]]:
-    """Folder or name, and options of from_pretrained."""
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    path = Path(source)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ColipriError(f"there is no file {source}")
-        optional_module("gguf", "", "reading a .gguf file")
-        return str(path.parent), {**options, "gguf_file": path.name}
-    if path.is_dir() and not (path / "config.json").is_file():
-        found = sorted(path.glob("*.gguf"))
-        if len(found) == 1:
-            return _location(str(found[0]))
-        raise ColipriError(
-            f"{source} is not a language model: it has no config.json (a folder that "
-            "save_pretrained of transformers wrote), and not one .gguf file"
-        )
-    return source, options
 
 
 def _cannot_load(source: str, error: Exception) -> ColipriError:

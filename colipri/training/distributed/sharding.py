@@ -67,7 +67,7 @@ def shard_model(
     names = {id(p): name for name, p in model.named_parameters()}
     device = model.logit_scale.device
     mesh = dist.device_mesh.init_device_mesh(device.type, (processes.size,))
-    blocks = [*model.image_encoder.eva.blocks, *model.text_encoder.encoder.encoder.layer]
+    blocks = [*model.image_encoder.eva.blocks, *model.text_encoder.blocks]
     for block in blocks:
         sharded = fully_shard(
             block, mesh=mesh, reshard_after_forward=True, **_matrices(block, bf16)
