@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from experiment_planning.fingerprints import make_fingerprint
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from colipri.architectures.pretrained_text import pretrained_available, pretrained_config
 from colipri.architectures.text_encoder import TextEncoder
 from colipri.common.errors import ColipriError
+from colipri.experiment_planning.planner import ColipriPlanner
 from colipri.plans.architecture import TextEncoderPlan
 from colipri.text.tokenizer import (
     encode_batch,
@@ -177,3 +179,16 @@ def test_lora_beside_a_real_bert() -> None:
     assert len(encoder.blocks) == 6 and _nearer(encoder, tokenizer)
     trained = {name for name, p in encoder.named_parameters() if p.requires_grad}
     assert all("lora_" in name or name.startswith("pooler") for name in trained)
+
+
+def test_the_planner_plans_it_with_its_reason(llama: str) -> None:
+    fingerprint = make_fingerprint([[1.0, 0.8, 0.8]] * 20, [[300.0, 300.0, 350.0]] * 20)
+    planned = ColipriPlanner(fingerprint, text_encoder=llama).plan()
+    configuration = planned.configuration("3d_lowres")
+    text = configuration.text_encoder
+    assert (text.kind, text.lora_rank, text.vocabulary_size) == ("decoder", 16, 17)
+    assert configuration.max_text_tokens <= 64
+    assert "LoRA of rank 16" in configuration.rationale["text_encoder"]
+    model = TextEncoder(text, 17, configuration.embed_dim, load_pretrained=False)
+    ids = torch.arange(1, 9).view(2, 4)
+    assert model(ids, torch.ones_like(ids)).shape == (2, configuration.embed_dim)
