@@ -46,7 +46,7 @@ class TextEncoder(nn.Module):
         self.encoder = build(plan, vocabulary_size, load_pretrained)
         hidden = self.encoder.config.hidden_size
         heads = self.encoder.config.num_attention_heads
-        self.pooler = LastTokenPool() if is_decoder else AttentionPool(hidden, heads)
+        self.pooler: Any = LastTokenPool() if is_decoder else AttentionPool(hidden, heads)
         narrow = hidden == embed_dim and not is_decoder
         self.projection = nn.Identity() if narrow else nn.Linear(hidden, embed_dim)
         if plan.lora_rank:
