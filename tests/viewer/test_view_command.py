@@ -64,6 +64,7 @@ def test_mistakes(
     assert message in _error(capsys)
 
 
+@pytest.mark.slow  # starts the command twice
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_it_is_ended(
     tiny_folders: Prepared, tmp_path: Path, how: signal.Signals
