@@ -243,13 +243,12 @@ def train(
     """Train, or continue from the checkpoint that is there; the last process gets a signal."""
     folder.mkdir(exist_ok=True)
     trainer = trainer_of(
-        "ColipriTrainer_CRMODA",
+        "ColipriTrainer_CRMO",
         folder,
         epochs=3,
         iterations_per_epoch=2,
         micro_batch_size=1,
         parallel=parallel,
-        objective_options={"M.target": "auto"},
         training={"ema_decay": 0.5, "text_start_iterations": 2, "report_samples_every": 1},
     )
     trainer.initialize()
