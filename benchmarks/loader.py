@@ -68,7 +68,8 @@ def make_store(folder: Path, volumes: list[np.ndarray], patch: list[int]) -> Cas
             SimpleITK.GetImageFromArray(volume[0]), str(folder / f"{name}.nii.gz"), True
         )
         reports[name] = structure_report(Report({"findings": REPORT})).to_dict()
-        entries[name] = {"study": name, "shape": list(volume.shape), "has_report": True}
+        who = {"subject": name, "study": name, "split": "", "dataset": "Dataset999_Benchmark"}
+        entries[name] = {**who, "findings": {}, "shape": list(volume.shape), "has_report": True}
     write_reports(folder / "reports.jsonl", reports)
     manifest = {"token_patch_size": [8, 8, 8], "cell_size": [4, 4, 4], "pad_value": -1024.0}
     atomic_write_json(folder / "manifest.json", {**manifest, "cases": entries, "failed": {}})
