@@ -10,8 +10,10 @@ nothing of the image tower grows with the square of the tokens.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -313,12 +315,19 @@ def global_transformer_parameters(dim: int, plan: GlobalTransformerPlan) -> int:
 def stem_parameters(configuration: Configuration) -> int:
     """Return the parameters of the stem, counted on the meta device (nothing is allocated)."""
     encoder = configuration.encoder
+    return _stem_parameters(
+        encoder.stem,
+        encoder.input_channels,
+        encoder.embed_dim,
+        tuple(configuration.token_patch_size),
+        json.dumps(encoder.stem_options, sort_keys=True),
+    )
+
+
+@cache  # planning asks dozens of times
+def _stem_parameters(
+    name: str, input_channels: int, embed_dim: int, patch: tuple[int, ...], options: str
+) -> int:
     with torch.device("meta"):
-        stem = build_stem(
-            encoder.stem,
-            encoder.input_channels,
-            encoder.embed_dim,
-            configuration.token_patch_size,
-            encoder.stem_options,
-        )
+        stem = build_stem(name, input_channels, embed_dim, patch, json.loads(options))
     return sum(parameter.numel() for parameter in stem.parameters())

@@ -6,6 +6,7 @@ next wider one costs (FlashAttention-2, arXiv 2307.08691: 32, 64, 96, 128, 192 a
 
 from __future__ import annotations
 
+from colipri.architectures.primus import PRESETS
 from colipri.plans.architecture import EncoderSettings
 
 ENTRY = "architecture.arch_kwargs.num_heads"
@@ -60,8 +61,11 @@ def explain_heads(encoder: EncoderSettings, by_hand: bool = False) -> str | None
                 "published Primus weights have other heads and do not fit"
             )
         return f"flash kernels compute heads of {width} channels as {computed}"
+    published = (encoder.embed_dim, encoder.num_heads) in (
+        (size["embed_dim"], size["num_heads"]) for size in PRESETS.values()
+    )
     heads = filling_heads(encoder.embed_dim, encoder.num_heads)
-    if heads is None:
+    if heads is None or not published:
         return None
     saved = 1 - encoder.embed_dim / (encoder.num_heads * computed)
     return (

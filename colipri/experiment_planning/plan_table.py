@@ -117,6 +117,8 @@ def _row(name: str, value: str, reason: str) -> str:
     count = max(len(text), len(values))
     text += [""] * (count - len(text))
     values += [""] * (count - len(values))
+    if len(name) >= _NAME:  # a path into the plan
+        name = name.rpartition(".")[2]
     names = [name] + [""] * (count - 1)
     rows = zip(names, values, text, strict=True)
     return "\n".join(f"{a:<{_NAME}}{b:<{_VALUE}}{c}".rstrip() for a, b, c in rows)

@@ -46,6 +46,8 @@ from colipri.text.finding_names import FindingNames
 from colipri.text.structured_report import StructuredReport
 
 IMAGE_ENCODER = "image_encoder"
+# Parameters of heads, trained (True) and frozen, by class and all that they depend on.
+_COUNTED: dict[tuple[type, str], dict[bool, int]] = {}
 # Parts of the model behind the image encoder that comparing images and texts trains.
 SHARED_SPACE = (
     "image_transformer",
@@ -355,10 +357,16 @@ class Objective:
 
     def head_parameters(self, configuration: Configuration, trained: bool = True) -> int:
         """Count the parameters of the heads on the meta device: trained ones, or frozen ones."""
-        with torch.device("meta"):
-            heads = self.heads(HeadSizes.of_plan(configuration)).values()
-        parameters = [p for head in heads for p in head.parameters()]
-        return sum(p.numel() for p in parameters if p.requires_grad == trained)
+        sizes = HeadSizes.of_plan(configuration)
+        key = (type(self), repr((option_values(self), sizes)))  # planning asks dozens of times
+        if key not in _COUNTED:
+            with torch.device("meta"):
+                heads = self.heads(sizes).values()
+            counts = {True: 0, False: 0}
+            for parameter in (p for head in heads for p in head.parameters()):
+                counts[parameter.requires_grad] += parameter.numel()
+            _COUNTED[key] = counts
+        return _COUNTED[key][trained]
 
     def head_flops(
         self, name: str, head: nn.Module, inputs: Sequence[Any], output: Tensor

@@ -25,6 +25,7 @@ from tokenizers import (
 from colipri.common.errors import ColipriError
 from colipri.text.cxr_bert import bert_tokenizer_file, is_cxr_bert, read_config
 from colipri.text.model_files import is_gguf, model_location
+from colipri.text.tokenizer_files import STORED_FORMAT
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,6 @@ _LARGEST_ALPHABET = 1000  # characters with a token of their own; BERT's own lim
 _ONE_SCRIPT = 64  # letters, digits and punctuation of one language
 _WORDS_A_LINE = 1000
 _LONGEST_COUNT = 1 << 20  # of one word; higher counts do not change its rank among the merges
-STORED_FORMAT = "colipri tokenizer 1"  # ``format`` of a tokenizer in a checkpoint
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -8,8 +8,8 @@ from typing import Any
 
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
-from colipri.text.tokenizer import STORED_FORMAT
 
+STORED_FORMAT = "colipri tokenizer 1"  # ``format`` of a tokenizer in a checkpoint
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _SIDES = ("padding_side", "truncation_side")
 

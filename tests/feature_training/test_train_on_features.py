@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(
     other = write_checkpoint(tmp_path / "other.pth", plans=plans)
     index = start.index("-m") + 1
     said = refused(*start[:index], str(other), *start[index + 1 :])
-    assert "from images that were prepared otherwise" in said
+    assert "from images that were prepared or encoded otherwise" in said
     assert "needs images" in refused(*start, "--objectives", "C", "M")
     assert "must name image_encoder" in refused(*start, "--set", "training.frozen=[]")
     assert "do not exist" in refused(*line(tiny, tmp_path / "nothing"))

@@ -25,7 +25,7 @@ from training.test_family import trainer_of
 from colipri.objectives.contrastive import KINDS
 from colipri.training.distributed.processes import Processes
 
-SIZES = (2, 3)
+SIZES = (2, pytest.param(3, marks=pytest.mark.slow))
 
 
 @cache
@@ -115,6 +115,7 @@ def test_sharded_towers_with_compiled_blocks(tiny, tmp_path) -> None:
         assert parts["exchanges"] == parts["units"]
 
 
+@pytest.mark.slow
 def test_two_then_three_then_one_process_is_one_training(tiny, tmp_path) -> None:
     """Stopped by a signal to one process; whole weights, shards and one process follow up."""
     whole = train(Processes(), tmp_path / "whole")

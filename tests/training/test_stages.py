@@ -87,7 +87,10 @@ def test_every_stage_trains_what_it_names_and_nothing_else(tiny, tmp_path):
     assert "contrastive/loss" in names[2] and "finding_supervision/loss" not in names[2]
 
 
-@pytest.mark.parametrize("stop_after", [2, 3, 4])  # before, at and after the boundary
+@pytest.mark.parametrize(
+    "stop_after",  # in the last step of the first stage, and on either side of the boundary
+    [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)],
+)
 def test_it_is_the_training_that_was_never_stopped(stop_after, tiny, tmp_path):
     whole = staged(tmp_path / "whole")
     whole.run_training()
