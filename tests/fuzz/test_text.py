@@ -36,7 +36,8 @@ from colipri.text.structured_report import StructuredReport, structure_report
 from colipri.text.word_lists import word_list
 
 WANTED = os.environ.get("COLIPRI_FUZZ_EXAMPLES")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(0 if WANTED else 45)]
+# Hypothesis needs half a minute for its tables of Unicode before the first example.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(0 if WANTED else 120)]
 SECONDS = 3.0  # of processor time for one example; a thousandth of it is usual
 BYTES = 64 << 20  # of memory for one example
 HEADINGS = [h for headings in word_list("headings")["sections"].values() for h in headings]
