@@ -56,6 +56,7 @@ from colipri.objectives.opposite_sentence import (
 )
 from colipri.plans.plans import Configuration
 from colipri.text.finding_table import FindingTable
+from colipri.text.reports.sentences import as_sentence
 from colipri.text.structured_report import StructuredReport
 
 logger = logging.getLogger(__name__)
@@ -240,10 +241,6 @@ class FindingSupervision(Objective):
 def _pairs(prompts: Any) -> list[tuple[str, str]]:
     """All (positive, negative) texts of a finding's prompts, as sentences."""
     return [
-        (_as_sentence(present), _as_sentence(absent))
+        (as_sentence(present), as_sentence(absent))
         for present, absent in zip(prompts.positive, prompts.negative, strict=False)
     ]
-
-
-def _as_sentence(prompt: str) -> str:
-    return prompt[:1].upper() + prompt[1:] + ("" if prompt.endswith(".") else ".")
