@@ -23,7 +23,6 @@ from colipri.objectives.base import HeadSizes
 from colipri.objectives.registry import add_heads, parse_objectives, settings_of
 from colipri.plans.plans import Plans
 from colipri.text.tokenizer import tokenizer_from_string
-from colipri.training.batch_encoder import BatchEncoder
 from colipri.training.data import TrainingData
 from colipri.training.options import RunOptions
 from colipri.training.trainer import ColipriTrainer
@@ -51,6 +50,8 @@ class ColipriFeatureTrainer(ColipriTrainer):
         model_content: what ``load_model`` returned.
         cases: the features.
     """
+
+    batch_encoder_class = FeatureBatchEncoder
 
     def __init__(
         self,
@@ -117,18 +118,6 @@ class ColipriFeatureTrainer(ColipriTrainer):
             model, weights, "the model's weights", ["image_transformer.", *heads]
         )
         return model
-
-    def build_batch_encoder(self) -> BatchEncoder:
-        """Build what turns batches of features into embeddings."""
-        return FeatureBatchEncoder(
-            self.model,
-            self.plans,
-            self.configuration,
-            self.tokenizer,
-            self.device,
-            self.use_bf16(),
-            self.training_plan.keep_ratio,
-        )
 
     def verify_transfer(self) -> None:
         """The image encoder is what it was."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -59,6 +59,7 @@ class TrainerSetup:
     """
 
     model_flops: ModelFlops
+    batch_encoder_class: ClassVar[type[BatchEncoder]] = BatchEncoder
 
     def __init__(
         self,
@@ -220,7 +221,7 @@ class TrainerSetup:
 
     def build_batch_encoder(self) -> BatchEncoder:
         """Build what happens to a batch on the device before and in the encoders."""
-        return BatchEncoder(
+        return self.batch_encoder_class(
             self.model,
             self.plans,
             self.stage.configuration,
