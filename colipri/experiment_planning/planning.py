@@ -13,13 +13,13 @@ from colipri.common.errors import ColipriError
 from colipri.common.registry import find_class
 from colipri.experiment_planning.fingerprint import FINGERPRINT_VERSION, fingerprint_path
 from colipri.experiment_planning.gpu_measurement import read_gpu_measurement
+from colipri.experiment_planning.model_preset import planner_like_source
 from colipri.experiment_planning.planner import (
     ColipriPlanner,
     check_memory_target,
     checked_objectives,
     objective_name,
 )
-from colipri.experiment_planning.presets import planner_like
 from colipri.paths import find_dataset_name, preprocessed_folder
 from colipri.plans.overrides import set_in_plans
 from colipri.plans.plan_file import write_plans
@@ -48,7 +48,8 @@ def plan_experiment(
         text_encoder: "scratch", a name or folder, or "auto": CXR-BERT where it can be loaded,
             otherwise from scratch; the plan records which and why.
         plans_name: Of the plans file.
-        like: a preset (colipri.experiment_planning.presets) that replaces the image side.
+        like: a preset (colipri.experiment_planning.presets) or a model that replaces the image
+            side; of a model also the text encoder with "auto".
         overrides: path -> value (``--set``); what was not set is fitted to the memory again.
         num_gpus: that share a batch.
         gpu_measurements: gpu.json of benchmarks/gpu.py; hours follow it.
@@ -64,9 +65,13 @@ def plan_experiment(
         )
     fingerprint = _read_fingerprint(path, dataset)
     planner_class = find_planner(planner_name)
+    known_text = None
     if like is not None:
-        planner_class = planner_like(planner_class, like)
-    chosen, reason = resolve_text_encoder(text_encoder)
+        planner_class, known_text = planner_like_source(planner_class, like)
+    if text_encoder == "auto" and known_text is not None:
+        chosen, reason = known_text, f"that of {like}"
+    else:
+        chosen, reason = resolve_text_encoder(text_encoder)
     planner = planner_class(fingerprint, gpu_memory_target_in_gb, chosen, reason, plans_name)
     planner.num_gpus = num_gpus
     if gpu_measurements is not None:
@@ -94,6 +99,7 @@ def check_planning_options(
     text_encoder: str,
     num_gpus: int = 1,
     gpu_measurements: Path | None = None,
+    like: str | None = None,
 ) -> None:
     """Find mistakes before hours are spent on reading images.
 
@@ -103,16 +109,19 @@ def check_planning_options(
         text_encoder: "auto", "scratch", a hub name or a folder.
         num_gpus: that share a batch.
         gpu_measurements: gpu.json of benchmarks/gpu.py.
+        like: a preset or a model.
 
     Raises:
         ColipriError: as :func:`plan_experiment` would.
     """
-    find_planner(planner_name)
+    planner = find_planner(planner_name)
     check_memory_target(gpu_memory_target_in_gb)
     if num_gpus < 1:
         raise ColipriError(f"-num_gpus must be at least 1, not {num_gpus}")
     if gpu_measurements is not None:
         read_gpu_measurement(gpu_measurements)
+    if like is not None:
+        planner_like_source(planner, like)
     if text_encoder not in ("auto", "scratch"):
         resolve_text_encoder(text_encoder)
 

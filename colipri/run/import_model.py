@@ -22,7 +22,8 @@ Make a model for every command of weights that were trained elsewhere.
         an encoder of nnssl or of nnU-Net's Primus: image features and transfer, no texts
 
 Then colipri_zero_shot, colipri_encode, colipri_retrieve, colipri_heatmap, colipri_index and
-colipri_transfer_to_nnunet take -m MODEL, and colipri_train takes -pretrained_weights MODEL.
+colipri_transfer_to_nnunet take -m MODEL. To train it further, plan with --like MODEL, then
+colipri_train with -pretrained_weights MODEL.
 The weights are turned to our axes, and the plan of the model says how its images look. Nothing in
 a file is executed, and nothing is downloaded unless you name a model on a hub.
 """

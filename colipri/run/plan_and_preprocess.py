@@ -80,6 +80,7 @@ def _plan_and_preprocess(options: argparse.Namespace) -> int:
         options.text_encoder,
         options.num_gpus,
         options.gpu_measurements,
+        options.like,
     )
     names = [find_dataset_name(dataset) for dataset in options.d]
     for name in names:

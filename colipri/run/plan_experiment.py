@@ -50,6 +50,7 @@ def plan(options: argparse.Namespace) -> int:
         "auto",
         options.num_gpus,
         options.gpu_measurements,
+        options.like,
     )
     for dataset in options.d:
         plan_and_show(dataset, options)

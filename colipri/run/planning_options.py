@@ -50,9 +50,10 @@ def add_planning_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--like",
-        metavar="PROJECT",
-        choices=("colipri", "ct-clip", "merlin", "fvlm", "hlip"),
-        help="prepare images as another project does, for an encoder trained there: %(choices)s",
+        metavar="PROJECT|MODEL",
+        help="prepare images as another project does (colipri, ct-clip, merlin, fvlm, hlip), or "
+        "plan the network and the images of a model (anything that -m takes), to train it further "
+        "with -pretrained_weights",
     )
     group.add_argument(
         "-overwrite_plans_name",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colipri.common.cluster import cluster
@@ -104,15 +105,18 @@ def say_what_is_ready(name: str, plans_name: str, stores: Mapping[str, CaseStore
     import logging
 
     from colipri.paths import dataset_id
+    from colipri.plans.plans import load_plans
 
     logger = logging.getLogger("colipri")
+    model = load_plans(name, plans_name).like  # or the title of a preset, which is no file
+    start = ["-pretrained_weights", model] if model and Path(model).exists() else []
     for configuration, store in stores.items():
         if store is not None:
             logger.info("%s %s is ready in %s", name, configuration, store.folder)
             reported = any(case["has_report"] for case in store.manifest["cases"].values())
             trainer = [] if reported else ["-tr", "ColipriTrainer_M"]  # all others need reports
             train = ["colipri_train", dataset_id(name), configuration, 0, *trainer]
-            say_next(*train, *plans_option(plans_name))
+            say_next(*train, *plans_option(plans_name), *start)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -93,6 +93,8 @@ def load_pretrained_tokenizer(
     if is_gguf(name_or_path):
         location, options = model_location(name_or_path)
         return as_embedding_tokenizer(AutoTokenizer.from_pretrained(location, **options), location)
+    if _is_cxr_bert(name_or_path, local_only=True):  # as an imported model reads it
+        return bert_tokenizer(name_or_path, local_only)
     failures = []
     for local_files_only in (True,) if local_only else (True, False):  # the cache first, then a hub
         try:

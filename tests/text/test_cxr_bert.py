@@ -13,7 +13,11 @@ from colipri.architectures.text_encoder import TextEncoder
 from colipri.common.errors import ColipriError
 from colipri.plans.architecture import TextEncoderPlan
 from colipri.text.cxr_bert import bert_entries
-from colipri.text.tokenizer import SPECIAL_TOKENS, load_pretrained_tokenizer
+from colipri.text.tokenizer import (
+    SPECIAL_TOKENS,
+    load_pretrained_tokenizer,
+    tokenizer_to_string,
+)
 
 SIZES = {
     "vocab_size": 9,
@@ -53,6 +57,17 @@ def test_tokenizer_and_sizes_load(cxr_bert: Path) -> None:
     assert pretrained_available(str(cxr_bert))[0]
     config = pretrained_config(str(cxr_bert))
     assert {key: config[key] for key in SIZES} == SIZES
+
+
+def test_two_files_suffice_for_the_tokenizer(cxr_bert: Path) -> None:
+    """config.json and tokenizer.json are all that colipri_import asks for."""
+    whole = tokenizer_to_string(load_pretrained_tokenizer(str(cxr_bert)))
+    load_pretrained_tokenizer(str(cxr_bert)).backend_tokenizer.save(
+        str(cxr_bert / "tokenizer.json")
+    )
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        (cxr_bert / name).unlink()
+    assert tokenizer_to_string(load_pretrained_tokenizer(str(cxr_bert))) == whole
 
 
 def test_weights_load_from_below_the_language_model(cxr_bert: Path) -> None:
