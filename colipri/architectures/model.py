@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ from colipri.architectures.packing import to_device
 from colipri.architectures.pooling import AttentionPool
 from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.text_encoder import TextEncoder
+from colipri.architectures.voxelfm import VoxelFMEncoder
+from colipri.plans.architecture import VOXELFM
 from colipri.plans.plans import Configuration
 
 MAXIMUM_SCALE = 100.0  # CLIP's clamp: a temperature below 0.01 makes training unstable
@@ -106,7 +109,7 @@ class ColipriModel(nn.Module):
             ColipriError: the plan's text encoder cannot be loaded.
         """
         embed_dim = configuration.embed_dim
-        image_encoder = PrimusEncoder(**configuration.encoder.to_dict())
+        image_encoder = _build_image_encoder(configuration)
         text_encoder = TextEncoder(
             configuration.text_encoder, vocabulary_size, embed_dim, load_pretrained
         )
@@ -141,6 +144,9 @@ class ColipriModel(nn.Module):
             attention_mask: (B, K) bool, False at padding; None if there is none. Indices and mask
                 belong on the CPU.
         """
+        if isinstance(self.image_encoder, VoxelFMEncoder):
+            tokens, whole = self.image_encoder.encode(image, ids_keep, attention_mask)
+            return ImageFeatures(tokens, self.pool_image(whole.unsqueeze(1)))
         tokens = self.image_encoder(image, ids_keep, attention_mask)
         positions, grid = None, (0, 0, 0)
         if self.image_transformer is not None:
@@ -204,6 +210,15 @@ class ColipriModel(nn.Module):
     def clamp_temperature(self) -> None:
         """Keep the inverse temperature within [1, 100] after an update."""
         self.logit_scale.clamp_(0.0, math.log(MAXIMUM_SCALE))
+
+
+def _build_image_encoder(configuration: Configuration) -> PrimusEncoder:
+    """The encoder of a plan. What only Primus has (blocks to train, to compile, to transfer) is not
+    asked of another one: ``require_primus`` refuses before."""
+    arguments = configuration.encoder.to_dict()
+    if configuration.architecture.network_class_name == VOXELFM:
+        return cast(PrimusEncoder, VoxelFMEncoder.from_settings(arguments))
+    return PrimusEncoder(**arguments)
 
 
 def is_head(name: str) -> bool:

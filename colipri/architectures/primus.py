@@ -91,6 +91,8 @@ class PrimusEncoder(nn.Module):
         ValueError: sizes that do not fit together; the message says which.
     """
 
+    has_class_token = False  # an image's embedding is pooled from its tokens
+
     def __init__(
         self,
         input_channels: int,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from colipri.architectures.local_attention import LocalAttention
 from colipri.architectures.primus import PrimusEncoder
-from colipri.checkpoints.weight_file import WeightFile, stem_of
+from colipri.checkpoints.weight_file import WeightFile, require_primus, stem_of
 from colipri.common.errors import ColipriError
 
 # First convolutions without padding: a change of scale or offset moves into them exactly.
@@ -56,6 +56,7 @@ def fit_encoder(
     Raises:
         ColipriError: another stem, token patch, size, or number of channels.
     """
+    require_primus(file, path, "no training starts from it")
     state = file.encoder_weights()
     _require_same_architecture(encoder, state, file, path)
     result = Fitted()

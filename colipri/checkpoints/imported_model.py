@@ -1,14 +1,15 @@
 """Weights of other projects as a whole model, in the form of a checkpoint of ours.
 
 The released COLIPRI model becomes both towers with its plan; its file lacks the tokenizer and the
-sizes of its text encoder, which come from a folder. Encoders without a text tower (nnssl, nnU-Net's
-Primus) become an image tower for features and transfer: their embedding is the mean token.
+sizes of its text encoder, which come from a folder. Encoders without a text tower become an image
+tower: nnssl and nnU-Net's Primus for features and transfer, their embedding is the mean token;
+VoxelFM for features, its embedding is its class token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from colipri.checkpoints.weight_reader import read_weight_file
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.imageio.image import DEFAULT_ORIENTATION
+from colipri.plans.architecture import VOXELFM
 from colipri.plans.plans import CT_SCHEME, Intensities, Plans
 from colipri.text.cxr_bert import bert_entries, read_config
 from colipri.text.tokenizer import (
@@ -118,7 +120,7 @@ def model_of_released(
 
 
 def model_of_encoder(file: WeightFile, source: str) -> dict[str, Any]:
-    """Make an image tower of an encoder without text: nnssl's or nnU-Net's Primus.
+    """Make an image tower of an encoder without text: nnssl's or nnU-Net's Primus, or VoxelFM.
 
     The pool is set so that it returns the mean token: queries and keys of zero attend to all tokens
     alike, values and outputs are passed on.
@@ -142,6 +144,7 @@ def model_of_encoder(file: WeightFile, source: str) -> dict[str, Any]:
     }
     text = {"source": "scratch", "vocabulary_size": len(tokenizer), "arch_kwargs": bert}
     plans = _plans(encoder, text, width, heads=1, max_text_tokens=len(SPECIAL_TOKENS))
+    plans = _named_after(plans, file)
     one = torch.eye(width)
     state = {
         **{name: tensor for name, tensor in file.state.items() if name.startswith(ENCODER)},
@@ -180,7 +183,10 @@ def _plans(
         "normalization_schemes": list(encoder.normalization_schemes),
         "use_mask_for_norm": [False] * len(encoder.channel_names),
         "storage_dtype": "int16" if ct else "float16",
-        "architecture": {"arch_kwargs": encoder.settings.to_dict()},
+        "architecture": {
+            "network_class_name": encoder.network,
+            "arch_kwargs": encoder.settings.to_dict(),
+        },
         "pool_heads": heads,
         "text_encoder": dict(text),
         "embed_dim": embed_dim,
@@ -203,6 +209,26 @@ def _plans(
     if not ct:
         configuration["hounsfield_range"] = None
     return Plans.from_dict(content, "the plan of imported weights")
+
+
+def _named_after(plans: Plans, file: WeightFile) -> Plans:
+    """The plan with what is known of this encoder instead of the released model's reasons."""
+    configuration = plans.configuration(CONFIGURATION)
+    images = f"as the encoder was trained ({file.kind})"
+    if file.network == VOXELFM:
+        images = "VoxelFM takes the scan's own spacing; 1 mm and 24 tokens per axis show a chest"
+    reasons = {
+        "spacing": images,
+        "patch_size": images,
+        "normalization_schemes": f"as the encoder was trained ({file.kind})",
+        "architecture": "read from the weights",
+        "training": "not known; nothing is trained from this plan",
+    }
+    return replace(
+        plans.with_configurations([replace(configuration, rationale=reasons)]),
+        dataset_name=f"imported_{file.kind.split(',')[0].replace(' ', '_')}",
+        like=file.kind,
+    )
 
 
 def _content(

@@ -15,7 +15,7 @@ from colipri.checkpoints.weights_location import find_weights
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.imageio.image import DEFAULT_ORIENTATION
-from colipri.plans.architecture import PRIMUS
+from colipri.plans.architecture import PRIMUS, VOXELFM
 from colipri.plans.plans import Plans
 from colipri.text.tokenizer_files import TOKENIZER, stored_tokenizer
 
@@ -29,8 +29,8 @@ def load_model(source: Path | str) -> dict[str, Any]:
     Args:
         source: a colipri checkpoint, a run's fold folder, a folder of colipri_export or
             colipri_import (or the model.safetensors in it), the released COLIPRI model (folder,
-            file, or its name on the hub), or a checkpoint of nnssl or of nnU-Net's Primus, which
-            becomes an image tower without texts.
+            file, or its name on the hub), or a checkpoint of nnssl, of nnU-Net's Primus or of
+            VoxelFM, which becomes an image tower without texts.
 
     Returns:
         The entries of a checkpoint (``load_checkpoint``), tensors on the CPU. ``inference`` holds
@@ -100,7 +100,7 @@ def _from_elsewhere(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def require_our_network(plans: Plans, configuration: str, where: str) -> None:
-    """Refuse a plan of another network class: only our encoder is ever built.
+    """Refuse a plan of another network class: only encoders that are part of colipri are built.
 
     Args:
         plans: of the model.
@@ -111,5 +111,7 @@ def require_our_network(plans: Plans, configuration: str, where: str) -> None:
         ColipriError: it names another class.
     """
     named = plans.configuration(configuration).architecture.network_class_name
-    if named != PRIMUS:
-        raise ColipriError(f"{where} names the class {named}; colipri runs models of {PRIMUS} only")
+    if named not in (PRIMUS, VOXELFM):
+        raise ColipriError(
+            f"{where} names the class {named}; colipri runs models of {PRIMUS} and {VOXELFM} only"
+        )

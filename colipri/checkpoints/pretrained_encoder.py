@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from colipri.checkpoints.weight_file import WeightFile, stem_of
+from colipri.checkpoints.weight_file import WeightFile, require_primus, stem_of
 from colipri.checkpoints.weight_reader import read_weight_file
 from colipri.checkpoints.weights_location import find_weights
 from colipri.common.errors import ColipriError
-from colipri.plans.architecture import EncoderSettings
+from colipri.plans.architecture import PRIMUS, EncoderSettings, OtherEncoderSettings
 from colipri.plans.plans import CT_SCHEME
 
 _STEM = "down_projection."
@@ -34,6 +34,7 @@ class PretrainedEncoder:
         orientation: where the array axes point, "SAR"; None for as stored in the file.
         source: what it is, for people.
         notes: what was corrected on reading, for people.
+        network: class of the encoder.
     """
 
     weights: dict[str, Tensor]
@@ -46,12 +47,13 @@ class PretrainedEncoder:
     orientation: str | None
     source: str
     notes: tuple[str, ...] = ()
+    network: str = PRIMUS
 
     @property
     def settings(self) -> EncoderSettings:
-        """Typed arguments of PrimusEncoder, for the channels that it was trained on."""
-        channels = len(self.channel_names)
-        return EncoderSettings.from_dict({**self.arch_kwargs, "input_channels": channels})
+        """Typed arguments of the encoder, for the channels that it was trained on."""
+        kind = EncoderSettings if self.network == PRIMUS else OtherEncoderSettings
+        return kind.from_dict({**self.arch_kwargs, "input_channels": len(self.channel_names)})
 
     @property
     def token_patch(self) -> tuple[int, int, int]:
@@ -85,6 +87,7 @@ def load_pretrained_encoder(source: Path | str) -> PretrainedEncoder:
     """
     path = find_weights(source)
     file = read_weight_file(path)
+    require_primus(file, path, "its tokens do not fit nnU-Net's decoders")
     return encoder_of_file(file, f"{path.name} ({file.kind})")
 
 
@@ -125,6 +128,7 @@ def encoder_of_file(file: WeightFile, source: str) -> PretrainedEncoder:
         orientation=file.orientation,
         source=source,
         notes=tuple(file.notes),
+        network=file.network,
     )
 
 

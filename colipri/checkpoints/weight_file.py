@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from colipri.common.errors import ColipriError
 from colipri.imageio.image import DEFAULT_ORIENTATION
+from colipri.plans.architecture import PRIMUS
 from colipri.plans.plans import CT_SCHEME, REORIENTING_READER, Plans
 
 ENCODER = "image_encoder."  # prefix of the image encoder in a ColipriModel
@@ -48,6 +51,7 @@ class WeightFile:
         tokenizer: of the text encoder, as checkpoints store it; None if there is none.
         text_encoder: name of the pretrained text encoder that the weights belong to.
         notes: what was corrected on reading, for people.
+        network: class of the image encoder.
         licences: of what went into the weights (colipri.checkpoints.licences), as plain data.
     """
 
@@ -64,6 +68,7 @@ class WeightFile:
     text_encoder: str | None = None
     notes: list[str] = field(default_factory=list)
     licences: list[dict[str, str]] = field(default_factory=list)
+    network: str = PRIMUS
 
     @property
     def intensities(self) -> tuple[float, float] | None:
@@ -120,7 +125,27 @@ def file_of_model(
         patch_size=tuple(configuration.patch_size),
         position_grid=None if encoder.position_grid is None else tuple(encoder.position_grid),
         text_encoder=configuration.text_encoder.name_or_path,
+        network=configuration.architecture.network_class_name,
     )
+
+
+def require_primus(file: WeightFile, source: Path | str, purpose: str) -> None:
+    """Refuse an image encoder that is used as it is, where only Primus can be used.
+
+    Args:
+        file: the weights.
+        source: of the weights, for the message.
+        purpose: what cannot be done with them.
+
+    Raises:
+        ColipriError: it is not Primus.
+    """
+    if file.network != PRIMUS:
+        name = file.network.rpartition(".")[2].removesuffix("Encoder")
+        raise ColipriError(
+            f"{source} is {name}, not Primus: {purpose}; colipri_encode, colipri_index and "
+            "colipri_probe take it"
+        )
 
 
 def channels_of_nnunet(

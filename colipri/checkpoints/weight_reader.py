@@ -1,7 +1,8 @@
 """One reader for files of weights: recognized by content, returned in our names and axes.
 
 It knows checkpoints and exports of colipri, the released COLIPRI model, checkpoints of nnssl, and
-dynamic-network-architectures' Primus, PrimusV2 and V3 from nnU-Net's checkpoints or alone.
+dynamic-network-architectures' Primus, PrimusV2 and V3 from nnU-Net's checkpoints or alone, and
+VoxelFM.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from torch import Tensor
 from colipri.checkpoints.checkpoint_file import require_orientation, require_version
 from colipri.checkpoints.foreign_weights import from_nnssl, from_primus, from_released
 from colipri.checkpoints.licences import licences_of
-from colipri.checkpoints.weight_file import EXPORT_FORMAT, WeightFile, file_of_model
+from colipri.checkpoints.voxelfm_weights import from_voxelfm, voxelfm_weights
+from colipri.checkpoints.weight_file import ENCODER, EXPORT_FORMAT, WeightFile, file_of_model
 from colipri.checkpoints.weights_location import find_weights
 from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
@@ -28,6 +30,7 @@ from colipri.imageio.image import DEFAULT_ORIENTATION
 from colipri.plans.plans import Plans
 from colipri.text.tokenizer_files import TOKENIZER, stored_tokenizer
 
+_OUR_ENCODERS = ("eva.norm.weight", "patch_embed.proj.weight")  # Primus, VoxelFM
 _WRAPPERS = ("module.", "_orig_mod.")  # of distributed training and of torch.compile
 
 
@@ -53,19 +56,22 @@ def identify_weights(content: Mapping[str, Any], path: Path) -> WeightFile:
     """
     if "colipri_checkpoint_version" in content:
         return _from_our_checkpoint(content, path)
+    voxelfm = voxelfm_weights(content)
+    if voxelfm is not None:
+        return from_voxelfm(voxelfm, path)
     weights = _plain(content.get("network_weights", content.get("state_dict", content)))
     if "nnssl_adaptation_plan" in content:
         return from_nnssl(content, weights, path)
     if "image_encoder.backbone.eva.norm.weight" in weights:
         return from_released(weights)
-    if "image_encoder.eva.norm.weight" in weights:
+    if any(f"{ENCODER}{name}" in weights for name in _OUR_ENCODERS):
         return _from_our_export(weights, path)
     if "eva.norm.weight" in weights:
         return from_primus(content, weights)
     first = ", ".join(list(weights)[:3]) or "nothing"
     raise ColipriError(
         f"{path} holds no image encoder that is known here (colipri, released COLIPRI, nnssl, "
-        f"Primus); it begins with: {first}{_other_class(path)}"
+        f"Primus, VoxelFM); it begins with: {first}{_other_class(path)}"
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from colipri.architectures.tokens import select_tokens
 from colipri.dataloading.normalization import normalize_on_device
+from colipri.inference.windows import Triple, WindowPlan, stitch
 from colipri.plans.plans import Configuration, Plans
 
 Crop = tuple[np.ndarray, np.ndarray]  # image (C, A0, A1, A2) as stored, body tokens (G0, G1, G2)
@@ -84,6 +85,38 @@ class CropEncoder:
             results.update(zip(group, encoded, strict=True))
         return [results[number] for number in range(len(crops))]
 
+    def encode_windows(
+        self, image: np.ndarray, body: np.ndarray, plan: WindowPlan
+    ) -> tuple[Tensor, np.ndarray, Tensor]:
+        """Encode windows of a volume, and join them.
+
+        Args:
+            image: (C, A0, A1, A2) as stored, of the plan's grid.
+            body: (G0, G1, G2) bool, tokens to encode.
+            plan: the windows.
+
+        Returns:
+            (K, D) tokens, (K, 3) their positions in the grid, and the (E,) embedding: tokens of all
+            windows pooled once; of an encoder with a class token the mean of the windows'.
+        """
+        a, b, c = self.configuration.token_patch_size
+        crops = [_cut(image, body, start, plan.window, (a, b, c)) for start in plan.starts]
+        encoded = self.encode(crops)
+        features, positions = stitch(
+            plan, [one.tokens for one in encoded], [one.index for one in encoded]
+        )
+        if self.model.image_encoder.has_class_token:
+            mean = torch.stack([one.embedding for one in encoded]).mean(dim=0)
+            return features, positions, torch.nn.functional.normalize(mean, dim=0)
+        with self.autocasting():
+            pooled = self.model.pool_image(
+                features.to(self.device).unsqueeze(0),
+                None,
+                torch.from_numpy(positions).to(self.device).unsqueeze(0),
+                plan.grid,
+            )
+        return features, positions, pooled[0].float().cpu()
+
     def _encode(self, images: np.ndarray, bodies: np.ndarray) -> Iterator[EncodedCrop]:
         """(b, C, A0, A1, A2) and (b, G0, G1, G2) -> b results."""
         pixels = torch.from_numpy(images).to(self.device)
@@ -121,3 +154,14 @@ def group_by_tokens(counts: Sequence[int], limit: int) -> list[list[int]]:
 def _something(body: np.ndarray) -> np.ndarray:
     """The body, or all tokens where there is nothing but air: as in training."""
     return body if body.any() else np.ones_like(body)
+
+
+def _cut(
+    image: np.ndarray, body: np.ndarray, start: Triple, window: Triple, token_patch: Triple
+) -> Crop:
+    """One window of a volume; ``start`` and ``window`` in tokens."""
+    tokens = tuple(slice(s, s + w) for s, w in zip(start, window, strict=True))
+    voxels = tuple(
+        slice(s * p, (s + w) * p) for s, w, p in zip(start, window, token_patch, strict=True)
+    )
+    return image[(slice(None), *voxels)], body[tokens]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,20 +27,24 @@ from colipri.inference.crops import MOST_CROPS, TOKENS_AT_ONCE, Crop, CropEncode
 from colipri.inference.inputs import ImageInput
 from colipri.inference.known_words import require_known_words
 from colipri.inference.memory_fallback import MemoryFallback
+from colipri.inference.read_ahead import in_batches, read_ahead, result_or_error
 from colipri.inference.scan_checks import check_scan
+from colipri.inference.text_embeddings import encode_texts
 from colipri.inference.trained_objectives import left_out_heads, missing_objectives
-from colipri.inference.volume import PreparedVolume, StoredVolume, Volume, prepare_image
-from colipri.inference.windows import Triple, cover_body, plan_windows, positions_of, stitch
+from colipri.inference.volume import (
+    PreparedVolume,
+    StoredVolume,
+    Volume,
+    prepare_image,
+    with_spacing,
+)
+from colipri.inference.windows import Triple, cover_body, plan_windows, positions_of
 from colipri.plans.plans import Configuration, Plans
 from colipri.preprocessing.body_grid import centre_start
 from colipri.preprocessing.store import CaseStore
-from colipri.text.tokenizer import encode_batch, tokenizer_from_string
+from colipri.text.tokenizer import tokenizer_from_string
 
 logger = logging.getLogger(__name__)
-
-Made = TypeVar("Made")
-_TEXTS_AT_ONCE = 64
-_READ_AHEAD = 2  # volumes read and preprocessed in the background while one is encoded
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class ColipriPredictor:
         self.checkpoint, self.device, self.source = checkpoint, device, source
         self.configuration_name: str = checkpoint["configuration"]
         plans = Plans.from_dict(checkpoint["plans"], f"the plan in {source}")
-        self.plans: Plans = _with_spacing(plans, self.configuration_name, spacing)
+        self.plans: Plans = with_spacing(plans, self.configuration_name, spacing)
         self.configuration: Configuration = self.plans.configuration(self.configuration_name)
         self.tokenizer = tokenizer_from_string(checkpoint["tokenizer"])
         differing = checkpoint.get("inference") or {}  # of models that were not trained here
@@ -267,7 +269,7 @@ class ColipriPredictor:
 
     def encode_many(self, makers: Iterable[Callable[[], Volume]]) -> Iterator[EncodedImage]:
         """Encode volumes in order, small ones in batches; the next are read in the background."""
-        for futures in _in_batches(_read_ahead(makers, self._at_once), self._at_once):
+        for futures in in_batches(read_ahead(makers, self._at_once), self._at_once):
             for encoded in self._encode_together([future.result() for future in futures]):
                 yield _finite(encoded)
 
@@ -277,8 +279,8 @@ class ColipriPredictor:
         """Read, preprocess and encode images in order; a broken one yields its error and the others
         continue."""
         makers = (partial(self.prepare, image) for image in images)
-        for futures in _in_batches(_read_ahead(makers, self._at_once), self._at_once):
-            read = [_result_or_error(future) for future in futures]
+        for futures in in_batches(read_ahead(makers, self._at_once), self._at_once):
+            read = [result_or_error(future) for future in futures]
             good = [volume for volume in read if not isinstance(volume, ColipriError)]
             encoded = iter(self._encode_together(good))
             for volume in read:
@@ -366,20 +368,7 @@ class ColipriPredictor:
         if not plan.starts:
             (encoded,) = self._whole([volume])
             return encoded
-        crops = [_cut(image, body, start, plan.window, self.token_patch) for start in plan.starts]
-        encoder = self._crops
-        encoded_crops = encoder.encode(crops)
-        features, positions = stitch(
-            plan, [one.tokens for one in encoded_crops], [one.index for one in encoded_crops]
-        )
-        with encoder.autocasting():
-            pooled = self.model.pool_image(
-                features.to(self.device).unsqueeze(0),
-                None,
-                torch.from_numpy(positions).to(self.device).unsqueeze(0),
-                plan.grid,
-            )
-        embedding = pooled[0].float().cpu()
+        features, positions, embedding = self._crops.encode_windows(image, body, plan)
         return EncodedImage(volume.name, embedding, features, positions, plan.grid, plan.start)
 
     # ---------------------------------------------------------------- texts
@@ -411,47 +400,7 @@ class ColipriPredictor:
         if any(not text.strip() for text in texts):
             raise ColipriError("an empty text cannot be encoded")
         limit = self.configuration.max_text_tokens
-        rows = []
-        with torch.inference_mode():
-            for first in range(0, len(texts), _TEXTS_AT_ONCE):
-                part = list(texts[first : first + _TEXTS_AT_ONCE])
-                tokens = encode_batch(self.tokenizer, part, limit)
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                    embedded = self.model.encode_text(
-                        tokens["input_ids"].to(self.device),
-                        tokens["attention_mask"].to(self.device),
-                    )
-                rows.append(embedded.float().cpu())
-        if not rows:
-            raise ColipriError("there is no text to encode")
-        return torch.cat(rows)
-
-
-def _read_ahead(makers: Iterable[Callable[[], Made]], at_once: int = 1) -> Iterator[Future[Made]]:
-    """Call ``makers`` in background threads, two (or the next batch) ahead of whoever iterates."""
-    remaining = iter(makers)
-    ahead = max(_READ_AHEAD, at_once)
-    with ThreadPoolExecutor(_READ_AHEAD) as pool:
-        waiting = [pool.submit(make) for make in islice(remaining, ahead)]
-        try:
-            while waiting:
-                yield waiting.pop(0)
-                waiting += [pool.submit(make) for make in islice(remaining, 1)]
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _in_batches(items: Iterator[Made], size: int) -> Iterator[list[Made]]:
-    while batch := list(islice(items, size)):
-        yield batch
-
-
-def _result_or_error(future: Future[PreparedVolume]) -> PreparedVolume | ColipriError:
-    try:
-        return future.result()
-    except ColipriError as error:
-        return error
+        return encode_texts(self.model, self.tokenizer, texts, limit, self.device, self.bf16)
 
 
 def _finite(encoded: EncodedImage) -> EncodedImage:
@@ -463,24 +412,3 @@ def _finite(encoded: EncodedImage) -> EncodedImage:
     if not torch.isfinite(encoded.embedding).all():
         raise ColipriError(f"{encoded.name}: the embedding is not finite; the model is broken")
     return encoded
-
-
-def _cut(
-    image: np.ndarray, body: np.ndarray, start: Triple, window: Triple, token_patch: Triple
-) -> Crop:
-    """One window of a volume; ``start`` and ``window`` in tokens."""
-    tokens = tuple(slice(s, s + w) for s, w in zip(start, window, strict=True))
-    voxels = tuple(
-        slice(s * p, (s + w) * p) for s, w, p in zip(start, window, token_patch, strict=True)
-    )
-    return image[(slice(None), *voxels)], body[tokens]
-
-
-def _with_spacing(plans: Plans, name: str, spacing: Sequence[float] | None) -> Plans:
-    """The plans, with another spacing for the configuration ``name`` if one is asked for."""
-    if spacing is None:
-        return plans
-    if len(spacing) != 3 or any(not step > 0 for step in spacing):
-        raise ColipriError(f"a spacing needs three positive numbers (mm), not {list(spacing)}")
-    changed = replace(plans.configuration(name), spacing=[float(step) for step in spacing])
-    return plans.with_configurations([changed])

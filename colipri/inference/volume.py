@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -140,3 +140,22 @@ def prepare_image(
     except ColipriError as error:
         raise ColipriError(f"{name}: {error}") from error
     return PreparedVolume(name, array, properties)
+
+
+def with_spacing(plans: Plans, name: str, spacing: Sequence[float] | None) -> Plans:
+    """Return the plans, with another spacing for a configuration if one is asked for.
+
+    Args:
+        plans: of the model.
+        name: of the configuration.
+        spacing: mm along the axes; None for the plan's own.
+
+    Raises:
+        ColipriError: not three positive numbers.
+    """
+    if spacing is None:
+        return plans
+    if len(spacing) != 3 or any(not step > 0 for step in spacing):
+        raise ColipriError(f"a spacing needs three positive numbers (mm), not {list(spacing)}")
+    changed = replace(plans.configuration(name), spacing=[float(step) for step in spacing])
+    return plans.with_configurations([changed])

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from colipri.common.settings import Settings, SettingsError, entry
+from colipri.common.settings import Settings, SettingsError, entries, entry
 
 if TYPE_CHECKING:
     from typing import Self
 
 PRIMUS = "colipri.architectures.primus.PrimusEncoder"
+VOXELFM = "colipri.architectures.voxelfm.VoxelFMEncoder"  # for inference; plans never choose it
 STEMS = ("linear", "light", "v2", "v3")
 TEXT_KINDS = ("bert", "decoder")
 CHECKPOINTING = ("none", "mlp", "full")
@@ -120,10 +121,12 @@ class ArchitecturePlan(Settings):
 
     @classmethod
     def _read(cls, content: Any) -> Self:
-        plan = super()._read(content)
-        if plan.network_class_name == PRIMUS:
-            return plan
-        return replace(plan, arch_kwargs=OtherEncoderSettings._read(content["arch_kwargs"]))
+        arguments = content.get("arch_kwargs") if isinstance(content, dict) else None
+        if not isinstance(arguments, dict) or content.get("network_class_name", PRIMUS) == PRIMUS:
+            return super()._read(content)
+        known = {name: arguments[name] for name in entries(EncoderSettings) if name in arguments}
+        plan = super()._read({**content, "arch_kwargs": known})
+        return replace(plan, arch_kwargs=OtherEncoderSettings._read(arguments))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from colipri.architectures.primus import select_tokens
+from colipri.architectures.primus import PrimusEncoder, select_tokens
 from colipri.common.display import progress
 from colipri.common.errors import ColipriError
 from colipri.common.hashing import derive_seed
@@ -143,6 +143,8 @@ def fine_tune(
 
 def _choose_weights(model: Any, blocks: int | None) -> list[str]:
     """Freeze everything but the chosen weights and return their names."""
+    if not isinstance(model.image_encoder, PrimusEncoder):
+        raise ColipriError("the encoder is not Primus: only heads on its features can be trained")
     depth = len(model.image_encoder.eva.blocks)
     if blocks is not None and not 1 <= blocks <= depth:
         raise ColipriError(f"--blocks must be 1 to {depth} (the encoder's blocks) or all")

@@ -20,6 +20,8 @@ Make a model for every command of weights that were trained elsewhere.
         the same from the hub or its local cache, text encoder included
     colipri_import -i checkpoint_final.pth -o MODEL
         an encoder of nnssl or of nnU-Net's Primus: image features and transfer, no texts
+    colipri_import -i 99999.pth -o MODEL
+        VoxelFM: image features, no texts and no transfer
 
 Then colipri_zero_shot, colipri_encode, colipri_retrieve, colipri_heatmap, colipri_index and
 colipri_transfer_to_nnunet take -m MODEL. To train it further, plan with --like MODEL, then

@@ -161,6 +161,7 @@ def _tower(content: Mapping[str, Any], configuration: Configuration) -> ImageTow
         }
         load_state_dict_reported(model.get_submodule(part), own, f"the weights of the {part}")
     special = {
+        "encoder but Primus": model.image_encoder.has_class_token,
         "local attention": model.image_encoder.local is not None,
         "a global transformer": model.image_transformer is not None,
     }

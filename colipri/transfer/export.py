@@ -13,7 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from colipri.checkpoints.adaptation_plan import nnssl_adaptation_plan, primus_preset
+from colipri.checkpoints.adaptation_plan import (
+    checkpoint_entry,
+    nnssl_adaptation_plan,
+    primus_preset,
+)
 from colipri.checkpoints.checkpoint_file import save_tensors
 from colipri.checkpoints.licences import licences_of
 from colipri.checkpoints.weight_conversion import encoder_to_dna
@@ -81,7 +85,7 @@ def export_model(
         "epoch": content.get("epoch"),
         "package_versions": content.get("package_versions", {}),
         "num_cases": {side: len(cases) for side, cases in content.get("data_digests", {}).items()},
-        "nnssl_adaptation_plan": nnssl_adaptation_plan(plans, content["configuration"]),
+        **checkpoint_entry(plans, content["configuration"]),
         "vocabulary_size": len(tokenizer_from_string(content["tokenizer"])),
         "licences": [one.to_dict() for one in licences],
         "results": [dict(row) for row in results or content.get("results") or ()],

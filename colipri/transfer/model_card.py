@@ -7,6 +7,7 @@ from typing import Any
 
 from colipri.checkpoints.licences import Licence, strictest
 from colipri.common.display import show_sizes
+from colipri.plans.architecture import PRIMUS
 from colipri.plans.plans import CT_SCHEME, Configuration, Plans
 
 _TEMPLATE = """\
@@ -93,7 +94,6 @@ def model_card(
         folder: Name of the model's folder, for the card's examples.
     """
     configuration = plans.configuration(config["configuration"])
-    encoder = configuration.encoder
     return _TEMPLATE.format(
         origin=_origin(config),
         name=f"colipri encoder of {plans.dataset_name}",
@@ -106,8 +106,7 @@ def model_card(
         results=_results(config),
         training=_training(config, configuration),
         parameters=num_parameters / 1e6,
-        encoder=f"Primus, {encoder.embed_dim} wide, {encoder.depth} blocks, {encoder.num_heads} "
-        f"heads, token patch {show_sizes(configuration.token_patch_size)}, stem {encoder.stem}",
+        encoder=_encoder(configuration),
         text=configuration.text_encoder.name_or_path
         or "from scratch, on the reports of the training data",
         objectives=", ".join(configuration.training.objectives),
@@ -118,6 +117,16 @@ def model_card(
         channels=", ".join(plans.channel_names.values()),
         normalization=_normalization(plans, configuration),
         folder=folder,
+    )
+
+
+def _encoder(configuration: Configuration) -> str:
+    encoder = configuration.encoder
+    primus = configuration.architecture.network_class_name == PRIMUS
+    return (
+        f"{'Primus' if primus else 'VoxelFM'}, {encoder.embed_dim} wide, {encoder.depth} blocks, "
+        f"{encoder.num_heads} heads, token patch {show_sizes(configuration.token_patch_size)}"
+        f"{f', stem {encoder.stem}' if primus else ''}"
     )
 
 
