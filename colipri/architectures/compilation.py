@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from colipri.architectures.model import ColipriModel
+from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.rope import grid_positions, rotation
+from colipri.plans.architecture import EncoderSettings
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +81,22 @@ class CompiledPasses:
         return f"{self.compiled:,} of {self.passes:,} passes of a block ran compiled"
 
 
+def trial_encoder(settings: EncoderSettings, device: torch.device) -> PrimusEncoder:
+    """Return an encoder of one block, to try the compiler on where blocks are sharded.
+
+    Sharded blocks exchange weights in every pass, so a failure in one process would leave the
+    others waiting.
+    """
+    with torch.random.fork_rng([]):
+        small = {**settings.to_dict(), "depth": 1, "attention": None, "position_grid": None}
+        return PrimusEncoder(**small).to(device)
+
+
 def compile_blocks(
-    model: ColipriModel, setting: bool | str, autocast: bool = False
+    model: ColipriModel,
+    setting: bool | str,
+    autocast: bool = False,
+    trial: PrimusEncoder | None = None,
 ) -> CompiledPasses | None:
     """Compile the blocks of the image encoder and try them out, forward and backward.
 
@@ -89,6 +105,7 @@ def compile_blocks(
         setting: False for not at all, AUTO for torch's default backend on a GPU and not at all on a
             CPU, True for the default backend everywhere, or a backend's name.
         autocast: True if training runs under bf16 autocast.
+        trial: to try out in the place of the model's encoder (:func:`trial_encoder`).
 
     Returns:
         What counts their passes; None if they are not compiled. A failure is logged as a warning,
@@ -98,15 +115,16 @@ def compile_blocks(
     if not setting or (setting == AUTO and not on_gpu):
         return None
     blocks = list(model.image_encoder.eva.blocks)
+    tried = trial or model.image_encoder
     passes = CompiledPasses()
-    modes = [module.training for module in model.modules()]
+    modes = [module.training for module in tried.modules()]
     try:
         # one object: for another one torch would compile every block by itself
         backend = passes.backend("inductor" if setting in (True, AUTO) else str(setting))
-        for block in blocks:
+        for block in dict.fromkeys((*tried.eva.blocks, *blocks)):
             block.compile(dynamic=True, backend=backend)
             passes.watch(block)
-        found = _probe(model, autocast, passes)
+        found = _probe(tried, model.logit_scale.device, autocast, passes)
     except Exception as error:  # noqa: BLE001 (compilers fail in every way there is)
         for block in blocks:
             block._compiled_call_impl = None
@@ -119,38 +137,45 @@ def compile_blocks(
         )
         return None
     finally:
-        for module, mode in zip(model.modules(), modes, strict=True):
+        for module, mode in zip(tried.modules(), modes, strict=True):
             module.training = mode
-        model.zero_grad(set_to_none=True)
-    whole = all(count == len(blocks) for count in found.values())
+        tried.zero_grad(set_to_none=True)
+    whole = all(count == len(tried.eva.blocks) for count in found.values())
     logger.log(
         logging.INFO if whole else logging.WARNING,
         "torch.compile: of %d blocks of the image encoder run compiled: %s (%d programs)",
-        len(blocks),
+        len(tried.eva.blocks),
         ", ".join(f"{count} in {name} passes" for name, count in found.items()),
         passes.programs,
     )
     return passes
 
 
-def _probe(model: ColipriModel, autocast: bool, passes: CompiledPasses) -> dict[str, int]:
+def _probe(
+    encoder: PrimusEncoder, device: torch.device, autocast: bool, passes: CompiledPasses
+) -> dict[str, int]:
     """Run every kind of pass through all blocks, and leave the random state unchanged.
+
+    Args:
+        encoder: whose blocks are run.
+        device: of the encoder.
+        autocast: True for bf16 autocast.
+        passes: that are counted.
 
     Returns:
         Kind of pass -> blocks that ran compiled.
     """
-    device = model.logit_scale.device
     found = {}
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.autocast(device.type, torch.bfloat16, autocast):
         for is_training in (True, False):
-            model.image_encoder.train(is_training)
+            encoder.train(is_training)
             for name, lengths in _PROBE_LENGTHS.items():
                 for gradients in (True, False) if is_training else (False,):
                     kind = f"{name} {'training' if is_training else 'evaluation'}"
                     before = passes.compiled
                     with torch.set_grad_enabled(gradients):
-                        out = _run(model, lengths, device)
+                        out = _run(encoder, lengths, device)
                     found[kind if gradients or not is_training else f"{kind} no-gradient"] = (
                         passes.compiled - before
                     )
@@ -159,9 +184,8 @@ def _probe(model: ColipriModel, autocast: bool, passes: CompiledPasses) -> dict[
     return found
 
 
-def _run(model: ColipriModel, lengths: tuple[int, ...], device: torch.device) -> Tensor:
+def _run(encoder: PrimusEncoder, lengths: tuple[int, ...], device: torch.device) -> Tensor:
     """Encode samples of random tokens."""
-    encoder = model.image_encoder
     positions = grid_positions(_PROBE_GRID, device)[: sum(lengths)]
     gradients = torch.is_grad_enabled()
     tokens = torch.randn(len(positions), encoder.embed_dim, device=device, requires_grad=gradients)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -147,9 +148,14 @@ class PrimusEncoder(nn.Module):
             nn.init.normal_(self.register_tokens, std=1e-6)
         self.position_grid = None if position_grid is None else tuple(position_grid)
         if self.position_grid is not None:
-            rows = num_register_tokens + int(torch.tensor(self.position_grid).prod())
+            rows = num_register_tokens + prod(self.position_grid)
             self.eva.pos_embed = nn.Parameter(torch.zeros(1, rows, embed_dim))
             nn.init.trunc_normal_(self.eva.pos_embed, std=0.02)
+
+    def sharded_units(self) -> Iterator[nn.Module]:
+        """Yield what is gathered at a time where weights are sharded: the blocks, then the rest."""
+        yield from self.eva.blocks
+        yield self
 
     def merge_tokens(self, share: float) -> None:
         """Merge alike tokens in inference (colipri.architectures.token_merging).

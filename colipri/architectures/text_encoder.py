@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -75,6 +76,11 @@ class TextEncoder(nn.Module):
             r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear"
         )
         self.encoder = peft.get_peft_model(self.encoder, settings)
+
+    def sharded_units(self) -> Iterator[nn.Module]:
+        """Yield what is gathered at a time where weights are sharded: the blocks, then the rest."""
+        yield from self.blocks
+        yield self
 
     @property
     def blocks(self) -> list[nn.Module]:

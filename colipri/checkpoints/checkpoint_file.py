@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from colipri.common.atomic import atomic_path
 from colipri.common.errors import ColipriError
+from colipri.common.sharded_tensors import load_state
 from colipri.imageio.image import DEFAULT_ORIENTATION
 
 CHECKPOINT_VERSION = 1
@@ -70,8 +71,12 @@ def save_tensors(target: Path, content: Mapping[str, Any]) -> None:
             ) from error
 
 
-def load_checkpoint(source: Path | str) -> dict[str, Any]:
+def load_checkpoint(source: Path | str, mapped: bool = False) -> dict[str, Any]:
     """Read and check a colipri checkpoint (tensors on the CPU).
+
+    Args:
+        source: the file.
+        mapped: map the file into memory instead of reading it: only what is used is read.
 
     Raises:
         ColipriError: missing, damaged, from another program or version, or trained with another
@@ -81,7 +86,7 @@ def load_checkpoint(source: Path | str) -> dict[str, Any]:
     if not source.is_file():
         raise ColipriError(f"there is no checkpoint {source}")
     try:
-        content = torch.load(source, map_location="cpu", weights_only=True)
+        content = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
         raise ColipriError(
             f"{source} cannot be read as a checkpoint (damaged, or not one): "
@@ -145,7 +150,8 @@ def load_state_dict_reported(
     """Load weights strictly, or change nothing and report all problems in one error.
 
     Args:
-        module: takes the weights.
+        module: takes the weights; on the meta device nothing is loaded and all else is the same. Of
+            a sharded module every process takes its rows.
         state: parameter name -> tensor.
         source: what the weights are, for the message (a file name).
         may_be_missing: prefixes of names that the weights need not hold (for example a decoder).
@@ -171,7 +177,8 @@ def load_state_dict_reported(
     if any(problems.values()):
         lists = "; ".join(_listed(kind, names) for kind, names in problems.items() if names)
         raise ColipriError(f"{source} do not fit {type(module).__name__}: {lists}")
-    module.load_state_dict({**state}, strict=not excused)
+    if not any(tensor.is_meta for tensor in wanted.values()):
+        load_state(module, state, strict=not excused)
     return excused
 
 

@@ -146,7 +146,7 @@ class FinishedStep:
     """A step of the optimizer, as ``Objective.after_step`` sees it.
 
     Attributes:
-        model: with the new weights; its towers may be sharded over the processes.
+        model: with the new weights; it may be sharded over the processes.
         heads: the objective's modules, by name.
         number: of the step in its stage, from 0.
         total: steps of the stage; of the whole run where it has one.
@@ -329,7 +329,7 @@ class Objective:
         """Start what follows the model, once its first weights are known; again in each stage.
 
         Args:
-            model: with the weights of the first step; not sharded yet.
+            model: with the weights of the first step; it may be sharded over the processes.
             heads: the objective's modules, by name.
         """
 

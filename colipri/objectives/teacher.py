@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from colipri.architectures.packing import to_device
 from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.tokens import select_tokens
+from colipri.common.sharded_tensors import gathered, is_sharded, local_part, own_rows
 from colipri.cost.flops import image_flops
 from colipri.plans.architecture import EncoderSettings
 
@@ -72,7 +73,10 @@ class Teacher(nn.Module):
         for part, student in students.items():
             weights = dict(student.named_parameters())
             for name, own in self.get_submodule(part).named_parameters():
-                own.lerp_(_whole(weights[name].detach()), 1.0 - momentum)
+                if not is_sharded(own):
+                    own.lerp_(gathered(weights[name].detach()), 1.0 - momentum)
+                else:  # cut as its student is
+                    local_part(own).lerp_(own_rows(weights[name].detach(), own), 1.0 - momentum)
 
     def flops(self, image: Tensor, output: Tensor) -> float:
         """Count forward FLOPs of one sample.
@@ -132,9 +136,3 @@ def normalized_features(features: Tensor) -> Tensor:
     """
     with torch.autocast(features.device.type, enabled=False):
         return F.layer_norm(features.float(), features.shape[-1:])
-
-
-def _whole(weight: Tensor) -> Tensor:
-    """Gather a sharded weight (torch.distributed.tensor.DTensor); others are returned as is."""
-    gather = getattr(weight, "full_tensor", None)
-    return weight if gather is None else gather()

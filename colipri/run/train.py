@@ -138,7 +138,7 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, is_main
     existing = checkpoint_to_continue(folder) if options.c or options.val else None
     run_options = RunOptions()
     if existing:
-        stored = load_checkpoint(existing)["init_args"]["options"]
+        stored = load_checkpoint(existing, mapped=True)["init_args"]["options"]
         run_options = RunOptions.from_stored(stored, device)
     given = given_options(options)
     overrides = run_options.overrides | given.pop("overrides", {})

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from colipri.architectures.model import ColipriModel
+from colipri.common.sharded_tensors import local_part, own_rows
 from colipri.objectives.batch import Batch, CasePart
 from colipri.training.batch_encoder import BatchEncoder
 
@@ -71,8 +72,10 @@ def center_embeddings(
 def _center(layer: nn.Linear, outputs: Tensor) -> None:
     mean, std = outputs.mean(dim=0), outputs.std(dim=0)
     scale = torch.where(std > SMALLEST_STD, 1 / std.clamp(min=SMALLEST_STD), torch.ones_like(std))
-    layer.bias.copy_((layer.bias - mean) * scale)
-    layer.weight.mul_(scale.unsqueeze(1))
+    mean, scale = own_rows(mean, layer.bias), own_rows(scale, layer.bias)  # if it is sharded
+    bias = local_part(layer.bias)
+    bias.copy_((bias - mean) * scale)
+    local_part(layer.weight).mul_(scale.unsqueeze(1))
 
 
 @contextmanager

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from colipri.architectures.model import ColipriModel, is_head
 from colipri.architectures.parameter_groups import group_parameters
 from colipri.common.errors import ColipriError
+from colipri.common.sharded_tensors import is_sharded, own_rows
 from colipri.objectives.base import Objective
 from colipri.plans.training import TrainingPlan
-from colipri.training.distributed.sharding import local_parameters, whole_state
+from colipri.training.distributed.sharding import local_parameters
+from colipri.training.distributed.whole_state import whole_state
 
 # Towers with layers: where the number of a layer stands, and what lies before the first one.
 _LAYERS = {
@@ -223,6 +225,11 @@ class AveragedWeights:
         """Begin again at the model's weights (after pretrained ones were loaded)."""
         self.average = {name: p.detach().clone() for name, p in _trained(model).items()}
 
+    def replicated(self, model: nn.Module) -> Iterator[Tensor]:
+        """Return the averages that every process has whole."""
+        parameters = dict(model.named_parameters())
+        return (t for name, t in self.average.items() if not is_sharded(parameters[name]))
+
     @torch.no_grad()
     def update(self, model: nn.Module, iteration: int) -> None:
         """Move the average towards the weights after optimiser step ``iteration`` (from 0).
@@ -264,10 +271,11 @@ class AveragedWeights:
         with self.applied(model):
             return {name: tensor.clone() for name, tensor in whole_state(model).items()}
 
-    def load(self, weights: Mapping[str, Tensor]) -> None:
+    def load(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         """Take the average back from a checkpoint's :meth:`state_dict`."""
+        parameters = dict(model.named_parameters())
         for name, average in self.average.items():
-            average.copy_(weights[name])
+            average.copy_(own_rows(weights[name], parameters[name]))
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -19,7 +19,7 @@ from colipri.dataloading.data_digests import DataDigests, data_changes, describe
 from colipri.objectives.registry import build_objectives
 from colipri.plans.plans import Configuration, Plans
 from colipri.plans.training import TrainingPlan
-from colipri.training.distributed.sharding import whole_optimizer_state, whole_state
+from colipri.training.distributed.whole_state import whole_optimizer_state, whole_state
 from colipri.training.grad_cache import RandomState
 from colipri.training.optim import AveragedWeights
 from colipri.training.options import RunOptions
@@ -167,13 +167,17 @@ class SavedState:
     checkpoint: Path
 
     @classmethod
-    def read(cls, checkpoint: Path) -> SavedState:
+    def read(cls, checkpoint: Path, mapped: bool = False) -> SavedState:
         """Read a checkpoint that a run continues from.
+
+        Args:
+            checkpoint: the file.
+            mapped: map it into memory, so that a process reads only its part of the weights.
 
         Raises:
             ColipriError: it cannot be read.
         """
-        return cls(load_checkpoint(checkpoint), checkpoint)
+        return cls(load_checkpoint(checkpoint, mapped), checkpoint)
 
     @property
     def training_plan(self) -> TrainingPlan:

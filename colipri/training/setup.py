@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from colipri.architectures.compilation import compile_blocks
+from colipri.architectures.compilation import compile_blocks, trial_encoder
 from colipri.architectures.model import TEMPERATURE_START, ColipriModel
 from colipri.checkpoints.warm_start import WarmStart, start_of_run, warm_start
 from colipri.common.cpus import usable_cpus
@@ -27,6 +27,8 @@ from colipri.text.tokenizer import tokenizer_from_string
 from colipri.training.batch_encoder import BatchEncoder
 from colipri.training.data import TrainingData
 from colipri.training.distributed.processes import Processes
+from colipri.training.distributed.sharded_setup import build_in_shards
+from colipri.training.distributed.sharding import optimize_local_shards
 from colipri.training.optim import (
     AveragedWeights,
     build_optimizer,
@@ -88,8 +90,6 @@ class TrainerSetup:
             self.processes.size,
         )
         self.is_synchronized = False  # see synchronize_model
-        # of a checkpoint that a sharded run continues from; each process loads its part of it
-        self.awaited_optimizer_state: dict[str, Any] | None = None
         self.stored_tokenizer: str | None = None  # of the checkpoint that is continued
 
     @property
@@ -127,14 +127,20 @@ class TrainerSetup:
         if self.stored_tokenizer is not None:  # embeddings belong to its token ids
             self.data.tokenizer = tokenizer_from_string(self.stored_tokenizer)
         self.tokenizer = self.data.tokenizer
-        self.model = self.build_model().to(self.device)
+        self.model = self.build_model_on_device()
         self.model.train()
-        self.trainable = Trainable(self.model)
-        self.trainable.choose_any_of(self.stages)  # one optimizer for all stages
         self.optimizer = self.build_optimizer()
+        if self.is_sharded:
+            optimize_local_shards(self.model, self.optimizer)
         decay = self.training_plan.ema_decay
         self.average = None if decay is None else AveragedWeights(self.model, decay)
-        self.compiled = compile_blocks(self.model, self.training_plan.compile, self.use_bf16())
+        encoder = self.configuration.encoder
+        self.compiled = compile_blocks(
+            self.model,
+            self.training_plan.compile,
+            self.use_bf16(),
+            trial_encoder(encoder, self.device) if self.is_sharded else None,
+        )
         self.begin_stage()
         self.speed = SpeedWatch()
         self.peak_flops = measured_peak_flops(
@@ -199,7 +205,11 @@ class TrainerSetup:
         )
 
     def build_model(self) -> ColipriModel:
-        """Build the plan's model with the vocabulary of the tokenizer and the objectives' heads."""
+        """Build the plan's model with the vocabulary of the tokenizer and the objectives' heads.
+
+        It is built on the CPU; of a sharded run, in all processes but the first on the meta device
+        (colipri.training.distributed.sharded_setup).
+        """
         objectives = [o for stage in self.stages for o in stage.objectives.values()]
         starts = (objective.temperature_start() for objective in objectives)
         model = ColipriModel.from_plans(
@@ -210,6 +220,19 @@ class TrainerSetup:
         sizes = HeadSizes.of_model(model, self.configuration, len(self.tokenizer))
         add_heads_of_stages(model, self.stages, sizes)
         return model
+
+    def build_model_on_device(self) -> ColipriModel:
+        """Build the model, choose what is trained, and bring it, or this process's part, here."""
+
+        def build() -> ColipriModel:
+            model = self.build_model()
+            self.trainable = Trainable(model)
+            self.trainable.choose_any_of(self.stages)  # one optimizer for all stages
+            return model
+
+        if not self.is_sharded:
+            return build().to(self.device)
+        return build_in_shards(build, self.device, self.processes, self.use_bf16())
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """AdamW; the groups carry ``lr_factor``, their share of the scheduled rate."""

@@ -30,6 +30,8 @@ from colipri.text.finding_names import FindingNames, denied_in, name_prompts
 from colipri.text.reports.sentences import as_sentence
 from colipri.text.structured_report import StructuredReport
 from colipri.text.tokenizer import encode_batch
+from colipri.training.distributed.processes import Processes
+from colipri.training.distributed.sharding import clip_gradients, local_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +129,7 @@ def pretrain_text_encoder(
     max_tokens: int,
     iterations: int,
     seed: int,
+    processes: Processes | None = None,
 ) -> float:
     """Train ``model.text_encoder`` for ``iterations`` batches of text; nothing else changes.
 
@@ -137,6 +140,7 @@ def pretrain_text_encoder(
         max_tokens: longer texts are cut.
         iterations: batches of text.
         seed: everything random follows from it.
+        processes: that share the model, if it is sharded; all of them compute the same batches.
 
     Returns:
         The mean loss of the last tenth of the batches.
@@ -147,10 +151,11 @@ def pretrain_text_encoder(
     width = model.image_projector.out_features
     classes = nn.Parameter(torch.randn(2 * len(start.names), width).to(device))
     bias = nn.Parameter(torch.full((len(classes),), -SCALE / 2, device=device))
-    encoder = list(model.text_encoder.parameters())
-    frozen = [parameter for parameter in encoder if not parameter.requires_grad]
+    frozen = [p for p in model.text_encoder.parameters() if not p.requires_grad]
     for parameter in frozen:  # learns this and nothing later
         parameter.requires_grad_(True)
+    together = processes or Processes()
+    encoder = list(local_parameters(model.text_encoder).values())
     optimizer = torch.optim.AdamW(
         [{"params": encoder, "weight_decay": 0.01}, {"params": [classes, bias], "weight_decay": 0}],
         lr=LEARNING_RATE,
@@ -168,8 +173,9 @@ def pretrain_text_encoder(
         logits = SCALE * embedded @ F.normalize(classes, dim=1).T + bias
         loss = F.binary_cross_entropy_with_logits(logits, start.targets(texts).to(device))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(encoder, 1.0)
+        (loss / together.size).backward()  # gradients of shards are sums over the processes
+        together.sum_gradients([classes, bias])
+        clip_gradients(model.text_encoder, 1.0, together)
         optimizer.step()
         losses.append(loss.item())
     for parameter in frozen:
@@ -184,6 +190,7 @@ def pretrain_on_reports(
     max_tokens: int,
     iterations: int | None,
     seed: int,
+    processes: Processes | None = None,
 ) -> bool:
     """Train a fresh text encoder on the training reports, where they have enough findings.
 
@@ -194,6 +201,7 @@ def pretrain_on_reports(
         max_tokens: longer texts are cut.
         iterations: batches of text; None for ITERATIONS; 0 for none.
         seed: everything random follows from it.
+        processes: that share the model, if it is sharded.
 
     Returns:
         True if the text encoder was trained.
@@ -207,6 +215,6 @@ def pretrain_on_reports(
         iterations,
         len(task.names),
     )
-    loss = pretrain_text_encoder(model, task, tokenizer, max_tokens, iterations, seed)
+    loss = pretrain_text_encoder(model, task, tokenizer, max_tokens, iterations, seed, processes)
     logger.info("Text encoder: loss %.3f at the end", loss)
     return True

@@ -19,17 +19,14 @@ from colipri.common.atomic import atomic_write_json
 from colipri.common.display import progress as progress_bar
 from colipri.common.errors import ColipriError
 from colipri.common.hashing import derive_seed
+from colipri.common.sharded_tensors import load_state
 from colipri.experiment_planning.training_cost import training_flops
 from colipri.imageio.image import DEFAULT_ORIENTATION
 from colipri.objectives.batch import Batch
 from colipri.text.tokenizer import tokenizer_to_string
 from colipri.training.distributed.processes import PeerLost, lost_peers
-from colipri.training.distributed.sharding import (
-    clip_gradients,
-    load_whole_optimizer_state,
-    replicated,
-    shard_model,
-)
+from colipri.training.distributed.sharding import clip_gradients, replicated
+from colipri.training.distributed.whole_state import load_whole_optimizer_state, whole_state
 from colipri.training.initialization import TOWERS, center_on_batch
 from colipri.training.logging import RunLog, StepLog, epoch_line, plot_progress
 from colipri.training.optim import set_learning_rate
@@ -125,7 +122,9 @@ class ColipriTrainer(TrainerSetup):
 
     def verify_transfer(self) -> None:
         """Load the current encoder into the network that nnU-Net would build from this plan."""
-        verify_transfer(self.model.state_dict(), self.plans, self.configuration_name)
+        weights = whole_state(self.model)
+        if weights:  # of a sharded model the first process has them
+            verify_transfer(weights, self.plans, self.configuration_name)
 
     def on_train_start(self) -> None:
         """Open the log and describe the run in it."""
@@ -227,6 +226,7 @@ class ColipriTrainer(TrainerSetup):
             self.configuration.max_text_tokens,
             0 if steps is None and not scratch else steps,
             derive_seed(self.options.seed, "text start"),
+            self.processes if self.is_sharded else None,
         )
         if self.training_plan.center_embeddings:
             towers = ("image",) if was_trained else TOWERS
@@ -235,20 +235,17 @@ class ColipriTrainer(TrainerSetup):
             self.average.restart(self.model)
 
     def synchronize_model(self) -> None:
-        """Before the first step here: the same weights in all processes, or a shard in each."""
+        """Before the first step here: the same weights in all processes, as far as they have them.
+
+        Shards are of one model from the beginning.
+        """
         if self.processes.size == 1 or self.is_synchronized:
             return
         self.is_synchronized = True
-        average = None if self.average is None else self.average.average
-        self.processes.broadcast(self.model.state_dict().values())
-        if average is not None:
-            self.processes.broadcast(average.values())
-        self.processes.require_equal(list(self.model.state_dict().values()))
-        if self.is_sharded:
-            shard_model(self.model, self.optimizer, average, self.processes, self.use_bf16())
-            if self.awaited_optimizer_state is not None:
-                load_whole_optimizer_state(self.model, self.optimizer, self.awaited_optimizer_state)
-                self.awaited_optimizer_state = None
+        self.processes.broadcast(replicated(self.model))
+        if self.average is not None:
+            self.processes.broadcast(self.average.replicated(self.model))
+        self.processes.require_equal(list(replicated(self.model)))
 
     def require_finite(self, value: Tensor, what: str, batch: Batch) -> None:
         """Stop before a broken case spoils the weights, and name the cases of the batch.
@@ -377,8 +374,6 @@ class ColipriTrainer(TrainerSetup):
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run, an evaluation or another machine needs, as plain data."""
-        if self.awaited_optimizer_state is not None:  # saved before the first step
-            self.synchronize_model()
         return {
             **state_of_model(self.model, self.optimizer, self.average, self.device),
             **self.progress.to_dict(),
@@ -424,19 +419,16 @@ class ColipriTrainer(TrainerSetup):
             ColipriError: the checkpoint belongs to another plan, to other training numbers or to
                 other data.
         """
-        saved = SavedState.read(checkpoint)
+        saved = SavedState.read(checkpoint, mapped=self.is_sharded)
         self.use_tokenizer(saved.tokenizer)
         self.initialize()
         saved.require_same_run(self.plans, self.configuration)
         self.enter_stage(self.stages[saved.content.get("stage", 0)])  # whose data it has digests of
         saved.require_same_data(self.data.digests, allow_changed_data)
-        self.model.load_state_dict(saved.training_weights)
+        load_state(self.model, saved.training_weights)
         if self.average is not None:
-            self.average.load(saved.network_weights)
-        if self.is_sharded:
-            self.awaited_optimizer_state = saved.optimizer_state
-        else:
-            self.optimizer.load_state_dict(saved.optimizer_state)
+            self.average.load(self.model, saved.network_weights)
+        load_whole_optimizer_state(self.model, self.optimizer, saved.optimizer_state)
         self.progress = saved.progress
         self.licences = saved.content.get("licences", [])
         size = saved.part_size(

@@ -23,7 +23,8 @@ from colipri.objectives.batch import ContrastiveBatch
 from colipri.objectives.contrastive import KINDS
 from colipri.objectives.opposite_sentence import OppositeSentences, opposite_sentence_loss
 from colipri.training.distributed.processes import Processes, join_processes, leave_processes
-from colipri.training.distributed.sharding import clip_gradients, shard_model, whole_tensor
+from colipri.training.distributed.sharding import clip_gradients
+from colipri.training.distributed.whole_state import whole_tensor
 from colipri.training.grad_cache import SharedEmbeddings, grad_cache_backward
 from colipri.training.trainer import TrainingStopped
 
@@ -164,14 +165,6 @@ def step_gradients(name: str, folder: Path, parallel: str = "ddp") -> dict[str, 
     letters, options = STEPS[name]
     trainer = trainer_of(f"ColipriTrainer_{letters}", folder, parallel=parallel, **options)
     trainer.initialize()
-    if parallel == "fsdp":
-        shard_model(
-            trainer.model,
-            trainer.optimizer,
-            trainer.average,
-            trainer.processes,
-            trainer.use_bf16(),
-        )
     trainer.data.start_training(1)
     batch = trainer.data.next_batch()
     terms: dict[str, torch.Tensor] = {}
@@ -254,12 +247,13 @@ def train(
     trainer.initialize()
     if (folder / "checkpoint_latest.pth").is_file():
         trainer.resume(folder / "checkpoint_latest.pth")
-        if trainer.is_sharded:
-            assert not trainer.optimizer.state, "whole moments would fill what shards save"
+        if trainer.is_sharded:  # a third each, and rounding up
+            held = held_bytes(trainer)
+            assert 0.25 < held["towers"] / held["whole towers"] < 0.4, held
     original = trainer.train_step
 
     def watched(batch: dict[str, Any]) -> dict[str, float]:
-        if trainer.is_sharded and trainer.is_synchronized:
+        if trainer.is_sharded:
             torch.save(held_bytes(trainer), folder / f"bytes_{processes.rank}.pt")
         last = processes.rank == processes.size - 1
         if last and trainer.global_iteration() + 1 == stop_after:

@@ -111,6 +111,13 @@ class Processes:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
+    def broadcast_object(self, content: Any) -> Any:
+        """Return process 0's plain data everywhere."""
+        shared = [content]
+        if self.size > 1:
+            dist.broadcast_object_list(shared, 0)
+        return shared[0]
+
     @torch.no_grad()
     def require_equal(self, tensors: Sequence[Tensor]) -> None:
         """Check that all processes hold the same numbers.

@@ -1,9 +1,9 @@
 """Sharded weights (FSDP2): every process keeps a part of both towers.
 
-Each transformer block is a unit that is gathered while it computes, and whose gradients are
-scattered as sums; the rest of a tower (stem, embeddings, norms, its pool) is one more unit, the
-tower's root. What is small or used in many ways (image pool, temperature, decoders of R and M)
-stays whole in every process, and its gradients take the same way as without sharding.
+A unit is gathered while it computes, and its gradients are scattered as sums. Each transformer
+block is a unit; the rest of a tower (stem, embeddings, norms, its pool) is one more, the tower's
+root. What is small or used in many ways (image pool, temperature, decoders of R and M) stays whole
+in every process, and its gradients take the same way as without sharding.
 
 A step has many backward passes, one per part of the batch. Gradients are added up in each process
 and exchanged in the last pass that reaches a tower (:func:`sync_in_this_pass`): one exchange
@@ -12,20 +12,21 @@ instead of one per part, for the memory of one gradient of the tower.
 Optimiser, clipping and averaged weights work on plain tensors: those of whole parameters, and the
 local shard of the others (``local_shard``, which shares its memory with the parameter). So the
 optimiser's groups and numbering are the same with and without shards, and a checkpoint, which has
-whole tensors, continues with any number of processes and either form.
+whole tensors (colipri.training.distributed.whole_state), continues with any number of processes and
+either form.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from colipri.architectures.model import ColipriModel
 from colipri.training.distributed.processes import Processes
@@ -41,57 +42,28 @@ def replicated(model: nn.Module) -> Iterator[Tensor]:
     return (tensor for tensor in model.state_dict().values() if not isinstance(tensor, DTensor))
 
 
-def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict with whole tensors; all processes must call this."""
-    state = model.state_dict()
-    return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in state.items()}
-
-
 def shard_model(
-    model: ColipriModel,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor] | None,
-    processes: Processes,
-    bf16: bool = False,
+    model: ColipriModel, device: torch.device, processes: Processes, bf16: bool = False
 ) -> None:
-    """Shard both towers, and what optimiser and average keep of them.
+    """Cut both towers into units, and each unit's parameters into shards.
 
     Args:
-        model: equal in all processes; changed in place. Its blocks may be compiled.
-        optimizer: of the model, with or without state.
-        average: averaged weights by name; changed in place.
+        model: alike in all processes, on the meta device; changed in place.
+        device: kind of device that will compute.
         processes: two or more.
         bf16: under bf16 autocast; matrices that are rounded to bf16 as they are, are gathered so.
             Shards, sums of gradients and the optimiser stay in float32.
     """
-    names = {id(p): name for name, p in model.named_parameters()}
-    device = model.logit_scale.device
     mesh = dist.device_mesh.init_device_mesh(device.type, (processes.size,))
-    blocks = [*model.image_encoder.eva.blocks, *model.text_encoder.blocks]
-    for block in blocks:
-        sharded = fully_shard(
-            block, mesh=mesh, reshard_after_forward=True, **_matrices(block, bf16)
-        )
-        _sum_gradients(sharded)
-    for tower in _towers(model):  # last: they take what the blocks leave
-        _sum_gradients(fully_shard(tower, mesh=mesh, reshard_after_forward=True))
-    parameters = dict(model.named_parameters())
-    for p in parameters.values():
-        if isinstance(p, DTensor):
-            p.local_shard = nn.Parameter(p.to_local(), p.requires_grad)  # type: ignore[attr-defined]
-    local = local_parameters(model)
-    state = dict(optimizer.state)
-    optimizer.state.clear()
-    for group in optimizer.param_groups:
-        for number, old in enumerate(group["params"]):
-            name = names[id(old)]
-            group["params"][number] = local[name]
-            if old in state:
-                kept = {key: _shard(value, parameters[name]) for key, value in state[old].items()}
-                optimizer.state[local[name]] = kept
-    if average is not None:
-        for name, tensor in average.items():
-            average[name] = _shard(tensor, parameters[name])
+    for tower in _towers(model):
+        *blocks, root = tower.sharded_units()
+        for block in blocks:
+            _shard_unit(block, mesh, **_matrices(block, bf16))
+        _shard_unit(root, mesh)  # last: it takes what the blocks leave
+
+
+def _shard_unit(unit: nn.Module, mesh: Any, **options: Any) -> None:
+    _sum_gradients(fully_shard(unit, mesh=mesh, reshard_after_forward=True, **options))
 
 
 def _matrices(block: nn.Module, bf16: bool) -> dict[str, Any]:
@@ -109,7 +81,7 @@ def _matrices(block: nn.Module, bf16: bool) -> dict[str, Any]:
     return {"mp_policy": policy, "ignored_params": {p for p in block.parameters() if p.ndim < 2}}
 
 
-def _towers(model: ColipriModel) -> tuple[nn.Module, nn.Module]:
+def _towers(model: ColipriModel) -> tuple[Any, Any]:
     return model.image_encoder, model.text_encoder
 
 
@@ -140,68 +112,15 @@ def _sum_gradients(sharded: Any) -> None:
         sharded.set_force_sum_reduction_for_comms(True)  # the one form that gloo has
 
 
-def _shard(tensor: Any, like: Tensor) -> Any:
-    """Return this process's part of a whole tensor that belongs to a parameter."""
-    if not isinstance(like, DTensor) or tensor.shape != like.shape:
-        return tensor  # steps are scalars
-    return distribute_tensor(tensor, like.device_mesh, like.placements).to_local().clone()
-
-
-def whole_tensor(local: Tensor, like: Tensor) -> Tensor:
-    """Return the whole tensor of which ``local`` is a part; all processes must call this."""
-    if isinstance(local, DTensor):
-        return local.full_tensor()
-    if not isinstance(like, DTensor) or local.ndim == 0:
-        return local
-    mesh, placements = like.device_mesh, like.placements
-    shape, stride = like.shape, like.stride()
-    return DTensor.from_local(
-        local, mesh, placements, run_check=False, shape=shape, stride=stride
-    ).full_tensor()
-
-
-def whole_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return the optimiser's state dict with whole tensors; all processes must call this."""
-    content = optimizer.state_dict()
-    like = {id(getattr(p, "local_shard", p)): p for p in model.parameters()}
-    used = [like[id(p)] for group in optimizer.param_groups for p in group["params"]]
-    content["state"] = {
-        number: {
-            key: whole_tensor(value, used[number]) if value.ndim == used[number].ndim else value
-            for key, value in state.items()
-        }
-        for number, state in content["state"].items()
-    }
-    return content
-
-
-def load_whole_optimizer_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, content: Mapping[str, Any]
-) -> None:
-    """Load what :func:`whole_optimizer_state` gave; moments of shards never reach the device whole.
+def optimize_local_shards(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimiser change this process's shards in the place of the sharded parameters.
 
     Args:
-        model: whole or sharded.
-        optimizer: of the model.
-        content: with whole tensors, on the CPU.
+        model: sharded.
+        optimizer: of its parameters, before the first step.
     """
-    like = {id(getattr(p, "local_shard", p)): p for p in model.parameters()}
-    used = [like[id(p)] for group in optimizer.param_groups for p in group["params"]]
-    state = {
-        number: {key: _own_rows(value, used[int(number)]) for key, value in kept.items()}
-        for number, kept in content["state"].items()
-    }
-    optimizer.load_state_dict({**content, "state": state})
-
-
-def _own_rows(tensor: Any, like: Tensor) -> Any:
-    """Return the rows of a whole tensor that this process keeps, without asking the others."""
-    if not isinstance(like, DTensor) or tensor.shape != like.shape:
-        return tensor  # steps are scalars
-    mesh = like.device_mesh
-    rows = tensor.chunk(mesh.size())
-    rank = mesh.get_local_rank()
-    return rows[rank].clone() if rank < len(rows) else tensor[:0].clone()
+    for group in optimizer.param_groups:
+        group["params"] = [getattr(p, "local_shard", p) for p in group["params"]]
 
 
 def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> Tensor:

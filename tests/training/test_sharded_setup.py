@@ -1,0 +1,95 @@
+"""A sharded model is built in parts, and is the model that one process builds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from training.distributed_work import together
+from training.sharded_work import (
+    everything,
+    first_weights,
+    made_trainer,
+    pretrained_weights,
+    taught,
+    train_sharded,
+)
+
+
+def test_only_the_first_process_builds_numbers_and_they_are_those_of_one_process(
+    tiny, tmp_path
+) -> None:
+    one = made_trainer(tmp_path, "ddp")
+    one.initialize()
+    fresh = {name: tensor.clone() for name, tensor in everything(one.model).items()}
+    one.data.start_training(0)
+    one.initialize_fresh_model(one.data.next_batch())
+    one.step.before_first_step()
+    started = everything(one.model)
+    together(2, first_weights, tmp_path)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+
+    whole = sum(p.numel() for p in one.model.parameters())
+    towers = (one.model.image_encoder, one.model.text_encoder)
+    of_towers = [p.numel() for tower in towers for p in tower.parameters()]
+    assert first["built"] == whole and second["built"] == 0
+    others = whole - sum(of_towers)
+    assert second["held"] < others + 0.6 * sum(of_towers)
+    largest_other = max(
+        p.numel()
+        for name, p in one.model.named_parameters()
+        if not name.startswith(("image_encoder.", "text_encoder."))
+    )
+    assert second["largest"] <= max(largest_other, -(-max(of_towers) // 2))
+
+    for stage, expected in (("fresh", fresh), ("started", started)):
+        assert first[stage].keys() == expected.keys()
+        different = [
+            n for n, tensor in expected.items() if not torch.equal(first[stage][n], tensor)
+        ]
+        assert different == [], stage
+    buffers = second["fresh"]
+    assert buffers, "no buffer that checkpoints do not hold"
+    for name, tensor in buffers.items():
+        assert torch.equal(tensor, fresh[name]), name
+    moved = [name for name in fresh if not torch.equal(fresh[name], started[name])]
+    assert any("out_proj" in name for name in moved) and any("teacher" in name for name in moved)
+
+
+@pytest.mark.slow
+def test_pretrained_weights_and_a_taught_text_encoder_are_those_of_one_process(
+    tiny, tmp_path
+) -> None:
+    one = made_trainer(tmp_path, "ddp")
+    one.load_pretrained_weights(tiny.checkpoint)
+    loaded = {name: tensor.clone() for name, tensor in everything(one.model).items()}
+    average = one.average.state_dict(one.model)
+    after = taught(one, None)
+    together(2, pretrained_weights, tmp_path, tiny.checkpoint)
+    first = torch.load(tmp_path / "0.pt", weights_only=True)
+    assert first["lines"] == one.started_from.lines()
+    for what, expected in (("loaded", loaded), ("average", average)):
+        different = [n for n, t in expected.items() if not torch.equal(first[what][n], t)]
+        assert different == [], what
+    moved = [name for name in after if not torch.equal(after[name], loaded[name])]
+    assert moved and all(name.startswith("text_encoder.") for name in moved)
+    for name, tensor in after.items():  # only the norm of the gradients is added up otherwise
+        torch.testing.assert_close(first["taught"][name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_continues_as_if_it_had_never_stopped(tiny, tmp_path) -> None:
+    together(2, train_sharded, tmp_path / "whole")
+    together(2, train_sharded, tmp_path / "parts", 3)
+    together(2, train_sharded, tmp_path / "parts")
+    whole, parts = (
+        torch.load(tmp_path / name / "checkpoint_final.pth", weights_only=True)
+        for name in ("whole", "parts")
+    )
+    for key in ("network_weights", "training_weights"):
+        assert whole[key].keys() == parts[key].keys()
+        assert [n for n, t in whole[key].items() if not torch.equal(parts[key][n], t)] == []
+    moments = whole["optimizer_state"]["state"]
+    assert moments and moments.keys() == parts["optimizer_state"]["state"].keys()
+    for number, state in moments.items():
+        for key, value in state.items():
+            assert torch.equal(parts["optimizer_state"]["state"][number][key], value)
