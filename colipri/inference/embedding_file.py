@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
@@ -69,6 +70,21 @@ class EmbeddingFile:
         self._dense[f"{encoded.name}/affine"] = token_affine(affine, encoded.start, token_patch)
         if sum(array.nbytes for array in self._dense.values()) > _MOST_BYTES:
             raise ColipriError("dense features exceed 16 GB; encode fewer images at once")
+
+    def add_part(self, path: Path) -> None:
+        """Take what another process has written as .safetensors."""
+        with safe_open(path, framework="numpy") as part:
+            names = json.loads(part.metadata()["names"])
+            arrays = {key: part.get_tensor(key) for key in part.keys()}  # noqa: SIM118
+        self.names += names
+        self._rows += list(arrays.pop("embeddings"))
+        self._dense.update(arrays)
+
+    def sort(self) -> None:
+        """Put the images in the order of their names."""
+        order = sorted(range(len(self.names)), key=lambda number: self.names[number])
+        self.names = [self.names[number] for number in order]
+        self._rows = [self._rows[number] for number in order]
 
     def write(self, target: Path) -> None:
         """Write as .safetensors or .npz, by the ending."""

@@ -24,6 +24,7 @@ def zero_shot_on_images(
     *,
     prompt_style: str = DEFAULT_STYLE,
     thresholds_file: Path | str | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
     """Score images and return what ``colipri_zero_shot -i`` writes.
 
@@ -33,6 +34,7 @@ def zero_shot_on_images(
         findings: In any words; default: those of the training data.
         prompt_style: A built-in style or a JSON file.
         thresholds_file: Result of an earlier run on a split; decides "present".
+        part: This process, and how many share the images; :func:`require_images` is theirs then.
 
     Returns:
         ``images``: image, files, scores (finding -> probability), logits (finding -> logit, which
@@ -49,7 +51,7 @@ def zero_shot_on_images(
     thresholds = Thresholds({}, "none")
     if thresholds_file is not None:
         thresholds = thresholds_from_file(thresholds_file, names)
-    images = find_images(source, predictor.num_channels)
+    images = find_images(source, predictor.num_channels)[part[0] :: part[1]]
     texts = encode_prompts(prompts, predictor.encode_texts)
     found, problems = [], []
     encoded = progress(predictor.encode_files(images), "Encoding", total=len(images), unit="image")
@@ -59,15 +61,25 @@ def zero_shot_on_images(
             continue
         embedding = outcome[1].embedding
         found.append(_entry(image, embedding, names, texts, predictor.temperature, thresholds))
-    if not found:
-        raise ColipriError(problems[0]["problem"])
-    return {
+    result = {
         "model": predictor.describe(),
         "prompts": describe_prompts(prompts, prompt_style),
         "thresholds": thresholds.to_dict(),
         "images": found,
         "problems": problems,
     }
+    return result if part[1] > 1 else require_images(result)
+
+
+def require_images(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the result if an image was scored.
+
+    Raises:
+        ColipriError: none was; the problem of the first.
+    """
+    if not result["images"]:
+        raise ColipriError(result["problems"][0]["problem"])
+    return result
 
 
 def _names(findings: Sequence[str] | None, predictor: ColipriPredictor) -> list[str]:

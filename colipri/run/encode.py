@@ -6,14 +6,25 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
 from colipri.run.cli import make_parser, run_command
 from colipri.run.feature_options import add_feature_options, encode_dataset
+from colipri.run.image_parts import (
+    joined_description,
+    own_images,
+    part_folder,
+    shared_images,
+    shares_images,
+    write_part,
+)
 from colipri.run.inference_options import add_model_options, check_output, make_predictor
+from colipri.run.local_processes import on_own_device
 
 if TYPE_CHECKING:
+    from colipri.inference.embedding_file import EmbeddingFile
     from colipri.inference.predictor import ColipriPredictor, EncodedImage
     from colipri.inference.volume import PreparedVolume
 
@@ -40,9 +51,11 @@ With -d the folder holds, per scan, its embedding, mean and maximum token, body 
 statistics, and its tokens in half precision: all of them, or averaged to at most --tokens cells of
 a coarse grid without air. Everything that trains on frozen features (colipri_probe) reads it. Run
 the same command again after an interruption: it encodes what is missing and what has changed.
-Several GPUs of this machine: -num_gpus. A job array: --num_parts and --part_id; torchrun's and
-Slurm's variables are understood too.
+Several GPUs of this machine: -num_gpus, with -i as well. A job array: --num_parts and --part_id;
+torchrun's and Slurm's variables are understood too.
 """
+
+_PART, _ABOUT = "embeddings.safetensors", "about.json"  # of one of several processes
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,20 +89,50 @@ def encode(options: argparse.Namespace, arguments: Sequence[str] = ()) -> int:
         return encode_dataset(options, arguments, main)
     if options.d is not None or options.dry_run is not None:
         raise ColipriError("-d and --dry_run are for data sets; use them without -i")
-    return _encode_images(options)
+    return _encode_images(options, arguments)
 
 
-def _encode_images(options: argparse.Namespace) -> int:
-    """Encode every image; what cannot be read is named, the rest is written."""
+def _encode_images(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Encode every image, here or in several processes; what cannot be read is named, the rest is
+    written."""
+    from colipri.common.atomic import atomic_write_json, read_json
+    from colipri.inference.embedding_file import EmbeddingFile
+
+    if part_folder() is not None:
+
+        def write(folder: Path) -> None:
+            content, problems = _encoded(options)
+            if content.names:
+                content.write(folder / _PART)
+            about = {"model": content.model, "problems": problems}
+            atomic_write_json(folder / _ABOUT, about)
+
+        return write_part(write)
+    output = check_output(options.o, (".safetensors", ".npz"))
+    assert output is not None
+    if not shares_images(options):
+        return _write(*_encoded(options), output)
+    with shared_images(main, arguments, options) as (code, parts):
+        if code != EXIT_OK:
+            return code
+        about = [read_json(part / _ABOUT) for part in parts]
+        content = EmbeddingFile(joined_description([one["model"] for one in about]))
+        for part in parts:
+            if (part / _PART).is_file():
+                content.add_part(part / _PART)
+        content.sort()
+        return _write(content, sorted(line for one in about for line in one["problems"]), output)
+
+
+def _encoded(options: argparse.Namespace) -> tuple[EmbeddingFile, list[str]]:
+    """The images that this process takes, and what is wrong with the others of them."""
     from colipri.common.display import progress
     from colipri.inference.embedding_file import EmbeddingFile
     from colipri.inference.inputs import find_images
 
-    output = check_output(options.o, (".safetensors", ".npz"))
-    assert output is not None
-    predictor = make_predictor(options)
-    images = find_images(options.i, predictor.num_channels)
-    content = EmbeddingFile(predictor.describe())
+    predictor = make_predictor(on_own_device(options))
+    images = own_images(find_images(options.i, predictor.num_channels))
+    content = EmbeddingFile({})
     problems = []
     encoded = progress(predictor.encode_files(images), "Encoding", total=len(images), unit="image")
     for image, outcome in zip(images, encoded, strict=True):
@@ -99,6 +142,11 @@ def _encode_images(options: argparse.Namespace) -> int:
         content.add(outcome[1])
         if options.dense is not None:
             _add_dense(content, predictor, *outcome, options.dense)
+    content.model = predictor.describe()  # now it is known if windows had to be smaller
+    return content, problems
+
+
+def _write(content: EmbeddingFile, problems: Sequence[str], output: Path) -> int:
     if not content.names:
         raise ColipriError(problems[0])
     content.write(output)
@@ -109,15 +157,12 @@ def _encode_images(options: argparse.Namespace) -> int:
 
 
 def _add_dense(
-    content: object,
+    content: EmbeddingFile,
     predictor: ColipriPredictor,
     volume: PreparedVolume,
     encoded: EncodedImage,
     kind: str,
 ) -> None:
-    from colipri.inference.embedding_file import EmbeddingFile
-
-    assert isinstance(content, EmbeddingFile)
     features = predictor.project(encoded) if kind == "shared" else encoded.tokens
     content.add_dense(encoded, features, volume.properties["affine"], predictor.token_patch)
 

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
 from colipri.run.inference_options import add_source_option, make_predictor
-from colipri.run.local_processes import Command, started_by_another, train_here
+from colipri.run.local_processes import (
+    Command,
+    add_num_gpus_option,
+    on_own_device,
+    require_gpus,
+    started_by_another,
+    train_here,
+)
 from colipri.run.next_command import say_next
 from colipri.run.planning_options import add_part_options, check_parts
 
@@ -28,6 +35,7 @@ _DEFAULT_TOKENS = "216"
 
 def add_feature_options(parser: argparse.ArgumentParser) -> None:
     """Add -d, --split, --source, --tokens, -num_gpus, parts, --overwrite and --dry_run."""
+    add_num_gpus_option(parser)
     group = parser.add_argument_group("features of a data set")
     group.add_argument("-d", metavar="DATASET", help="number or name of a data set")
     group.add_argument(
@@ -43,9 +51,6 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens per scan: all, or averaged to at most N cells (a cube: 1, 27, 216, 1728; "
         "default: %(default)s)",
-    )
-    group.add_argument(
-        "-num_gpus", type=int, default=1, metavar="N", help="processes on this machine, one per GPU"
     )
     add_part_options(parser)
     group.add_argument(
@@ -84,7 +89,7 @@ def encode_dataset(options: argparse.Namespace, arguments: Sequence[str], main: 
     if options.dry_run is not None and options.dry_run != OF_THE_DATASET:
         return _on_paper(options, num_tokens)
     if options.num_gpus > 1 and not started_by_another() and options.dry_run is None:
-        _require_gpus(options)
+        require_gpus(options)
         kept = "finished scans are kept: run the same command again"
         return train_here(main, arguments, options.num_gpus, kept)
     return _here(options, num_tokens)
@@ -96,7 +101,7 @@ def _here(options: argparse.Namespace, num_tokens: int) -> int:
     from colipri.inference.labelled_cases import collect_cases
 
     part = _part(options)
-    predictor = make_predictor(_on_own_device(options))
+    predictor = make_predictor(on_own_device(options))
     collection = collect_cases(predictor, options.d, options.source)
     cases = chosen_cases(collection, options.split, predictor)
     if part[0] == 0:
@@ -143,27 +148,6 @@ def _part(options: argparse.Namespace) -> tuple[int, int]:
     if started_by_another():
         return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     return 0, 1
-
-
-def _on_own_device(options: argparse.Namespace) -> argparse.Namespace:
-    """Of several processes on one machine each has a GPU of its own."""
-    if not started_by_another() or options.device not in ("auto", "cuda"):
-        return options
-    from colipri.common.devices import find_device
-
-    if find_device(options.device).type != "cuda":
-        return options
-    own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    return argparse.Namespace(**{**vars(options), "device": own})
-
-
-def _require_gpus(options: argparse.Namespace) -> None:
-    """Refuse more processes than there are GPUs; on a CPU they share the cores."""
-    import torch
-
-    count = torch.cuda.device_count()
-    if options.device in ("auto", "cuda") and 0 < count < options.num_gpus:
-        raise ColipriError(f"-num_gpus {options.num_gpus}: this machine shows {count} GPUs")
 
 
 def _say_sizes(

@@ -8,6 +8,7 @@ saved is a failure) and one line that names the process that was killed.
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import signal
@@ -35,6 +36,43 @@ _NO_FAULT = (EXIT_OK, EXIT_STOPPED, EXIT_INTERRUPTED)
 def started_by_another() -> bool:
     """True if torchrun, Slurm or :func:`train_here` started this process as one of several."""
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def add_num_gpus_option(parser: argparse.ArgumentParser) -> None:
+    """Add -num_gpus, for commands that encode."""
+    parser.add_argument(
+        "-num_gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes on this machine that share the scans, one per GPU (with -device cpu: N "
+        "processes on the CPU)",
+    )
+
+
+def require_gpus(options: argparse.Namespace) -> None:
+    """Refuse more processes than there are GPUs; on a CPU they share the cores.
+
+    Raises:
+        ColipriError: there are fewer.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    if options.device in ("auto", "cuda") and 0 < count < options.num_gpus:
+        raise ColipriError(f"-num_gpus {options.num_gpus}: this machine shows {count} GPUs")
+
+
+def on_own_device(options: argparse.Namespace) -> argparse.Namespace:
+    """Return the options with a GPU of its own for each of several processes on one machine."""
+    if not started_by_another() or options.device not in ("auto", "cuda"):
+        return options
+    from colipri.common.devices import find_device
+
+    if find_device(options.device).type != "cuda":
+        return options
+    own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return argparse.Namespace(**{**vars(options), "device": own})
 
 
 _CONTINUE = "the last checkpoint is complete: continue with --c"

@@ -5,18 +5,28 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
 from colipri.run.cli import make_parser, run_command
+from colipri.run.image_parts import (
+    joined_description,
+    part_folder,
+    part_of_images,
+    shared_images,
+    shares_images,
+    write_part,
+)
 from colipri.run.inference_options import (
     add_model_options,
     add_split_options,
     check_output,
     make_predictor,
 )
+from colipri.run.local_processes import add_num_gpus_option, on_own_device
 from colipri.run.next_command import say_next_after_evaluation
 from colipri.run.tables import format_interval, format_number, format_table
 
@@ -25,6 +35,7 @@ Zero-shot classification: findings are described by text; no labels are needed.
 
     colipri_zero_shot -m CHECKPOINT -i SCAN.nii.gz -f "pleural effusion" "lung nodule"
     colipri_zero_shot -m CHECKPOINT -i DICOM_FOLDER -f "pleural effusion" -o findings.json
+    colipri_zero_shot -m CHECKPOINT -i SCANS_FOLDER -f "lung nodule" -num_gpus 4 -o findings.json
     colipri_zero_shot -m CHECKPOINT -d 101 --split test -o RUN_FOLDER/zero_shot_test.json
 
 With -i: probabilities for every image (a file, a folder of images, or a DICOM series folder).
@@ -32,6 +43,7 @@ With -d: AUROC, AUPRC, F1, balanced accuracy, sensitivity and specificity per fi
 with 95 % confidence intervals over patients. Thresholds come from the validation split (maximum
 F1) and never from the split that is evaluated. Exit code 1 if an image could not be read.
 """
+_PART = "scores.json"  # of one of several processes
 _DECISIONS = {
     "f1": "F1",
     "weighted_f1": "weighted F1",
@@ -47,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_model_options(parser)
     parser.add_argument("-i", metavar="INPUT", help="image, folder of images, or DICOM folder")
     add_split_options(parser)
+    add_num_gpus_option(parser)
     parser.add_argument(
         "-f",
         nargs="+",
@@ -75,16 +88,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def zero_shot(options: argparse.Namespace) -> int:
-    """Score images or a split, as asked."""
+def zero_shot(options: argparse.Namespace, arguments: Sequence[str] = ()) -> int:
+    """Score images or a split, as asked; ``arguments`` as they were given."""
     if (options.i is None) == (options.d is None):
         raise ColipriError("give either -i (images) or -d (a data set to evaluate)")
     if options.i is not None and options.control_untrained:
         raise ColipriError("--control_untrained needs labels: use it with -d")
     if options.i is not None and options.thresholds_from in ("val", "train"):
         raise ColipriError("with -i, --thresholds_from takes the JSON of a -d run, or none")
+    if options.d is not None and options.num_gpus != 1:
+        raise ColipriError("-num_gpus is for -i; encode a data set by colipri_encode -d")
+    if part_folder() is not None:
+        return write_part(partial(_write_part, options))
     output = check_output(options.o, (".json",))
-    result = _images(options) if options.i is not None else _split(options)
+    if options.i is None:
+        result = _split(options)
+    elif not shares_images(options):
+        result = _images(options)
+    else:
+        with shared_images(main, arguments, options) as (code, parts):
+            if code != EXIT_OK:
+                return code
+            result = _joined(parts)
     if output is not None:
         from colipri.common.atomic import atomic_write_json
 
@@ -123,7 +148,30 @@ def _images(options: argparse.Namespace) -> dict[str, Any]:
         options.f,
         prompt_style=options.prompts,
         thresholds_file=thresholds,
+        part=part_of_images(),
     )
+
+
+def _write_part(options: argparse.Namespace, folder: Path) -> None:
+    """The scores of the images that this one of several processes takes."""
+    from colipri.common.atomic import atomic_write_json
+
+    atomic_write_json(folder / _PART, _images(on_own_device(options)))
+
+
+def _joined(parts: Sequence[Path]) -> dict[str, Any]:
+    from colipri.common.atomic import read_json
+    from colipri.inference.zero_shot_images import require_images
+
+    results = [read_json(part / _PART) for part in parts]
+    lists = {
+        key: sorted(
+            (one for result in results for one in result[key]), key=lambda one: one["image"]
+        )
+        for key in ("images", "problems")
+    }
+    model = joined_description([result["model"] for result in results])
+    return require_images({**results[0], "model": model, **lists})
 
 
 def _print_split(result: dict[str, Any]) -> None:
@@ -175,4 +223,5 @@ def _print_images(result: dict[str, Any]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of colipri_zero_shot."""
-    return run_command(build_parser(), zero_shot, arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    return run_command(build_parser(), partial(zero_shot, arguments=given), given)
