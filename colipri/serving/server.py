@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import tempfile
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,7 +47,11 @@ class InferenceServer(ThreadingHTTPServer):
     def __init__(
         self, inference: Inference, folder: Path, images: Mapping[str, ImageInput], port: int
     ) -> None:
-        self.inference, self.images, self.uploads = inference, dict(images), Uploads(folder)
+        self.inference, self.images = inference, dict(images)
+        self.incoming, scans = folder / "incoming", folder / "scans"
+        for place in (self.incoming, scans):
+            place.mkdir()
+        self.uploads = Uploads(scans)
         self.token = secrets.token_urlsafe(16)
         try:
             super().__init__((ADDRESS, port), _Handler)
@@ -99,7 +104,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(404, {"detail": f"{method} /{'/'.join(names)} is not offered here"})
             return
         try:
-            action(self, names[1:], query)
+            with tempfile.TemporaryDirectory(dir=self.server.incoming) as received:
+                self.received = Path(received)  # what is not kept of it goes with the request
+                action(self, names[1:], query)
         except ColipriError as error:
             self._send_json(400, {"detail": " ".join(str(error).split())})
 
@@ -176,10 +183,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not 0 <= size <= LARGEST_UPLOAD:
             self.close_connection = True
             raise ColipriError(f"the request is larger than {LARGEST_UPLOAD >> 20} MB")
-        body = self.rfile.read(size)
-        if len(body) < size:
-            raise ColipriError("the upload ended early")
-        return read_form(self.headers.get("Content-Type", ""), body)
+        kind = self.headers.get("Content-Type", "")
+        return read_form(kind, self.rfile, size, self.received)
 
     def _send_json(self, code: int, content: Any) -> None:
         self._send(code, "application/json", json.dumps(content).encode())

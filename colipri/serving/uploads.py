@@ -31,17 +31,19 @@ class Uploads:
         self._lock = threading.Lock()
 
     def keep(self, part: Part | None, name: str | None = None) -> str:
-        """Store a file and return the name that it is asked for by.
+        """Take a file that was received, and return the name that it is asked for by.
 
         Args:
-            part: of the form.
+            part: of the form; its file is moved.
             name: that the client chose; None for a random one.
 
         Raises:
             ColipriError: no file, or not one of an image.
         """
-        if part is None or part.file_name is None or not part.content:
+        if part is None or part.file_name is None or part.path is None:
             raise ColipriError("the form holds no file of a scan")
+        if not part.path.stat().st_size:
+            raise ColipriError("the file of the scan is empty")
         ending = image_ending(Path(part.file_name.replace("\\", "/")).name)
         if not ending:
             raise ColipriError(
@@ -50,7 +52,7 @@ class Uploads:
         place = self.folder / secrets.token_hex(8)  # nothing of the client's name is in the path
         place.mkdir()
         file = place / f"scan{ending}"
-        file.write_bytes(part.content)
+        part.path.rename(file)
         key = name or secrets.token_hex(16)
         with self._lock:
             old = [self._files.pop(key)] if key in self._files else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,15 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom_writing import expected, real_volume, save, slice_dataset, with_syntax, write_series
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
 
 from colipri.common.errors import ColipriError
+from colipri.imageio.dicom import pixels
 from colipri.imageio.dicom.files import read_file
 from colipri.imageio.dicom.headers import Instance
 from colipri.imageio.dicom.pixels import read_series, read_volume
@@ -133,3 +140,52 @@ def test_signed_values_under_an_unsigned_header(tmp_path: Path, bits: int) -> No
         data.PixelRepresentation = 1
         data.save_as(path)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(read_series(tmp_path)), volume)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "message"),
+    [
+        (
+            JPEG2000Lossless,
+            r"states slices of 65535 x 65535 voxels, 40\.0 GiB in 5 files that hold",
+        ),
+        (RLELossless, r"states slices of 65535 x 65535 voxels"),
+        (ExplicitVRLittleEndian, "bytes are there"),
+    ],
+)
+def test_a_small_file_that_states_huge_slices_takes_no_memory(
+    tmp_path: Path, syntax: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixels, "_decode", None)  # nothing is decoded
+    for file in write_series(tmp_path, SLICES, Rows=65535, Columns=65535):
+        if syntax != ExplicitVRLittleEndian:
+            with_syntax(file, syntax)
+    tracemalloc.start()
+    with pytest.raises(ColipriError, match=message) as caught:
+        read_series(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "\n" not in str(caught.value) and peak < 1 << 24
+
+
+def test_a_multi_frame_file_that_states_too_many_frames(tmp_path: Path) -> None:
+    (file,) = write_series(tmp_path, SLICES[:1], NumberOfFrames=2_000_000_000)
+    with pytest.raises(ColipriError, match="an enhanced multi-frame object"):
+        read_series(file.parent)
+
+
+def test_slices_of_air_compress_well_and_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far smaller than their pixels, and nothing is wrong with them."""
+    monkeypatch.setattr(pixels, "_NOT_ASKED", 0)
+    for k in SLICES:
+        data = slice_dataset(k, Rows=512, Columns=512)
+        stored = np.full((512, 512), 24, np.uint16)
+        stored[:100, :100] = 1064
+        data.PixelData = stored.tobytes()
+        data.compress(RLELossless)
+        assert save(data, tmp_path / f"{k}.dcm").stat().st_size * 40 < stored.nbytes
+    image = read_series(tmp_path)
+    values = sitk.GetArrayFromImage(image)
+    assert values.shape == (5, 512, 512) and sorted(np.unique(values)) == [-1000, 40]

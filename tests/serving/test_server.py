@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,8 +18,10 @@ import pytest
 import SimpleITK as sitk
 
 import colipri
+from colipri.common.errors import ColipriError
 from colipri.inference.inputs import find_images
 from colipri.run import heatmap, serve
+from colipri.serving import multipart
 from colipri.serving import server as server_module
 from colipri.serving.inference import Inference
 from colipri.serving.multipart import Part, read_form, write_form
@@ -74,7 +78,9 @@ def test_info_is_what_the_module_shows(server: InferenceServer) -> None:
     assert content["models"]["strongest_places"]["labels"] == {FINDINGS[0]: 1, FINDINGS[1]: 2}
 
 
-def test_a_session_from_upload_to_label_map(server: InferenceServer, scan: Path) -> None:
+def test_a_session_from_upload_to_label_map(
+    server: InferenceServer, scan: Path, tmp_path: Path
+) -> None:
     """What Slicer does: upload, infer, read the label map on the voxels of the scan, end."""
     code, _, body = _ask(server, "PUT", "/session/", _upload(scan))
     session = json.loads(body)["session_id"]
@@ -83,19 +89,18 @@ def test_a_session_from_upload_to_label_map(server: InferenceServer, scan: Path)
     path = f"/infer/strongest_places?image=x&session_id={session}"
     code, kind, body = _ask(server, "POST", path, {"params": Part(json.dumps(params).encode())})
     assert code == 200, body
-    form = read_form(kind, body)
+    form = read_form(kind, BytesIO(body), len(body), tmp_path)
     answer = json.loads(form["params"].content)
     assert set(answer["scores"]) == set(FINDINGS) and answer["label_names"][FINDINGS[1]] == 2
     assert form["file"].file_name == "strongest_places.nrrd"
-    file = server.uploads.folder / "answer.nrrd"
-    file.write_bytes(form["file"].content)
+    assert form["file"].path is not None
+    file = form["file"].path.rename(tmp_path / "answer.nrrd")
     labels, image = sitk.ReadImage(str(file)), sitk.ReadImage(str(scan))
     assert labels.GetSize() == image.GetSize()
     assert np.allclose(labels.GetOrigin(), image.GetOrigin(), atol=1e-3)
     assert np.allclose(labels.GetDirection(), image.GetDirection(), atol=1e-4)
     assert set(np.unique(sitk.GetArrayFromImage(labels))) <= {0, 1, 2}
     assert sitk.GetArrayFromImage(labels).any()
-    file.unlink()
     assert _ask(server, "DELETE", f"/session/{session}")[0] == 200
     assert _ask(server, "GET", f"/session/{session}")[0] == 404
     assert list(server.uploads.folder.iterdir()) == []
@@ -143,6 +148,10 @@ def test_scores_come_as_json(server: InferenceServer, scan: Path) -> None:
             "must be one of",
         ),
         ("/infer/scores", {"file": Part(b"x", "photo.jpg")}, "the file is not an image"),
+        ("/infer/scores", {"file": Part(b"", "scan.nii.gz")}, "the file of the scan is empty"),
+        ("/infer/scores", {"file": Part(b"not a file")}, "the form holds no file"),
+        ("/infer/scores", {"params": Part(b"x" * (2 << 20))}, "is larger than 1 MB"),
+        ("/infer/scores", {str(n): Part(b"x") for n in range(70)}, "more than 64 fields"),
         ("/infer/scores", {"file": Part(b"x", "broken.nii.gz")}, "scan.nii.gz"),
     ],
 )
@@ -164,6 +173,62 @@ def test_only_who_knows_the_token_is_answered(
     monkeypatch.setattr(server_module, "LARGEST_UPLOAD", 1000)
     code, _, body = _ask(server, "PUT", "/session/", _upload(scan))
     assert code == 400 and b"larger than" in body
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
+def test_a_form_is_read_in_pieces(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the pieces fall, also with beginnings of the boundary in the file."""
+    monkeypatch.setattr(multipart, "_PIECE", piece)
+    kind, body = write_form({"params": Part(b"{}"), "file": Part(b"?", "a.nii.gz")})
+    boundary = b"\r\n--" + kind.partition("boundary=")[2].encode()
+    content = b"\r\n".join([boundary[:-1], b"", boundary[:5] * 3, b"--", b"\r\n\r\n"])
+    body = body.replace(b"?", content)
+    form = read_form(kind, BytesIO(body + b"next request"), len(body), tmp_path)
+    assert form["params"].content == b"{}" and form["file"].path is not None
+    assert form["file"].path.read_bytes() == content
+    for end in range(0, len(body) - 4, 5):
+        with pytest.raises(ColipriError, match="ended early"):
+            read_form(kind, BytesIO(body[:end]), len(body), tmp_path)
+
+
+def test_an_upload_is_not_kept_in_memory(tmp_path: Path) -> None:
+    size = 64 << 20
+    kind, body = write_form({"file": Part(b"?", "a.nii.gz")})
+    begin, end = body.split(b"?")
+
+    class Stream(BytesIO):
+        """As long as it is asked for, made as it is read."""
+
+        def __init__(self) -> None:
+            self.place = 0
+
+        def read(self, count: int | None = -1) -> bytes:
+            assert count is not None and 0 < count <= 1 << 20
+            made = bytearray(count)
+            for start, part in ((0, begin), (len(begin) + size, end)):
+                for number, sign in enumerate(part):
+                    if 0 <= start + number - self.place < count:
+                        made[start + number - self.place] = sign
+            self.place += count
+            return bytes(made)
+
+    tracemalloc.start()
+    form = read_form(kind, Stream(), len(begin) + size + len(end), tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert form["file"].path is not None and form["file"].path.stat().st_size == size
+    assert peak < 8 << 20
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is full")
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multipart.secrets, "token_hex", lambda _: "full")
+    (tmp_path / "full").symlink_to("/dev/full")
+    kind, body = write_form({"file": Part(bytes(100), "a.nii.gz")})
+    with pytest.raises(ColipriError, match="No space left on device"):
+        read_form(kind, BytesIO(body), len(body), tmp_path)
 
 
 def test_old_uploads_make_room(server: InferenceServer, scan: Path) -> None:

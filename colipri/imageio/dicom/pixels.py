@@ -21,6 +21,9 @@ _SCANS = ("CT", "MR", "PT", "NM", "")
 _INT16 = (-32768, 32767)
 _AIR_AS_STORED = np.array([-1200, -700])  # air and lung, if stored without an offset
 _AIR_FRACTION = 0.05  # of the volume
+# Slices of nothing but air, in JPEG 2000 and with the shortest header, are 900 times smaller.
+_MOST_EXPANSION = 2000  # bytes of pixels over bytes of the files
+_NOT_ASKED = 1 << 28  # bytes of pixels that are decoded whatever the files hold
 _LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81",
           "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")  # fmt: skip
 
@@ -50,6 +53,7 @@ def read_volume(series: Series) -> tuple[sitk.Image, list[str]]:
     """
     instances = series.instances
     with plain_files(instances) as files:
+        _require_plausible_size(instances, files)
         volume = _decode(instances, files)
         _compare_with_pydicom(instances, files, volume)
     notes = list(series.notes)
@@ -92,6 +96,23 @@ def _only_series(folder: Path) -> Series:
             f"{largest.first_file + ': ' if largest.first_file else ''}{largest.reason}"
         )
     return series[0]
+
+
+def _require_plausible_size(instances: Sequence[Instance], files: Sequence[Path]) -> None:
+    """Refuse headers that state far more pixels than the files can hold, before decoding them.
+
+    Where pixels are not compressed, reading the header has compared the bytes already.
+    """
+    stated = sum(2 * i.rows * i.columns * i.frames * i.samples for i in instances)
+    stored = sum(file.stat().st_size for file in files)
+    if stated > max(_NOT_ASKED, _MOST_EXPANSION * stored):
+        first = instances[0]
+        frames = f" and {first.frames} frames" if first.frames > 1 else ""
+        raise ColipriError(
+            f"{first.where}: its header states slices of {first.rows} x {first.columns} voxels"
+            f"{frames}, {stated / 2**30:.1f} GiB in {len(instances)} files that hold "
+            f"{stored / 2**20:.2f} MiB: the header is wrong"
+        )
 
 
 def _decode(instances: Sequence[Instance], files: Sequence[Path]) -> np.ndarray:

@@ -124,9 +124,7 @@ def _is_image(data: Any) -> bool:
 def _uncompressed_size(data: Any) -> int:
     """Bytes of pixels that are not compressed; 0 if the header does not say enough."""
     tags = Tags(data)
-    numbers = [tags.number(name) for name in ("Rows", "Columns", "BitsAllocated")]
-    if not all(numbers):
-        return 0
-    rows, columns, bits = (int(number or 0) for number in numbers)
+    rows, columns = (int(tags.number(name) or 0) for name in ("Rows", "Columns"))
+    bits = int(tags.number("BitsAllocated") or 8)
     samples, frames = (int(tags.number(n) or 1) for n in ("SamplesPerPixel", "NumberOfFrames"))
     return rows * columns * samples * frames * bits // 8
