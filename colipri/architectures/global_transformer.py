@@ -8,7 +8,7 @@ training lets them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,11 @@ class GlobalTransformer(nn.Module):
         )
         if not plan.num_layers:
             self.position.requires_grad_(False)  # the cells stay what they are
+
+    def sharded_units(self) -> Iterator[nn.Module]:
+        """Yield what is gathered at a time where weights are sharded: the blocks, then the rest."""
+        yield from self.blocks
+        yield self
 
     def forward(self, cells: Tensor, mask: Tensor) -> Tensor:
         """Let cells see each other.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +37,11 @@ class MaskedDecoder(nn.Module):
         for linear in (self.embed, self.head):
             nn.init.trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
+
+    def sharded_units(self) -> Iterator[nn.Module]:
+        """Yield what is gathered at a time where weights are sharded: the blocks, then the rest."""
+        yield from self.eva.blocks
+        yield self
 
     def forward(
         self,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,6 +42,8 @@ class AttentionPool(nn.Module):
             counts until attention has learned to look there, in a maximum from the first step.
     """
 
+    forward_methods: ClassVar[tuple[str, ...]] = ("dense",)
+
     def __init__(
         self, dim: int, num_heads: int, num_queries: int = 0, add_max: bool = False
     ) -> None:
@@ -48,6 +53,10 @@ class AttentionPool(nn.Module):
         self.queries = (
             nn.Parameter(torch.randn(1, num_queries, dim) * 0.02) if num_queries else None
         )
+
+    def sharded_units(self) -> Iterator[nn.Module]:
+        """Yield what is gathered at a time where weights are sharded."""
+        yield self
 
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """(B, K, E) -> (B, E).

@@ -6,11 +6,15 @@ layer is the token embedding itself (tied). Dropped after pre-training, unless r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from colipri.architectures.token_loss import WantedTokens
 
 
 @dataclass
@@ -44,6 +48,8 @@ class DecoderCache:
 class CrossBlock(nn.Module):
     """Pre-norm self-attention over the text, cross-attention to the image, MLP."""
 
+    forward_methods: ClassVar[tuple[str, ...]] = ("image_keys",)
+
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -60,13 +66,12 @@ class CrossBlock(nn.Module):
 
     def image_keys(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, K, d) -> key and value, (B, heads, K, d / heads)."""
-        key, value = self.cross_kv(image).chunk(2, dim=-1)
-        return self._heads(key), self._heads(value)
+        return self._image_keys(image)
 
     def forward(
         self,
         x: Tensor,
-        image: tuple[Tensor, Tensor],
+        image: Tensor | tuple[Tensor, Tensor],
         mask: Tensor | None,
         image_mask: Tensor | None,
         past: tuple[Tensor, Tensor] | None = None,
@@ -75,7 +80,8 @@ class CrossBlock(nn.Module):
 
         Args:
             x: (B, T, d), embedded text tokens.
-            image: keys and values of the image tokens, each (B, heads, K, d / heads).
+            image: (B, K, d), projected image tokens, or their keys and values
+                (:meth:`image_keys`).
             mask: (B, 1, T, past + T) bool, True where a query may look; None for everywhere.
             image_mask: (B, 1, 1, K) bool, False at padding among the image tokens; None if
                 there is none.
@@ -86,10 +92,15 @@ class CrossBlock(nn.Module):
             key, value = torch.cat((past[0], key), dim=2), torch.cat((past[1], value), dim=2)
         x = x + self.proj(_merge(F.scaled_dot_product_attention(query, key, value, mask)))
         query = self._heads(self.cross_q(self.norm2(x)))
-        looked = F.scaled_dot_product_attention(query, image[0], image[1], image_mask)
+        keys, values = self._image_keys(image) if isinstance(image, Tensor) else image
+        looked = F.scaled_dot_product_attention(query, keys, values, image_mask)
         x = x + self.cross_proj(_merge(looked))
         x = x + self.fc2(F.gelu(self.fc1(self.norm3(x))))
         return x, (key, value)
+
+    def _image_keys(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        key, value = self.cross_kv(image).chunk(2, dim=-1)
+        return self._heads(key), self._heads(value)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -104,6 +115,8 @@ class ReportDecoder(nn.Module):
         image_dim: D, width of the encoder's tokens.
         dim, depth, num_heads: of the decoder.
     """
+
+    forward_methods: ClassVar[tuple[str, ...]] = ("start", "step")
 
     def __init__(
         self,
@@ -134,8 +147,12 @@ class ReportDecoder(nn.Module):
         image_mask: Tensor | None = None,
         text_mask: Tensor | None = None,
         parallel: Tensor | None = None,
+        wanted: WantedTokens | None = None,
     ) -> Tensor:
-        """Hidden states of a whole text at once (training).
+        """Hidden states of a whole text at once, or the errors of its tokens (training).
+
+        The output layer is one of this module's weights, and is used inside so that the module can
+        be sharded.
 
         Args:
             input_ids: (B, T).
@@ -144,9 +161,10 @@ class ReportDecoder(nn.Module):
             text_mask: (B, T) bool, False at padding; only needed with ``parallel``, since causal
                 attention never looks at padding behind it.
             parallel: (B,) bool, True for samples whose tokens look at each other freely (CapPa).
+            wanted: the tokens that should follow.
 
         Returns:
-            (B, T, d), normalized.
+            (B, T, d), normalized; with ``wanted`` the cross entropy of each token, (B, T).
         """
         length = input_ids.shape[1]
         device = input_ids.device
@@ -156,17 +174,24 @@ class ReportDecoder(nn.Module):
             if text_mask is not None:
                 free = text_mask[:, None, None, :]
             mask = torch.where(parallel[:, None, None, None], free, mask)
-        cache = self.start(image, image_mask)
+        projected = self.image_projection(image)
+        seen = _as_attention_mask(image_mask)
         x = self._embed(input_ids, 0)
-        for block, keys in zip(self.blocks, cache.image, strict=True):
-            x, _ = block(x, keys, mask, cache.image_mask)
-        return self.norm(x)
+        for block in self.blocks:
+            x, _ = block(x, projected, mask, seen)
+        hidden: Tensor = self.norm(x)
+        return hidden if wanted is None else wanted.errors(hidden, self.token_embeddings.weight)
+
+    def sharded_units(self) -> Iterator[nn.Module]:
+        """Yield what is gathered at a time where weights are sharded: the blocks, then the rest."""
+        yield from self.blocks
+        yield self
 
     def start(self, image: Tensor, image_mask: Tensor | None = None) -> DecoderCache:
         """Return the cache of a text not yet begun: the image's keys and values, computed once."""
         projected = self.image_projection(image)
         keys = [_block(block).image_keys(projected) for block in self.blocks]
-        return DecoderCache(keys, None if image_mask is None else image_mask[:, None, None, :])
+        return DecoderCache(keys, _as_attention_mask(image_mask))
 
     def step(self, input_ids: Tensor, cache: DecoderCache) -> Tensor:
         """Logits (B, V) of what follows the next token; the cache grows by it.
@@ -195,6 +220,11 @@ class ReportDecoder(nn.Module):
 def _block(module: nn.Module) -> CrossBlock:
     assert isinstance(module, CrossBlock)
     return module
+
+
+def _as_attention_mask(mask: Tensor | None) -> Tensor | None:
+    """(B, K) -> (B, 1, 1, K)."""
+    return None if mask is None else mask[:, None, None, :]
 
 
 def _merge(heads: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +23,18 @@ class SentenceAttention(nn.Module):
         shared_dim: E, width of a text's embedding.
     """
 
+    forward_methods: ClassVar[tuple[str, ...]] = ("weights",)
+
     def __init__(self, image_dim: int, shared_dim: int) -> None:
         super().__init__()
         self.query = nn.Linear(shared_dim, image_dim)
         self.key = nn.Linear(image_dim, image_dim)
         self.value = nn.Linear(image_dim, shared_dim)
         self.scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
+
+    def sharded_units(self) -> Iterator[nn.Module]:
+        """Yield what is gathered at a time where weights are sharded."""
+        yield self
 
     def forward(self, tokens: Tensor, texts: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Compare every image with every text: (b, S) cosines over the temperature, float32.

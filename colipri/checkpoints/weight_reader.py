@@ -8,6 +8,7 @@ VoxelFM.
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,9 @@ def read_content(path: Path, kind: str = "weights") -> dict[str, Any]:
         if head[8:] == b"{":  # eight bytes of length, then a JSON header: safetensors
             return dict(load_file(path))
         with torch.serialization.safe_globals(_numpy_scalars()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # mapped, not read: a process with shards needs some rows only
+            mapped = zipfile.is_zipfile(path)  # files older than torch 1.6 cannot be
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ColipriError(
             f"{path} cannot be read as {kind} (damaged, or not one): it is no file of weights, or "

@@ -14,15 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from colipri.architectures.generation import GenerationSettings, decode_report, generate
-from colipri.architectures.packing import Padding, to_device
+from colipri.architectures.packing import to_device
 from colipri.architectures.report_decoder import ReportDecoder
+from colipri.architectures.token_loss import WantedTokens
 from colipri.cost.flops import BACKWARD, report_decoder_flops
 from colipri.objectives.base import HeadSizes, Objective, option
 from colipri.objectives.batch import PairInput, Sample, TextTools
@@ -151,17 +149,10 @@ class ReportGeneration(Objective):
         """
         input_ids, parallel = self.inputs(reports, seeds)
         text_mask = to_device(reports.mask, image.device)
-        hidden = decoder(input_ids, image, image_mask, text_mask, parallel)
-        padding = Padding.of((len(hidden), hidden.shape[1]), reports.mask)
-        by_token = chunked_cross_entropy(
-            padding.pack(hidden),
-            decoder.token_embeddings.weight,
-            padding.pack(reports.targets),
-            self.label_smoothing,
-            self.chunk,
-        )
-        counts = to_device(np.maximum(padding.lengths, 1), hidden.device)
-        return padding.unpack(by_token).sum(dim=1) / counts
+        wanted = WantedTokens(reports.targets, reports.mask, self.label_smoothing, self.chunk)
+        by_token = decoder(input_ids, image, image_mask, text_mask, parallel, wanted)
+        counts = to_device(reports.mask.sum(dim=1).clamp_min(1), image.device)
+        return by_token.sum(dim=1) / counts
 
     def inputs(self, reports: ReportTokens, seeds: list[int]) -> tuple[Tensor, Tensor | None]:
         """Input ids, and which rows are predicted in parallel (None: no parallel prediction)."""
@@ -223,34 +214,3 @@ class ReportGeneration(Objective):
         image += _ENCODER_COPY_BYTES[precision] * encoder_width
         text = width * _TEXT_BLOCK_BYTES[precision] * depth
         return tokens * image + (self.max_tokens or configuration.max_text_tokens) * text
-
-
-def chunked_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, label_smoothing: float = 0.0, chunk: int = 1024
-) -> Tensor:
-    """Cross entropy of ``hidden @ weight.T`` for each token, without keeping the logits.
-
-    Logits of a long report take vocabulary x length numbers, more than the decoder itself: 30,522 x
-    512 in float32 are 60 MB a report, kept twice. Here they are computed for some tokens at a time,
-    and again in the backward pass; only the hidden states are kept.
-
-    Args:
-        hidden: (n, d).
-        weight: (V, d), the output layer.
-        targets: (n,) int64.
-        label_smoothing: share of the target spread over the vocabulary.
-        chunk: tokens at a time.
-
-    Returns:
-        (n,) float32.
-    """
-    parts = [
-        checkpoint(_cross_entropy, rows, weight, wanted, label_smoothing, use_reentrant=False)
-        for rows, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True)
-    ]
-    return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
-
-
-def _cross_entropy(rows: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    logits = F.linear(rows, weight).float()
-    return F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)

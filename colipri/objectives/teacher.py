@@ -13,7 +13,7 @@ random. Every process follows the same student, so all teachers are equal.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -47,6 +47,13 @@ class Teacher(nn.Module):
     def train(self, mode: bool = True) -> Teacher:
         """Stay in evaluation mode."""
         return super().train(False)
+
+    def sharded_units(self) -> Iterator[nn.Module]:
+        """Yield what is gathered at a time where weights are sharded; further modules stay whole.
+
+        They are also called by themselves.
+        """
+        yield from self.image_encoder.sharded_units()
 
     @torch.no_grad()
     def forward(

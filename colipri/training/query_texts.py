@@ -71,9 +71,7 @@ class QueryTexts:
         processes.sum(embeddings)
         return cls(embeddings.requires_grad_(), mine)
 
-    def backward(
-        self, encode: Encode, processes: Processes, before: Callable[[TextPart], None]
-    ) -> None:
+    def backward(self, encode: Encode, processes: Processes, before: Callable[[], None]) -> None:
         """Send the gradients of all cases of all processes through the text encoder.
 
         Args:
@@ -86,7 +84,7 @@ class QueryTexts:
             gradient = torch.zeros_like(self.embeddings)
         processes.sum(gradient)
         for part, rows, is_counted in self.mine:
-            before(part)
+            before()
             embedded = encode(part)
             if embedded.requires_grad:  # not of a frozen tower
                 embedded.backward(gradient[rows] if is_counted else torch.zeros_like(embedded))

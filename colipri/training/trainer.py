@@ -25,7 +25,7 @@ from colipri.imageio.image import DEFAULT_ORIENTATION
 from colipri.objectives.batch import Batch
 from colipri.text.tokenizer import tokenizer_to_string
 from colipri.training.distributed.processes import PeerLost, lost_peers
-from colipri.training.distributed.sharding import clip_gradients, replicated
+from colipri.training.distributed.sharding import clip_gradients, forget_passes, replicated
 from colipri.training.distributed.whole_state import load_whole_optimizer_state, whole_state
 from colipri.training.initialization import TOWERS, center_on_batch
 from colipri.training.logging import RunLog, StepLog, epoch_line, plot_progress
@@ -193,6 +193,7 @@ class ColipriTrainer(TrainerSetup):
         self.step.after_step(iteration - self.stage.first_iteration, steps)
         if self.average is not None:
             self.average.update(self.model, iteration)
+        forget_passes(self.model)
         values = {"loss": float(loss), "gradient_norm": float(norm)}
         return values | {name: float(value) for name, value in terms.items()}
 

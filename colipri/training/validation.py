@@ -18,6 +18,7 @@ from colipri.evaluation.retrieval import retrieval_metrics
 from colipri.evaluation.zero_shot import evaluate_zero_shot
 from colipri.objectives.batch import Batch
 from colipri.training.batch_encoder import BatchEncoder
+from colipri.training.distributed.sharding import kept_gathered
 from colipri.training.training_step import TrainingStep
 from colipri.training.validation_plan import RETRIEVAL, ZERO_SHOT, ValidationPlan
 
@@ -187,7 +188,8 @@ def write_report_samples(
             features, attention_mask = step.encoder.encode_images(part)
             for name, objective in step.on_pairs.items():
                 inputs = step.pair_input(name, part, features.tokens, attention_mask)
-                texts = objective.write_reports(inputs, step.encoder.tokenizer)
+                with kept_gathered(inputs.heads.values()):
+                    texts = objective.write_reports(inputs, step.encoder.tokenizer)
                 if texts is None:
                     continue
                 cases = [batch.case[row] for row in part.rows]

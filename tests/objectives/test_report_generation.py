@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from architectures.saved_tensors import count_saved_bytes
 
 from colipri.architectures.report_decoder import ReportDecoder
+from colipri.architectures.token_loss import chunked_cross_entropy
 from colipri.common.errors import ColipriError
 from colipri.objectives.report_generation import (
     ReportGeneration,
     ReportTokens,
-    chunked_cross_entropy,
 )
 
 VOCABULARY, MASK_ID = 50, 4

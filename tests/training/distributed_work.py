@@ -22,6 +22,7 @@ from colipri.dataloading.sharing import Shard, cut
 from colipri.objectives.batch import ContrastiveBatch
 from colipri.objectives.contrastive import KINDS
 from colipri.objectives.opposite_sentence import OppositeSentences, opposite_sentence_loss
+from colipri.training.distributed import sharding
 from colipri.training.distributed.processes import Processes, join_processes, leave_processes
 from colipri.training.distributed.sharding import clip_gradients
 from colipri.training.distributed.whole_state import whole_tensor
@@ -163,6 +164,8 @@ def all_tower_gradients(processes: Processes, folder: Path) -> None:
 def step_gradients(name: str, folder: Path, parallel: str = "ddp") -> dict[str, Any]:
     """Loss, terms and gradients of the second batch, with all random numbers on."""
     letters, options = STEPS[name]
+    if parallel == "fsdp":
+        sharding.LARGE_PART = 0  # pools, decoders and teachers of this size too
     trainer = trainer_of(f"ColipriTrainer_{letters}", folder, parallel=parallel, **options)
     trainer.initialize()
     trainer.data.start_training(1)
@@ -177,10 +180,14 @@ def step_gradients(name: str, folder: Path, parallel: str = "ddp") -> dict[str, 
     images = batch.image.shape[0]
     norm = clip_gradients(trainer.model, 1.0, trainer.processes)
     whole = {"loss": loss, "terms": terms, "gradients": gradients, "images": images, "norm": norm}
-    blocks = trainer.configuration.encoder.depth
-    blocks += trainer.configuration.text_encoder.bert.num_hidden_layers
+    units = [
+        unit
+        for unit in sharding.units_of((trainer.model,))
+        if any(p.requires_grad for p in unit.parameters())
+    ]
     whole["observed"] = trainer.step.observed.get("self_distillation", {})
-    return {**whole, "exchanges": len(exchanges), "units": blocks + 2}
+    sharded = [n for n, p in trainer.model.named_children() if any(sharding.units_of((p,)))]
+    return {**whole, "exchanges": len(exchanges), "units": len(units), "sharded": sharded}
 
 
 @contextmanager
@@ -235,6 +242,7 @@ def train(
 ) -> Any:
     """Train, or continue from the checkpoint that is there; the last process gets a signal."""
     folder.mkdir(exist_ok=True)
+    sharding.LARGE_PART = 0 if parallel == "fsdp" else sharding.LARGE_PART
     trainer = trainer_of(
         "ColipriTrainer_CRMO",
         folder,

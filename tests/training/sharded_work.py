@@ -16,6 +16,7 @@ from training.test_text_pretraining import TEXTS
 
 from colipri.text.reports.report import report_from_text
 from colipri.text.structured_report import structure_report
+from colipri.training.distributed import sharding
 from colipri.training.distributed.processes import Processes
 from colipri.training.distributed.whole_state import whole_state
 from colipri.training.text_pretraining import TextTask, pretrain_text_encoder
@@ -25,7 +26,7 @@ LETTERS = "CRMOLDA"  # teachers, running means, decoders
 OPTIONS: dict[str, Any] = {
     "micro_batch_size": 1,
     "precision": "fp32",
-    "objective_options": {"L.fewest_studies": 1, "L.form": "head"},
+    "objective_options": {"L.fewest_studies": 1, "L.form": "head", "D.prototypes": 16},
     "training": {"ema_decay": 0.5, "text_start_iterations": 0},
 }
 
@@ -46,6 +47,8 @@ class LargestTensor(TorchDispatchMode):
 
 
 def made_trainer(folder: Path, parallel: str = "fsdp", **changes: Any) -> Any:
+    if parallel == "fsdp":
+        sharding.LARGE_PART = 0  # pools, decoders and teachers of this size too
     return trainer_of(f"ColipriTrainer_{LETTERS}", folder, parallel=parallel, **(OPTIONS | changes))
 
 
@@ -126,12 +129,16 @@ def train_sharded(processes: Processes, folder: Path, stop_after: int | None = N
         trainer.resume(checkpoint)
     else:
         trainer.initialize()
+    trainer.run_validation()  # a first pass without gradients keeps none from being computed
     step = trainer.train_step
 
     def watched(batch: Any) -> Any:
         if processes.is_main and trainer.global_iteration() + 1 == stop_after:
             signal.raise_signal(signal.SIGUSR1)
-        return step(batch)
+        values = step(batch)
+        for unit in sharding.units_of((trainer.model,)):
+            assert not unit._get_fsdp_state()._comm_ctx.post_forward_order, "kept for ever"
+        return values
 
     trainer.train_step = watched
     try:

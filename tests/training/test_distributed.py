@@ -98,6 +98,8 @@ def test_a_step_of_all_objectives_with_its_random_numbers(
             assert parts["exchanges"] == 0
         elif "D" not in STEPS[name][0]:
             assert parts["exchanges"] == parts["units"]
+            decoders = {"image_pooler", "report_decoder", "masked_decoder"}
+            assert set(parts["sharded"]) == {"image_encoder", "text_encoder", *decoders}
         else:  # self-distillation encodes an image and its crops in one pass of a part
             assert parts["units"] < parts["exchanges"] <= 3 * parts["units"]
     if parallel == "ddp":

@@ -14,9 +14,11 @@ from training.sharded_work import (
     train_sharded,
 )
 
+from colipri.training.distributed import sharding
+
 
 def test_only_the_first_process_builds_numbers_and_they_are_those_of_one_process(
-    tiny, tmp_path
+    tiny, tmp_path, monkeypatch
 ) -> None:
     one = made_trainer(tmp_path, "ddp")
     one.initialize()
@@ -28,18 +30,17 @@ def test_only_the_first_process_builds_numbers_and_they_are_those_of_one_process
     together(2, first_weights, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
 
-    whole = sum(p.numel() for p in one.model.parameters())
-    towers = (one.model.image_encoder, one.model.text_encoder)
-    of_towers = [p.numel() for tower in towers for p in tower.parameters()]
+    monkeypatch.setattr(sharding, "LARGE_PART", 0)  # as there
+    units = [unit for part in sharding.sharded_parts(one.model) for unit in part.sharded_units()]
+    shared = {id(p) for unit in units for p in unit.parameters() if p.ndim}
+    counts = {True: [], False: []}
+    for p in one.model.parameters():
+        counts[id(p) in shared].append(p.numel())
+    whole = sum(counts[True]) + sum(counts[False])
+    assert sum(counts[True]) > 0.5 * whole
     assert first["built"] == whole and second["built"] == 0
-    others = whole - sum(of_towers)
-    assert second["held"] < others + 0.6 * sum(of_towers)
-    largest_other = max(
-        p.numel()
-        for name, p in one.model.named_parameters()
-        if not name.startswith(("image_encoder.", "text_encoder."))
-    )
-    assert second["largest"] <= max(largest_other, -(-max(of_towers) // 2))
+    assert second["held"] < sum(counts[False]) + 0.6 * sum(counts[True])
+    assert second["largest"] <= max(*counts[False], -(-max(counts[True]) // 2))
 
     for stage, expected in (("fresh", fresh), ("started", started)):
         assert first[stage].keys() == expected.keys()

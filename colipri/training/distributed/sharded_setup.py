@@ -2,7 +2,7 @@
 
 The first process builds the model on the CPU, with the random numbers and the pretrained weights
 that a run without shards has. The others build it on the meta device, where tensors have a shape
-and no numbers. Towers are cut into shards while all is on the meta device; then memory for the
+and no numbers. It is cut into shards while all is on the meta device; then memory for the
 shards is allocated, and they are filled from the first process, one tensor at a time and from CPU
 to CPU, as bytes: the weights are those of a run without shards, bit for bit.
 """
@@ -20,7 +20,7 @@ from colipri.architectures.model import ColipriModel
 from colipri.common.errors import ColipriError
 from colipri.common.sharded_tensors import is_sharded, local_part, rows_of
 from colipri.training.distributed.processes import Processes
-from colipri.training.distributed.sharding import shard_model
+from colipri.training.distributed.sharding import gather_once, shard_model
 
 Described = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
@@ -31,7 +31,7 @@ def build_in_shards(
     processes: Processes,
     bf16: bool = False,
 ) -> ColipriModel:
-    """Build a model of which every process holds a part of both towers.
+    """Build a model whose large parts are shared by the processes.
 
     Args:
         build: returns the model, on the CPU or, where that is torch's default, on the meta device.
@@ -55,6 +55,7 @@ def build_in_shards(
     for p in model.parameters():
         if is_sharded(p):
             p.local_shard = nn.Parameter(local_part(p.detach()), p.requires_grad)  # type: ignore[attr-defined]
+    gather_once(model)
     return model
 
 

@@ -1,13 +1,13 @@
-"""Sharded weights (FSDP2): every process keeps a part of both towers.
+"""Sharded weights (FSDP2): every process keeps a part of the towers and of large other parts.
 
 A unit is gathered while it computes, and its gradients are scattered as sums. Each transformer
-block is a unit; the rest of a tower (stem, embeddings, norms, its pool) is one more, the tower's
-root. What is small or used in many ways (image pool, temperature, decoders of R and M) stays whole
-in every process, and its gradients take the same way as without sharding.
-
-A step has many backward passes, one per part of the batch. Gradients are added up in each process
-and exchanged in the last pass that reaches a tower (:func:`sync_in_this_pass`): one exchange
-instead of one per part, for the memory of one gradient of the tower.
+block is a unit; the rest of a tower (stem, embeddings, norms, its pool) is one more, its root. A
+module that can be sharded says so itself: ``sharded_units`` yields its units, the root last, and
+``forward_methods`` of a unit names further methods that use its weights as ``forward`` does. The
+towers are sharded always, and other parts of the model (pools, decoders and teachers of objectives)
+from LARGE_PART parameters on. What is smaller, or used in many ways (temperature, a projection, a
+head that says nothing), stays whole in every process, and its gradients take the same way as
+without sharding.
 
 Optimiser, clipping and averaged weights work on plain tensors: those of whole parameters, and the
 local shard of the others (``local_shard``, which shares its memory with the parameter). So the
@@ -19,17 +19,27 @@ either form.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
 
 from colipri.architectures.model import ColipriModel
 from colipri.training.distributed.processes import Processes
+
+TOWERS = ("image_encoder", "text_encoder")
+LARGE_PART = 1_000_000  # parameters; an exchange of fewer costs its latency and saves 4 MB
+_CAN_IGNORE = "ignored_params" in inspect.signature(fully_shard).parameters  # torch 2.7 and on
 
 
 def local_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -45,7 +55,7 @@ def replicated(model: nn.Module) -> Iterator[Tensor]:
 def shard_model(
     model: ColipriModel, device: torch.device, processes: Processes, bf16: bool = False
 ) -> None:
-    """Cut both towers into units, and each unit's parameters into shards.
+    """Cut the towers and large other parts into units, and each unit's parameters into shards.
 
     Args:
         model: alike in all processes, on the meta device; changed in place.
@@ -55,15 +65,36 @@ def shard_model(
             Shards, sums of gradients and the optimiser stay in float32.
     """
     mesh = dist.device_mesh.init_device_mesh(device.type, (processes.size,))
-    for tower in _towers(model):
-        *blocks, root = tower.sharded_units()
+    for part in sharded_parts(model):
+        *blocks, root = part.sharded_units()
         for block in blocks:
             _shard_unit(block, mesh, **_matrices(block, bf16))
-        _shard_unit(root, mesh)  # last: it takes what the blocks leave
+        _shard_unit(root, mesh, **_scalars(root))  # last: it takes what the blocks leave
+
+
+def sharded_parts(model: nn.Module) -> Iterator[Any]:
+    """Yield the parts of a model that are sharded."""
+    for name, part in model.named_children():
+        is_large = sum(p.numel() for p in part.parameters()) >= LARGE_PART
+        can_be = hasattr(part, "sharded_units") and (_CAN_IGNORE or not _scalars_of(part))
+        if can_be and (is_large or name in TOWERS):
+            yield part
 
 
 def _shard_unit(unit: nn.Module, mesh: Any, **options: Any) -> None:
     _sum_gradients(fully_shard(unit, mesh=mesh, reshard_after_forward=True, **options))
+    for method in getattr(unit, "forward_methods", ()):
+        register_fsdp_forward_method(unit, method)
+
+
+def _scalars_of(part: nn.Module) -> set[nn.Parameter]:
+    return {p for p in part.parameters() if not p.ndim}
+
+
+def _scalars(root: nn.Module) -> dict[str, Any]:
+    """Options of fully_shard for a root with scalars, which cannot be cut and stay whole."""
+    scalars = _scalars_of(root)
+    return {"ignored_params": scalars} if scalars else {}
 
 
 def _matrices(block: nn.Module, bf16: bool) -> dict[str, Any]:
@@ -74,32 +105,10 @@ def _matrices(block: nn.Module, bf16: bool) -> dict[str, Any]:
     scale before they are rounded, so all of it is gathered in float32.
     """
     has_scale = getattr(block, "gamma_1", None) is not None
-    can_ignore = "ignored_params" in inspect.signature(fully_shard).parameters  # torch 2.7 and on
-    if not bf16 or has_scale or not can_ignore:
+    if not bf16 or has_scale or not _CAN_IGNORE:
         return {}
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     return {"mp_policy": policy, "ignored_params": {p for p in block.parameters() if p.ndim < 2}}
-
-
-def _towers(model: ColipriModel) -> tuple[Any, Any]:
-    return model.image_encoder, model.text_encoder
-
-
-def sync_in_this_pass(model: nn.Module, image: bool, text: bool) -> None:
-    """Say which towers exchange their gradients in the next backward pass.
-
-    Without shards nothing happens. Each tower must be told True before the last pass of a step that
-    reaches it, in all processes alike.
-
-    Args:
-        model: sharded or whole.
-        image: the image tower exchanges.
-        text: the text tower exchanges.
-    """
-    if isinstance(model, ColipriModel):
-        for tower, sync in zip(_towers(model), (image, text), strict=True):
-            if isinstance(tower, FSDPModule):
-                tower.set_requires_gradient_sync(sync)
 
 
 def _sum_gradients(sharded: Any) -> None:
@@ -110,6 +119,51 @@ def _sum_gradients(sharded: Any) -> None:
         sharded.set_reduce_scatter_divide_factor(1.0)
     if hasattr(sharded, "set_force_sum_reduction_for_comms"):
         sharded.set_force_sum_reduction_for_comms(True)  # the one form that gloo has
+
+
+def gather_once(model: nn.Module) -> None:
+    """Gather every unit for a moment, so that the memory for gathered weights is known.
+
+    Otherwise the first pass makes it, and after a validation as first pass (inference mode) no
+    gradient could be computed with it.
+    """
+    for unit in units_of((model,)):
+        unit.unshard()
+        unit.reshard()
+
+
+@contextmanager
+def kept_gathered(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, what a pass gathers stays gathered: for many small passes without gradients."""
+    units = [unit for unit in units_of(modules) if hasattr(unit, "set_reshard_after_forward")]
+    for unit in units:  # torch before 2.8 gathers in every pass
+        unit.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.set_reshard_after_forward(True, recurse=False)
+            unit.reshard()
+
+
+def forget_passes(model: nn.Module) -> None:
+    """Drop what units note of a forward pass for the backward pass that usually follows it.
+
+    Passes without one (of teachers, of a frozen tower) would add up over a training: torch forgets
+    them only in a backward pass of the same part.
+    """
+    for unit in units_of((model,)):
+        state: Any = unit._get_fsdp_state()
+        state._comm_ctx.post_forward_order.clear()
+        groups = getattr(state, "_fsdp_param_groups", None)
+        for group in [state._fsdp_param_group] if groups is None else groups:
+            if group is not None:
+                group._post_forward_indices.clear()
+
+
+def units_of(modules: Iterable[nn.Module]) -> Iterator[FSDPModule]:
+    """Yield the units of modules: what is gathered at a time."""
+    return (unit for one in modules for unit in one.modules() if isinstance(unit, FSDPModule))
 
 
 def optimize_local_shards(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
