@@ -8,6 +8,7 @@ VoxelFM.
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,7 +102,8 @@ def read_content(path: Path, kind: str = "weights") -> dict[str, Any]:
             head = file.read(9)
         if head[8:] == b"{":  # eight bytes of length, then a JSON header: safetensors
             return dict(load_file(path))
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the protocol of a pickle: reading it decides
             # mapped, not read: a process with shards needs some rows only
             mapped = zipfile.is_zipfile(path)  # files older than torch 1.6 cannot be
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)

@@ -21,3 +21,9 @@ class ColipriError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(" ".join(str(message).splitlines()))
+
+
+def named(name: str, problem: object) -> str:
+    """Return "NAME: PROBLEM"; a problem that begins with the name stays as it is."""
+    text = str(problem)
+    return text if text.startswith(f"{name}: ") else f"{name}: {text}"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from colipri.architectures.model import ColipriModel
 from colipri.checkpoints.baselines import untrained_model
-from colipri.checkpoints.checkpoint_file import core_weights
+from colipri.checkpoints.checkpoint_file import core_weights, load_state_dict_reported
 from colipri.checkpoints.model_source import load_model
 from colipri.checkpoints.weights_location import is_hub_name
 from colipri.common.devices import find_device, use_bf16
@@ -165,13 +165,8 @@ class ColipriPredictor:
         model = ColipriModel.from_plans(
             self.configuration, len(self.tokenizer), load_pretrained=False
         )
-        try:
-            model.load_state_dict(core_weights(weights))
-        except RuntimeError as error:
-            raise ColipriError(
-                f"{self.source}: the weights do not fit the network of its own plan "
-                f"({' '.join(str(error).split())[:200]})"
-            ) from error
+        where = f"{self.source} and its own plan do not belong together: the weights"
+        load_state_dict_reported(model, core_weights(weights), where)
         return self._ready(model)
 
     def _ready(self, model: ColipriModel) -> Any:

@@ -92,7 +92,9 @@ def load_head(path: Path | str) -> SavedHead:
             metadata = file.metadata() or {}
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ColipriError(f"{path} cannot be read as a head: {error}") from error
+        raise ColipriError(
+            f"{path} cannot be read as a head ({error}); give a .safetensors file of colipri_probe"
+        ) from error
     if _METADATA not in metadata:
         raise ColipriError(f"{path} is not a head; give the .safetensors file of colipri_probe")
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from colipri.common.display import progress
-from colipri.common.errors import ColipriError
+from colipri.common.errors import ColipriError, named
 from colipri.features.keys import feature_key
 from colipri.inference.inputs import ImageInput, find_images
 from colipri.inference.predictor import ColipriPredictor
@@ -176,7 +176,7 @@ def _encode(
     images = [image for image, _ in part]
     for (image, entry), outcome in zip(part, predictor.encode_files(images), strict=True):
         if isinstance(outcome, ColipriError):
-            problems.append(f"{image.name}: {outcome}")
+            problems.append(named(image.name, outcome))
             continue
         entries.append(entry)
         rows.append(outcome[1].embedding.numpy())

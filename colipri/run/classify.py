@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from colipri.common.errors import EXIT_OK, EXIT_PROBLEM
+from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, named
 from colipri.run.cli import make_parser, run_command
 from colipri.run.inference_options import check_output
 from colipri.run.tables import format_table
@@ -75,7 +75,7 @@ def classify(options: argparse.Namespace) -> int:
         if written is not None:
             print(written)
     for name, problem in result.problems.items():
-        print(f"colipri_classify: error: {name}: {problem}", file=sys.stderr)
+        print(f"colipri_classify: error: {named(name, problem)}", file=sys.stderr)
     return EXIT_PROBLEM if result.problems else EXIT_OK
 
 

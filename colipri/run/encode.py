@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
+from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError, named
 from colipri.run.cli import make_parser, run_command
 from colipri.run.feature_options import add_feature_options, encode_dataset
 from colipri.run.image_parts import (
@@ -137,7 +137,7 @@ def _encoded(options: argparse.Namespace) -> tuple[EmbeddingFile, list[str]]:
     encoded = progress(predictor.encode_files(images), "Encoding", total=len(images), unit="image")
     for image, outcome in zip(images, encoded, strict=True):
         if isinstance(outcome, ColipriError):
-            problems.append(f"{image.name}: {outcome}")
+            problems.append(named(image.name, outcome))
             continue
         content.add(outcome[1])
         if options.dense is not None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
+from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError, named
 from colipri.run.inference_options import add_source_option, make_predictor
 from colipri.run.local_processes import (
     Command,
@@ -114,7 +114,7 @@ def _here(options: argparse.Namespace, num_tokens: int) -> int:
         return EXIT_OK
     logger.info("%s holds the features of %d scans", options.o, len(store.identifiers()))
     for name, problem in store.failed.items():
-        print(f"colipri_encode: error: {name}: {problem}", file=sys.stderr)
+        print(f"colipri_encode: error: {named(name, problem)}", file=sys.stderr)
     say_next("colipri_probe", "-m", options.m, "-d", options.d, "--features", options.o)
     return EXIT_PROBLEM if store.failed else EXIT_OK
 

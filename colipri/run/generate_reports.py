@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
+from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError, named
 from colipri.run.cli import make_parser, run_command
 from colipri.run.inference_options import (
     add_cases_options,
@@ -135,7 +135,7 @@ def generate_reports(options: argparse.Namespace) -> int:
     found = _of_images if options.i is not None else _of_split
     for name, outcome in found(options, predictor, writer):
         if isinstance(outcome, ColipriError):
-            problems.append(f"{name}: {outcome}")
+            problems.append(named(name, outcome))
         else:
             reports[name] = outcome
     if not reports:

@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError
+from colipri.common.errors import EXIT_OK, EXIT_PROBLEM, ColipriError, named
 from colipri.run.cli import make_parser, run_command
 from colipri.run.inference_options import add_model_options, check_output, make_predictor
 from colipri.run.tables import format_table
@@ -98,7 +98,7 @@ def heatmap(options: argparse.Namespace) -> int:
         try:
             maps = heat_maps(predictor, image, options.f, options.prompts, options.method)
         except ColipriError as error:
-            problems.append(f"{image.name}: {error}")
+            problems.append(named(image.name, error))
             continue
         _write_maps(predictor, image, maps, target if one else None, None if to_file else target)
         if not one:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colipri.common.errors import EXIT_OK, ColipriError
+from colipri.imageio.parts import image_ending
 from colipri.run.inference_options import check_output, make_predictor
 from colipri.run.tables import format_table
 
@@ -68,6 +69,8 @@ def _encode(predictor: ColipriPredictor, query: str) -> tuple[bool, np.ndarray]:
         is_path = Path(query).exists()
     except OSError:  # longer than a path can be
         is_path = False
+    if not is_path and image_ending(query):
+        raise ColipriError(f"there is no image {query}")
     if not is_path:
         predictor.require_known_words([query])
         return True, predictor.encode_texts([query])[0].numpy()

@@ -252,7 +252,10 @@ def test_untrained_control(predictor: ColipriPredictor, store: CaseStore) -> Non
     [
         ({"colipri_checkpoint_version": 7}, "has checkpoint version 7"),
         ({"orientation": "RAS"}, "images with axes RAS"),
-        ({"network_weights": {}}, "the weights do not fit the network"),
+        (
+            {"network_weights": {}},
+            "the weights do not fit ColipriModel: ",
+        ),
         ({"tokenizer": "{}"}, "tokenizer has another format"),
         ({"plans": {"colipri_plans_version": 1}}, "lacks 'dataset_name'"),
         ({"configuration": "3d_fullres"}, "has no configuration '3d_fullres'"),

@@ -323,6 +323,7 @@ def test_another_model_and_wrong_arguments(
         ([*search, "-q", "effusion"], "do not belong together: the index was made with"),
         (search, "--index needs something to look for"),
         ([*good, "-q", ""], "an empty text cannot be looked for"),
+        ([*good, "-q", tmp_path / "gone.nii.gz"], "there is no image"),
         ([*good, "-q", "effusion"], "the index is empty"),
         ([*search, "-q", "effusion", "-d", "950"], "--index takes neither"),
         ([*model, "--index", tmp_path / "none", "-q", "effusion"], "there is no index in"),
