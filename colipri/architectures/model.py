@@ -102,15 +102,13 @@ class ColipriModel(nn.Module):
         Args:
             configuration: of a plan.
             vocabulary_size: of the tokenizer in use.
-            load_pretrained: read a pretrained text encoder's weights (the only network access);
-                on the meta device nothing is read.
+            load_pretrained: read a pretrained text encoder's weights (the only network access).
             temperature_start: inverse temperature and bias of a fresh model.
 
         Raises:
             ColipriError: the plan's text encoder cannot be loaded.
         """
         embed_dim = configuration.embed_dim
-        load_pretrained = load_pretrained and not torch.empty(0).is_meta
         image_encoder = _build_image_encoder(configuration)
         text_encoder = TextEncoder(
             configuration.text_encoder, vocabulary_size, embed_dim, load_pretrained

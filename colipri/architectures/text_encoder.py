@@ -31,7 +31,8 @@ class TextEncoder(nn.Module):
         vocabulary_size: of the tokenizer.
         embed_dim: E, width of the shared space; a projection is added only where BERT's differs
             (the released model has none).
-        load_pretrained: read the pretrained weights; False where a checkpoint follows anyway.
+        load_pretrained: read the pretrained weights; False where a checkpoint follows anyway. On
+            the meta device nothing is read.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class TextEncoder(nn.Module):
         super().__init__()
         is_decoder = plan.kind == DECODER
         build = _build_decoder if is_decoder else _build_bert
-        self.encoder = build(plan, vocabulary_size, load_pretrained)
+        has_numbers = not torch.empty(0).is_meta
+        self.encoder = build(plan, vocabulary_size, load_pretrained and has_numbers)
         hidden = self.encoder.config.hidden_size
         heads = self.encoder.config.num_attention_heads
         self.pooler: Any = LastTokenPool() if is_decoder else AttentionPool(hidden, heads)

@@ -14,10 +14,16 @@ from torch.utils._pytree import tree_leaves
 from training.test_family import trainer_of
 from training.test_text_pretraining import TEXTS
 
+from colipri.architectures.model import ColipriModel
+from colipri.architectures.primus import PrimusEncoder
+from colipri.architectures.text_encoder import TextEncoder
+from colipri.common.errors import ColipriError
+from colipri.plans.architecture import TextEncoderPlan
 from colipri.text.reports.report import report_from_text
 from colipri.text.structured_report import structure_report
 from colipri.training.distributed import sharding
 from colipri.training.distributed.processes import Processes
+from colipri.training.distributed.sharded_setup import build_in_shards
 from colipri.training.distributed.whole_state import whole_state
 from colipri.training.text_pretraining import TextTask, pretrain_text_encoder
 from colipri.training.trainer import TrainingStopped
@@ -146,3 +152,34 @@ def train_sharded(processes: Processes, folder: Path, stop_after: int | None = N
         assert stop_after is None
     except TrainingStopped:
         assert trainer.global_iteration() == stop_after
+
+
+def language_model(plan: dict[str, Any]) -> ColipriModel:
+    """A small image encoder beside a pretrained language model with LoRA."""
+    torch.manual_seed(0)
+    text = TextEncoder(TextEncoderPlan.from_dict(plan), 16, 24)
+    return ColipriModel(PrimusEncoder(1, 24, 1, 4), text, embed_dim=24, pool_heads=4)
+
+
+def embedded(model: ColipriModel) -> Tensor:
+    ids = torch.tensor([[1, 5, 9, 2], [1, 3, 2, 0]])
+    with torch.no_grad():
+        return model.eval().encode_text(ids, (ids > 0).long())
+
+
+def language_model_in_shards(
+    processes: Processes, folder: Path, plan: dict[str, Any], numbers_needed: bool = False
+) -> None:
+    def build() -> ColipriModel:
+        model = language_model(plan)
+        if numbers_needed:
+            model.logit_scale.item()
+        return model
+
+    try:
+        model = build_in_shards(build, torch.device("cpu"), processes)
+    except ColipriError as error:
+        (folder / "error.txt").write_text(str(error))
+        return
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    torch.save({"text": embedded(model), "trained": trained}, folder / f"{processes.rank}.pt")

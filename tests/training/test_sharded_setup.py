@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
+from architectures.test_decoder_text_encoder import write_llama
 from training.distributed_work import together
 from training.sharded_work import (
+    embedded,
     everything,
     first_weights,
+    language_model,
+    language_model_in_shards,
     made_trainer,
     pretrained_weights,
     taught,
     train_sharded,
 )
 
+from colipri.architectures.pretrained_text import pretrained_config
 from colipri.training.distributed import sharding
 
 
@@ -94,3 +99,33 @@ def test_a_sharded_run_continues_as_if_it_had_never_stopped(tiny, tmp_path) -> N
     for number, state in moments.items():
         for key, value in state.items():
             assert torch.equal(parts["optimizer_state"]["state"][number][key], value)
+
+
+@pytest.fixture
+def language_plan(tmp_path):
+    name = write_llama(tmp_path / "llama")
+    content = {"source": "pretrained", "name_or_path": name, "kind": "decoder", "lora_rank": 2}
+    return {**content, "arch_kwargs": pretrained_config(name)}
+
+
+@pytest.mark.slow
+def test_a_pretrained_language_model_is_read_by_the_first_process_alone(
+    language_plan, tmp_path
+) -> None:
+    """Its rotations are buffers that no checkpoint holds, and LoRA has a random start."""
+    expected = language_model(language_plan)
+    trained = [name for name, p in expected.named_parameters() if p.requires_grad]
+    together(2, language_model_in_shards, tmp_path, language_plan)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found["trained"] == trained and any("lora" in name for name in trained)
+        assert torch.equal(found["text"], embedded(expected))
+
+
+@pytest.mark.slow
+def test_a_model_that_needs_its_numbers_while_it_is_built_is_named(language_plan, tmp_path) -> None:
+    with pytest.raises(AssertionError):  # the first process loses the second, or waits for it
+        together(2, language_model_in_shards, tmp_path, language_plan, True)
+    said = (tmp_path / "error.txt").read_text()
+    assert said.startswith("with --parallel fsdp all processes but the first build the model")
+    assert "\n" not in said
