@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
-from pathlib import Path
 from signal import Signals
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from colipri.checkpoints.adaptation_plan import checkpoint_entry
-from colipri.checkpoints.checkpoint_file import package_versions, save_checkpoint
-from colipri.common.atomic import atomic_write_json
+from colipri.checkpoints.checkpoint_file import package_versions
 from colipri.common.display import progress as progress_bar
 from colipri.common.errors import ColipriError
 from colipri.common.hashing import derive_seed
-from colipri.common.sharded_tensors import load_state
 from colipri.experiment_planning.training_cost import training_flops
-from colipri.imageio.image import DEFAULT_ORIENTATION
 from colipri.objectives.batch import Batch
-from colipri.text.tokenizer import tokenizer_to_string
 from colipri.training.distributed.processes import PeerLost, lost_peers
 from colipri.training.distributed.sharding import clip_gradients, forget_passes, replicated
-from colipri.training.distributed.whole_state import load_whole_optimizer_state, whole_state
+from colipri.training.distributed.whole_state import whole_state
 from colipri.training.initialization import TOWERS, center_on_batch
 from colipri.training.logging import RunLog, StepLog, epoch_line, plot_progress
 from colipri.training.optim import set_learning_rate
 from colipri.training.run_folder import BEST, FINAL, LATEST, StopRequest, write_run_description
-from colipri.training.run_state import SavedState, state_of_model, stored_settings
-from colipri.training.setup import TrainerSetup
+from colipri.training.run_state import stored_settings
 from colipri.training.text_pretraining import pretrain_on_reports
+from colipri.training.validated_run import ValidatedRun
 from colipri.training.validation import (
-    NUM_SAMPLES,
     ValidationResult,
-    validate,
-    write_report_samples,
 )
 from colipri.training.validation_cases import choice_digest
 from colipri.transfer.verify_transfer import verify_transfer
@@ -50,7 +39,7 @@ class TrainingStopped(Exception):
     """A signal stopped the run; the checkpoint is written, and ``--c`` continues from it."""
 
 
-class ColipriTrainer(TrainerSetup):
+class ColipriTrainer(ValidatedRun):
     """Trains a :class:`ColipriModel` on one fold of a preprocessed data set.
 
     Subclasses override single methods and are found by name with ``-tr``, also outside the package
@@ -267,50 +256,6 @@ class ColipriTrainer(TrainerSetup):
                 "rate with --learning_rate"
             )
 
-    # ---------------------------------------------------------------- validation
-
-    def validation_of_epoch(self) -> ValidationResult | None:
-        """Validate, unless ``validate_every`` skips this epoch."""
-        epoch = self.progress.epoch
-        last = epoch + 1 == self.training_plan.num_epochs
-        due = last or (epoch + 1) % self.validate_every == 0
-        if not self.data.val_cases or not due:
-            return None
-        every = self.training_plan.report_samples_every
-        takes_part = self.processes.is_main or self.shard.pad  # shards: all compute it
-        if self.step.on_pairs and takes_part and (last or (epoch + 1) % every == 0):
-            with self.averaged_weights():
-                shown = self.data.validated_cases[:NUM_SAMPLES]
-                batch = next(self.data.validation_batches(shown, num_workers=0))
-                for target in write_report_samples(
-                    self.step, batch, self.folder, epoch, self.processes.is_main
-                ):
-                    logger.info("  reports written by the model: %s", target)
-        return self.run_validation()
-
-    @property
-    def validate_every(self) -> int:
-        """Epochs between validations: the command's, or the plan's."""
-        return self.options.validate_every or self.training_plan.validate_every
-
-    def run_validation(self, cases: Sequence[str] | None = None) -> ValidationResult:
-        """Losses, zero-shot and retrieval on validation cases, with the averaged weights.
-
-        Args:
-            cases: some validation cases; None for those of the validation of an epoch.
-        """
-        with self.averaged_weights():
-            return validate(
-                self.step,
-                self.data.validation_batches(cases),
-                self.data.findings_of,
-                self.validation_plan,
-            )
-
-    def averaged_weights(self) -> Any:
-        """Return a context in which the model computes with averaged weights, if it has any."""
-        return self.average.applied(self.model) if self.average else nullcontext()
-
     def on_epoch_end(self, validation: ValidationResult | None) -> None:
         """Log, plot, save; then the next epoch begins."""
         progress = self.progress
@@ -352,90 +297,3 @@ class ColipriTrainer(TrainerSetup):
         if counted is None:
             return sum(training_flops(self.stage.configuration, None, self.objectives).values())
         return counted * self.processes.size / self.configuration.batch_size
-
-    def run_final_validation(self, name: str = "validation") -> Path:
-        """``--val``: validate and write all details to NAME/summary.json."""
-        self.initialize()
-        if not self.data.val_cases:
-            raise ColipriError(f"fold {self.fold} has no validation cases")
-        result = self.run_validation(self.data.val_cases)
-        target = self.folder / name / "summary.json"
-        if self.processes.is_main:
-            atomic_write_json(target, result.details)
-        score = "" if result.score is None else f"{result.score_name} {result.score:.4f}; "
-        logger.info("validation: %sdetails in %s", score, target)
-        return target
-
-    # ---------------------------------------------------------------- checkpoints
-
-    def global_iteration(self) -> int:
-        """Optimizer steps made so far."""
-        steps = self.training_plan.num_iterations_per_epoch
-        return self.progress.epoch * steps + self.progress.iteration_in_epoch
-
-    def state(self) -> dict[str, Any]:
-        """Return what a resumed run, an evaluation or another machine needs, as plain data."""
-        return {
-            **state_of_model(self.model, self.optimizer, self.average, self.device),
-            **self.progress.to_dict(),
-            "sampler_position": self.global_iteration(),
-            "settings": stored_settings(self.configuration, self.micro_batch_size),
-            "init_args": {
-                "configuration": self.configuration_name,
-                "fold": self.fold,
-                "options": self.options.as_dict(),
-            },
-            "trainer_name": type(self).__name__,
-            "configuration": self.configuration_name,
-            "plans": self.plans.raw,
-            "dataset_json": self.data.dataset_json,
-            "orientation": DEFAULT_ORIENTATION,
-            **checkpoint_entry(self.plans, self.configuration_name),
-            "tokenizer": tokenizer_to_string(self.tokenizer),
-            "data_digests": self.data.digests,
-            "stage": self.stages.index(self.stage),
-            **({"licences": self.licences} if self.licences else {}),
-        }
-
-    def use_tokenizer(self, stored: str) -> None:
-        """Build the model with a checkpoint's tokenizer instead of a new one."""
-        if hasattr(self, "model") and tokenizer_to_string(self.tokenizer) != stored:
-            raise RuntimeError("the model was built with another tokenizer; resume before that")
-        self.stored_tokenizer = stored
-
-    def save(self, name: str) -> None:
-        """Write a checkpoint of this moment into the run's folder (process 0; shards go there)."""
-        state = self.state()
-        if self.processes.is_main:
-            save_checkpoint(self.folder / name, state)
-
-    def resume(self, checkpoint: Path, allow_changed_data: bool = False) -> None:
-        """Continue as if the run had never stopped, with the tokenizer of the checkpoint.
-
-        Args:
-            checkpoint: of this run.
-            allow_changed_data: continue although cases, reports, labels or splits have changed.
-
-        Raises:
-            ColipriError: the checkpoint belongs to another plan, to other training numbers or to
-                other data.
-        """
-        saved = SavedState.read(checkpoint, mapped=self.is_sharded)
-        self.use_tokenizer(saved.tokenizer)
-        self.initialize()
-        saved.require_same_run(self.plans, self.configuration)
-        self.enter_stage(self.stages[saved.content.get("stage", 0)])  # whose data it has digests of
-        saved.require_same_data(self.data.digests, allow_changed_data)
-        load_state(self.model, saved.training_weights)
-        if self.average is not None:
-            self.average.load(self.model, saved.network_weights)
-        load_whole_optimizer_state(self.model, self.optimizer, saved.optimizer_state)
-        self.progress = saved.progress
-        self.licences = saved.content.get("licences", [])
-        size = saved.part_size(
-            self.micro_batch_size, self.configuration.batch_size, self.options, self.processes.size
-        )
-        self.micro_batch_size = size
-        self.step.micro_batch_size = self.data.micro_batch_size = self.part_size
-        saved.random_state(self.device).restore()
-        logger.info("Continuing %s at epoch %d", checkpoint, self.progress.epoch)
