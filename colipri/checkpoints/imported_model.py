@@ -237,7 +237,13 @@ def _content(
     """The entries of a checkpoint, after the weights were found to fit the network of the plan."""
     configuration = plans.configuration(CONFIGURATION)
     model = ColipriModel.from_plans(configuration, rows, load_pretrained=False)
-    load_state_dict_reported(model, state, source)
+    load_state_dict_reported(model, state, f"the weights in {source}")
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise ColipriError(
+            f"{source} holds weights that are not finite, in {len(broken)} of {len(state)} tensors "
+            f"({broken[0]}); get the file again"
+        )
     return {
         "network_weights": dict(state),
         "plans": plans.to_json(),

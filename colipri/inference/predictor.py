@@ -382,7 +382,7 @@ class ColipriPredictor:
         if self.image_only is not None:
             raise ColipriError(
                 f"{self.source} is an image encoder alone ({self.image_only}): it has no text "
-                "encoder; use it with colipri_encode or colipri_transfer_to_nnunet"
+                "encoder; use it with colipri_encode, colipri_index or colipri_probe"
             )
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:

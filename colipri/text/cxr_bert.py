@@ -35,6 +35,8 @@ def read_config(name_or_path: str, local_only: bool = False) -> dict[str, Any]:
             f"the text encoder '{name_or_path}' has no readable config.json "
             f"({str(error).strip().splitlines()[0][:160]})"
         ) from error
+    if not content:  # transformers takes a folder without one for an empty configuration
+        raise ColipriError(f"the text encoder '{name_or_path}' has no config.json")
     return dict(content)
 
 

@@ -24,7 +24,7 @@ from colipri.checkpoints.weight_conversion import encoder_to_dna
 from colipri.checkpoints.weight_file import ENCODER, EXPORT_FORMAT, MODEL_TYPE
 from colipri.common.atomic import atomic_path, atomic_write_json, atomic_write_text
 from colipri.common.errors import ColipriError
-from colipri.plans.architecture import EncoderSettings
+from colipri.plans.architecture import EncoderSettings, OtherEncoderSettings
 from colipri.plans.as_trained import plans_as_trained
 from colipri.plans.plans import Plans
 from colipri.text.tokenizer import tokenizer_from_string
@@ -189,6 +189,8 @@ def _trained_plans(content: Mapping[str, Any]) -> Plans:
 
 
 def _require_preset(encoder: EncoderSettings, reader: str) -> str:
+    if isinstance(encoder, OtherEncoderSettings):
+        raise ColipriError(f"{reader} know only Primus, and this encoder is another network")
     preset = primus_preset(encoder)
     if preset is None:
         raise ColipriError(

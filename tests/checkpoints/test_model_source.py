@@ -145,6 +145,11 @@ def _no_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
 
+def _no_config(folder: Path) -> None:
+    write_text_folder(folder)
+    (folder / "config.json").unlink()
+
+
 def _broken_tokenizer(folder: Path) -> None:
     write_text_folder(folder)
     (folder / "tokenizer.json").write_text("{}")
@@ -155,6 +160,7 @@ def _broken_tokenizer(folder: Path) -> None:
     [
         (_other_vocabulary, "do not belong together: the weights know"),
         (_another_class, r"of type 'gpt2' \(GPT2LMHeadModel\), not a BERT"),
+        (_no_config, "has no config.json"),
         (_no_tokenizer, "neither tokenizer.json nor vocab.txt"),
         (_broken_tokenizer, "is not a tokenizer of BERT"),
     ],
@@ -165,6 +171,15 @@ def test_a_text_encoder_that_does_not_fit_is_refused(
     break_it(tmp_path / "text")
     with pytest.raises(ColipriError, match=message):
         import_weights(released, str(tmp_path / "text"))
+
+
+def test_weights_that_are_not_finite_are_refused(released: Path, tmp_path: Path) -> None:
+    weights = load_file(released)
+    weights["image_encoder.backbone.eva.norm.bias"][3] = float("nan")
+    save_file(weights, tmp_path / "model.safetensors")
+    message = r"not finite, in 1 of \d+ tensors \(image_encoder\.eva\.norm\.bias\)"
+    with pytest.raises(ColipriError, match=message):
+        import_weights(tmp_path / "model.safetensors", str(released.parent / "text"))
 
 
 def test_an_encoder_without_texts_becomes_an_image_tower(tmp_path: Path) -> None:

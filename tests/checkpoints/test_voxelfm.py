@@ -142,6 +142,9 @@ def test_what_it_cannot_do_is_one_line(
     words = ["-m", str(tower), "-o", str(tmp_path / "tower.onnx"), "--format", "onnx"]
     assert export.main(words) == 1
     assert "no encoder but Primus" in " ".join(capsys.readouterr().err.split())
+    words = ["-m", str(tower), "-o", str(tmp_path / "tower.pth"), "--format", "nnssl"]
+    assert export.main(words) == 1
+    assert "know only Primus, and this encoder is another network" in capsys.readouterr().err
 
 
 def test_other_transformers_are_not_taken_for_it(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An imported model of random released weights; beside it ``text``, with weights."""
     folder = tmp_path_factory.mktemp("released")
     weights = write_released(folder)
-    _write_text_weights(folder / "text")
+    write_text_weights(folder / "text")
     target = folder / "MODEL"
     text = str(folder / "text")
     arguments = ["-i", str(weights), "--text_encoder", text, "-o", str(target)]
@@ -46,7 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def _write_text_weights(folder: Path) -> None:
+def write_text_weights(folder: Path) -> None:
     """The weights that CXR-BERT's folder has beside its configuration, for further training."""
     from transformers import BertConfig, BertForMaskedLM
 
