@@ -98,6 +98,7 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, is_main
     from colipri.checkpoints.checkpoint_file import load_checkpoint
     from colipri.imageio.image import DEFAULT_ORIENTATION
     from colipri.paths import find_dataset_name
+    from colipri.plans.architecture import PRIMUS
     from colipri.plans.plans import load_plans
     from colipri.training.options import RunOptions
     from colipri.training.run_folder import (
@@ -124,7 +125,12 @@ def train_or_validate(options: argparse.Namespace, device: torch.device, is_main
     elif options.m is not None or options.dry_run:
         raise ColipriError("-m and --dry_run belong to --features")
     plans = load_plans(name, options.p) if on_features is None else on_features.plans
-    plans.configuration(options.configuration)  # an unknown configuration is named here
+    named = plans.configuration(options.configuration).architecture.network_class_name
+    if named != PRIMUS:
+        raise ColipriError(
+            f"{plans.source} names the class {named} (architecture.network_class_name); colipri "
+            f"trains {PRIMUS}"
+        )
     if plans.orientation != DEFAULT_ORIENTATION:
         raise ColipriError(
             f"{plans.source} prepares images with axes {plans.orientation} for an encoder trained "

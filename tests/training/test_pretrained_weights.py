@@ -1,6 +1,9 @@
 """Warm starts, frozen towers and torch.compile inside a whole training, by the command."""
 
+import json
+
 import torch
+from tiny_dataset import PLANS
 from tiny_model import write_checkpoint
 
 from colipri.run.train import main
@@ -45,3 +48,16 @@ def test_a_file_that_does_not_fit_leaves_no_run_behind(tiny, tmp_path, capsys):
 def test_unknown_training_entries_are_named(tiny, capsys):
     assert main([*TRAIN, *SHORT, "--training", "ema_deca=1", "--restart"]) == 1
     assert "has no entry 'ema_deca'; did you mean 'ema_decay'?" in capsys.readouterr().err
+
+
+def test_a_plan_of_another_network_is_not_trained(tiny, tmp_path, monkeypatch, capsys):
+    plans = json.loads(PLANS.read_text())
+    architecture = plans["configurations"]["3d_lowres"]["architecture"]
+    architecture["network_class_name"] = "colipri.architectures.voxelfm.VoxelFMEncoder"
+    target = tmp_path / "Dataset950_Tiny" / "colipriPlans.json"
+    target.parent.mkdir()
+    target.write_text(json.dumps(plans))
+    monkeypatch.setenv("colipri_preprocessed", str(tmp_path))
+    assert main([*TRAIN, *SHORT, "--restart"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "names the class colipri.architectures.voxelfm.VoxelFMEncoder" in line
