@@ -19,7 +19,7 @@ from colipri.dataset_conversion.semi_synthetic_chest.sources import source_names
 from colipri.dataset_conversion.semi_synthetic_chest.study import Study, StudyPlan, make_study
 from colipri.imageio.integrity import require_whole
 
-FORMAT = 5  # raise it when the same seed would give other files
+FORMAT = 6  # raise it when the same seed would give other files
 IMAGE_ONLY = 0.1  # share of training studies without a report
 VALIDATION_SHARE = 0.12  # of the number of training studies; the test split has twice that
 
@@ -30,7 +30,7 @@ def build_dataset(
     num_studies: int,
     seed: int,
     num_processes: int,
-    more_people: bool = False,
+    more_people: bool = True,
 ) -> dict[str, int]:
     """Write the data set; killed and called again, it makes only what is missing.
 
@@ -52,8 +52,7 @@ def build_dataset(
         raise ColipriError(f"--num_studies must be at least 4, not {num_studies}")
     marker = {"generator": "semi_synthetic_chest", "format": FORMAT, "seed": seed}
     marker["num_studies"] = num_studies
-    if more_people:
-        marker["more_people"] = True
+    marker["more_people"] = more_people
     _claim(folder, marker)
     plans = plan_studies(num_studies, seed, more_people)
     tasks = [BuildTask(plan, folder) for plan in plans]
@@ -73,7 +72,7 @@ def build_dataset(
     return {split: sum(r["split"] == split for r in rows) for split in ("train", "val", "test")}
 
 
-def plan_studies(num_studies: int, seed: int, more_people: bool = False) -> list[StudyPlan]:
+def plan_studies(num_studies: int, seed: int, more_people: bool = True) -> list[StudyPlan]:
     """All studies. The sources of a split are used in turn and belong to that split only.
 
     Args:

@@ -31,7 +31,7 @@ class SemiSyntheticChest(Converter):
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """--num_studies, --seed and --more_people."""
+        """--num_studies, --seed and --real_people_only."""
         parser.add_argument(
             "--num_studies",
             type=int,
@@ -44,10 +44,10 @@ class SemiSyntheticChest(Converter):
             "--seed", type=int, default=12345, metavar="N", help="default: %(default)s"
         )
         parser.add_argument(
-            "--more_people",
+            "--real_people_only",
             action="store_true",
-            help="training chests between two of the training people, in pairs that differ in "
-            "their findings alone, under more varied scanners; validation and test stay the same",
+            help="training chests of the three training people alone; by default they lie between "
+            "two of them, in pairs that differ in their findings alone, under more varied scanners",
         )
 
     def cases(self) -> Iterator[SourceCase]:
@@ -66,7 +66,7 @@ class SemiSyntheticChest(Converter):
             options.num_studies,
             options.seed,
             target.num_processes,
-            options.more_people,
+            not options.real_people_only,
         )
         listing = ", ".join(f"{number} {split}" for split, number in counts.items())
         logger.info("%s holds %d cases: %s", target.folder, sum(counts.values()), listing)

@@ -196,7 +196,7 @@ def more_people(tmp_path_factory):
 
 def test_more_people_change_the_training_split_alone(more_people, tmp_path):
     plain = tmp_path / NAME
-    build_dataset(plain, "SemiSyntheticChest", 8, 3, 1)
+    build_dataset(plain, "SemiSyntheticChest", 8, 3, 1, more_people=False)
     ours, theirs = digests(more_people), digests(plain)
     train = {row["case"] for row in rows_of(plain) if row["split"] == "train"}
     for path, digest in theirs.items():
@@ -204,7 +204,7 @@ def test_more_people_change_the_training_split_alone(more_people, tmp_path):
             assert (ours[path] != digest) == any(case in path for case in train), path
     assert json.loads((more_people / "generator.json").read_text())["more_people"] is True
     with pytest.raises(ColipriError, match="started with other settings"):
-        build_dataset(more_people, "SemiSyntheticChest", 8, 3, 1)
+        build_dataset(more_people, "SemiSyntheticChest", 8, 3, 1, more_people=False)
 
 
 def test_twins_are_one_chest_with_findings_of_their_own(more_people):
