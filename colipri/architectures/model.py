@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from colipri.architectures.global_transformer import GlobalTransformer
 from colipri.architectures.packing import to_device
-from colipri.architectures.pooling import AttentionPool
+from colipri.architectures.pooling import AttentionPool, MeanMaxPool
 from colipri.architectures.primus import PrimusEncoder
 from colipri.architectures.text_encoder import TextEncoder
 from colipri.architectures.voxelfm import VoxelFMEncoder
@@ -58,6 +58,8 @@ class ColipriModel(nn.Module):
         pool_heads: heads of the image pool.
         pool_queries: 0 for the mean query (released model), else learned queries.
         pool_add_max: see :class:`colipri.architectures.pooling.AttentionPool`.
+        pool: "attention", or "mean_max" (:class:`colipri.architectures.pooling.MeanMaxPool`), whose
+            tokens are projected by the identity at the start, where the widths allow it.
         temperature_start: inverse temperature and bias of a fresh model.
         image_transformer: sees the tokens of a whole scan in coarse cells; None for none.
 
@@ -77,12 +79,20 @@ class ColipriModel(nn.Module):
         temperature_start: tuple[float, float] = TEMPERATURE_START,
         pool_add_max: bool = False,
         image_transformer: GlobalTransformer | None = None,
+        pool: str = "attention",
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
         self.image_transformer = image_transformer
         self.image_projector = nn.Linear(image_encoder.embed_dim, embed_dim)
-        self.image_pooler = AttentionPool(embed_dim, pool_heads, pool_queries, pool_add_max)
+        self.image_pooler: AttentionPool | MeanMaxPool
+        if pool == "mean_max":
+            self.image_pooler = MeanMaxPool(embed_dim)
+            if image_encoder.embed_dim == embed_dim:
+                nn.init.eye_(self.image_projector.weight)
+                nn.init.zeros_(self.image_projector.bias)
+        else:
+            self.image_pooler = AttentionPool(embed_dim, pool_heads, pool_queries, pool_add_max)
         self.text_encoder = text_encoder
         scale, bias = temperature_start
         self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
@@ -124,6 +134,7 @@ class ColipriModel(nn.Module):
             None
             if configuration.global_transformer is None
             else GlobalTransformer(image_encoder.embed_dim, configuration.global_transformer),
+            configuration.pool,
         )
 
     def train(self, mode: bool = True) -> ColipriModel:

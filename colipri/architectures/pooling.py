@@ -1,4 +1,7 @@
-"""Pooling tokens into one embedding, as the released COLIPRI does, and its dense form."""
+"""Pooling tokens into one embedding, and the dense form of each pool.
+
+Attention pooling is the released COLIPRI's; mean and maximum is for small machines.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,11 @@ class AttentionPool(nn.Module):
         """Yield what is gathered at a time where weights are sharded."""
         yield self
 
+    @property
+    def last_layer(self) -> nn.Linear:
+        """The layer that gives the embedding."""
+        return self.attention.out_proj
+
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """(B, K, E) -> (B, E).
 
@@ -101,3 +109,41 @@ class AttentionPool(nn.Module):
         if self.detector is not None:
             values = values + F.relu(self.detector(tokens))
         return float32_linear(self.attention.out_proj, values)
+
+
+class MeanMaxPool(nn.Module):
+    """Mean and maximum over the tokens, side by side, through one linear layer.
+
+    The mean says how much of a scan shows something, the maximum whether anything does, both from
+    the first step: attention would have to learn first where to look.
+
+    Args:
+        dim: E.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.out_proj = nn.Linear(2 * dim, dim)
+
+    @property
+    def last_layer(self) -> nn.Linear:
+        """The layer that gives the embedding."""
+        return self.out_proj
+
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """(B, K, E) -> (B, E).
+
+        Args:
+            tokens: (B, K, E).
+            attention_mask: (B, K) bool, False at padding, which does not count.
+        """
+        seen = tokens
+        if attention_mask is not None:
+            lowest = torch.finfo(tokens.dtype).min
+            seen = tokens.masked_fill(~attention_mask.unsqueeze(-1), lowest)
+        both = torch.cat([masked_mean(tokens, attention_mask), seen.amax(dim=1)], dim=-1)
+        return float32_linear(self.out_proj, both)
+
+    def dense(self, tokens: Tensor) -> Tensor:
+        """(B, K, E) -> (B, K, E): every token as if it were the whole scan."""
+        return float32_linear(self.out_proj, torch.cat([tokens, tokens], dim=-1))

@@ -69,8 +69,8 @@ class PrimusEncoder(nn.Module):
         input_channels: C.
         embed_dim, depth, num_heads: D, number of blocks, heads (D / heads a multiple of 6).
         patch_embed_size: voxels of one token per axis, powers of two.
-        stem: "linear" (Primus), "v2", "v3" (PrimusV2 and V3: convolutional), or "light" (ours: a
-            convolutional stem that starts at half resolution, for small machines).
+        stem: "linear" (Primus), "v2", "v3" (PrimusV2 and V3: convolutional), "light" or
+            "resnet" (ours: convolutional stems that start at half resolution, for small machines).
         stem_kwargs: options of the stem (colipri.architectures.stems).
         mlp_ratio: hidden width of the MLP / D.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0.

@@ -4,6 +4,7 @@
 PrimusV2 and V3 (colipri.architectures.residual_stems). ``light`` is ours: its first layer halves
 the resolution before anything is convolved, which costs a tenth of ``v2``; small data sets on small
 machines learn from a convolutional stem what a linear one would need far more images for.
+``resnet`` is a small residual network (colipri.architectures.resnet_stem).
 
 Convolutional stems see the whole crop, air included (their instance norms average over it); only
 the transformer behind them saves by dropping tokens.
@@ -18,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colipri.architectures.residual_stems import LEAKY_SLOPE, ResidualStem, Triple
+from colipri.architectures.resnet_stem import ResNetStem
 from colipri.architectures.tokens import patch_rows, patchify
 
-STEMS = ("linear", "light", "v2", "v3")
+STEMS = ("linear", "light", "resnet", "v2", "v3")
 
 
 class LinearStem(nn.Module):
@@ -171,7 +173,7 @@ def build_stem(
         patch: voxels of a token per axis, powers of two.
         options: for "v2" ``base_features`` (32) and ``depth_per_level`` (1, 1, 1); for "v3"
             ``ch_per_level`` (32, 64, 256, 1024), ``depth_per_level`` and ``add_skips``; for "light"
-            see :class:`LightStem`; none for "linear".
+            see :class:`LightStem`, for "resnet" :class:`ResNetStem`; none for "linear".
 
     Raises:
         ValueError: unknown name or option, or a token patch that the stem cannot make.
@@ -202,6 +204,8 @@ def _build(
         return LinearStem(input_channels, embed_dim, (a, b, c), **options)
     if name == "light":
         return LightStem(input_channels, embed_dim, strides, **options)
+    if name == "resnet":
+        return ResNetStem(input_channels, embed_dim, strides, **options)
     depths = options.pop("depth_per_level", [1] * len(strides))
     if name == "v2":
         base = options.pop("base_features", 32)

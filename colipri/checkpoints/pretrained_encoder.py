@@ -63,7 +63,7 @@ class PretrainedEncoder:
 
     @property
     def stem(self) -> str:
-        """Name of the stem: linear, light, v2 or v3."""
+        """Name of the stem: linear, light, resnet, v2 or v3."""
         return str(self.arch_kwargs.get("stem", "linear"))
 
     def air_value(self, channel: int) -> float | None:

@@ -171,10 +171,12 @@ def orientation_of_reader(reader: Any) -> str | None:
 
 
 def stem_of(state: Mapping[str, Tensor]) -> str:
-    """Return the stem that an encoder's weights belong to: linear, light, v2 or v3."""
+    """Return the stem that an encoder's weights belong to: linear, light, resnet, v2 or v3."""
     below = "down_projection."
     if any(name.startswith(below + "layers.") for name in state):
         return "light"
+    if any(name.startswith(below + "surroundings.") for name in state):
+        return "resnet"
     if any(name.startswith(below + "proj_to_tokens.") for name in state):
         return "v3"
     return "v2" if any(name.startswith(below + "stages.") for name in state) else "linear"

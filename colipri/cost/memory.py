@@ -290,6 +290,10 @@ def model_parameters(configuration: Configuration) -> int:
     dim, shared = encoder.embed_dim, configuration.embed_dim
     projector = dim * shared + shared
     pool = 4 * shared * shared + 4 * shared
+    if configuration.pool == "mean_max":
+        pool = 2 * shared * shared + shared
+    elif configuration.pool_add_max:
+        pool += shared * shared + shared
     projection = 0 if bert.hidden_size == shared else bert.hidden_size * shared + shared
     whole = configuration.global_transformer
     return (

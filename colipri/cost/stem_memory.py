@@ -37,6 +37,8 @@ def stem_values_per_voxel(
     if stem == "light":
         kept = input_channels + sum(2 * width * (1 + depth) * s for _, width, depth, s in levels)
         return kept + 4 * stem_kwargs.get("context", 0) * levels[-1][-1] / 8
+    if stem == "resnet":
+        return _resnet_values(levels, input_channels)
     first = levels[0][0]
     kept = input_channels + _residual_block(input_channels, first, False)
     for width_in, width, depth, share in levels:
@@ -44,6 +46,15 @@ def stem_values_per_voxel(
     if stem == "v3" and stem_kwargs.get("add_skips", True):
         kept += len(levels) * embed_dim / prod(patch)  # projected features of each level, scaled
     return float(kept)
+
+
+def _resnet_values(levels: list[Level], input_channels: int) -> float:
+    """Blocks of voxels and one convolution, then residual blocks, then those of surroundings."""
+    (_, first, _, share), *halved = levels
+    kept = input_channels + 2 * first * share
+    for width_in, width, depth, share in halved:
+        kept += share * (_residual_block(width_in, width, True) + 4 * width * (depth - 1))
+    return kept
 
 
 def pooled_values_per_voxel(stem: str, stem_kwargs: dict[str, Any], patch: Sequence[int]) -> float:
@@ -54,7 +65,7 @@ def pooled_values_per_voxel(stem: str, stem_kwargs: dict[str, Any], patch: Seque
         stem_kwargs: its options.
         patch: voxels of a token per axis.
     """
-    if stem not in ("v2", "v3"):
+    if stem not in ("resnet", "v2", "v3"):
         return 0.0
     total, share_before = 0.0, 1.0
     for width_in, _, _, share in _levels(stem, stem_kwargs, patch):
@@ -80,6 +91,12 @@ def _levels(stem: str, stem_kwargs: dict[str, Any], patch: Sequence[int]) -> lis
         features = list(stem_kwargs.get("features", (16, 32, 64)))
         depths = list(stem_kwargs.get("depth_per_level", (0, 1, 1)))
         widths = [0, *features]
+    elif stem == "resnet":
+        base = stem_kwargs.get("base_features", 24)
+        # the first level has no residual block, the last one is that of the surroundings
+        depths = [0, *stem_kwargs.get("depth_per_level", [1] * len(strides))]
+        shares.append(share / 8)
+        widths = [0, *(base * 2**level for level in range(len(strides) + 1))]
     else:
         depths = list(stem_kwargs.get("depth_per_level", [1] * len(strides)))
         base = stem_kwargs.get("base_features", 32)

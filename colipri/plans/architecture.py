@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 PRIMUS = "colipri.architectures.primus.PrimusEncoder"
 VOXELFM = "colipri.architectures.voxelfm.VoxelFMEncoder"  # for inference; plans never choose it
-STEMS = ("linear", "light", "v2", "v3")
+STEMS = ("linear", "light", "resnet", "v2", "v3")
+POOLS = ("attention", "mean_max")
 TEXT_KINDS = ("bert", "decoder")
 CHECKPOINTING = ("none", "mlp", "full")
 
@@ -21,9 +22,11 @@ CHECKPOINTING = ("none", "mlp", "full")
 class StemSettings(Settings):
     """Options of a stem (colipri.architectures.stems); None: the stem's own default."""
 
-    base_features: int | None = entry("channels of the first level of v2", default=None, low=1)
+    base_features: int | None = entry(
+        "channels of the first level of v2 and resnet", default=None, low=1
+    )
     depth_per_level: list[int] | None = entry(
-        "convolutions (light) or blocks (v2, v3) per halving", default=None, low=0
+        "convolutions (light) or blocks (resnet, v2, v3) per halving", default=None, low=0
     )
     ch_per_level: list[int] | None = entry("channels per level of v3", default=None, low=1)
     add_skips: bool | None = entry("v3: features of all levels reach the tokens", default=None)

@@ -15,6 +15,7 @@ from colipri.common.settings import Settings, SettingsError, entry
 from colipri.paths import preprocessed_folder
 from colipri.plans.architecture import (
     CHECKPOINTING,
+    POOLS,
     ArchitecturePlan,
     EncoderSettings,
     GlobalTransformerPlan,
@@ -125,6 +126,11 @@ class Configuration(Settings):
         "learned queries of the image pool; 0: the mean token", default=0, low=0, always=True
     )
     pool_add_max: bool = entry("the image pool adds the maximum over the tokens", default=False)
+    pool: str = entry(
+        "attention (pool_heads, pool_queries, pool_add_max), or mean and maximum over the tokens",
+        default="attention",
+        choices=POOLS,
+    )
     global_transformer: GlobalTransformerPlan | None = entry(
         "transformer over cells of the image encoder's tokens; null: none", default=None
     )

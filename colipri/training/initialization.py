@@ -34,7 +34,7 @@ def last_layers(model: ColipriModel) -> dict[str, tuple[nn.Module, nn.Linear]]:
     projection = text.projection
     last = projection if isinstance(projection, nn.Linear) else text.pooler.attention.out_proj
     return {
-        "image": (model.image_pooler, model.image_pooler.attention.out_proj),
+        "image": (model.image_pooler, model.image_pooler.last_layer),
         "text": (text, last),
     }
 

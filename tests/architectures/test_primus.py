@@ -9,7 +9,7 @@ from colipri.architectures.primus import PRESETS, PrimusEncoder
 from colipri.architectures.rope import grid_positions, rotation
 from colipri.architectures.tokens import select_tokens
 
-STEMS = ("linear", "light", "v2", "v3")
+STEMS = ("linear", "light", "resnet", "v2", "v3")
 
 
 @pytest.mark.parametrize("stem", STEMS)

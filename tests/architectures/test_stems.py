@@ -3,6 +3,7 @@ import torch
 from architectures.tiny_encoder import SMALL_STEMS, randomise
 from torch import nn
 
+from colipri.architectures.resnet_stem import blocks_as_channels
 from colipri.architectures.stems import STEMS, build_stem, halvings
 
 NON_CUBIC = (32, 48, 80)
@@ -61,9 +62,40 @@ def test_context_adds_to_each_token_what_its_surroundings_give():
     assert [n for n, p in stem.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_a_token_alone_has_no_context():
-    options = {"features": [4, 8, 8], "depth_per_level": [0, 0, 0], "context": 6}
-    stem = build_stem("light", 1, 24, (8, 8, 8), options).train()
+def test_a_token_of_the_residual_stem_has_features_of_its_place_and_of_its_surroundings():
+    """Its own are the first third; eight neighbours share the others, on odd grids as well."""
+    stem = randomise(build_stem("resnet", 1, 24, (8, 8, 8), {"base_features": 2})).eval()
+    image = torch.randn(1, 1, 24, 40, 56, generator=torch.Generator().manual_seed(3))
+    tokens = stem(image)
+    assert tokens.shape == (1, 24, 3, 5, 7) and tokens.min() >= 0  # no projection after the ReLU
+    around = tokens[:, 8:]
+    assert around.std() > 0.1
+    for cell in (around[..., :2, 2:4, 4:6], around[..., 2:, 4:, 6:]):
+        torch.testing.assert_close(cell, cell[..., :1, :1, :1].expand_as(cell))
+    tokens.square().sum().backward()
+    assert [n for n, p in stem.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert stem(image[..., :8, :, :]).shape == (1, 24, 1, 5, 7)  # one slab
+
+
+def test_blocks_of_voxels_become_channels_and_none_is_lost():
+    image = torch.arange(2 * 4 * 4 * 2.0).view(1, 2, 4, 4, 2)
+    blocks = blocks_as_channels(image, (2, 2, 1))
+    assert blocks.shape == (1, 8, 2, 2, 2)
+    for channel in range(2):
+        for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            expected = image[0, channel, a::2, b::2]
+            assert torch.equal(blocks[0, 4 * channel + 2 * a + b], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("light", {"features": [4, 8, 8], "depth_per_level": [0, 0, 0], "context": 6}),
+        ("resnet", {"base_features": 2}),
+    ],
+)
+def test_a_token_alone_has_no_context(name, options):
+    stem = build_stem(name, 1, 24, (8, 8, 8), options).train()
     assert stem(torch.randn(1, 1, 16, 16, 16)).shape == (1, 24, 2, 2, 2)
 
 
@@ -86,12 +118,13 @@ def test_halvings_lead_from_voxels_to_tokens():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("conv", {}, "unknown stem 'conv'; known: linear, light, v2, v3"),
+        ("conv", {}, "unknown stem 'conv'; known: linear, light, resnet, v2, v3"),
         ("light", {"width": 3}, "the stem 'light' does not understand"),
         ("linear", {"features": [1]}, "the stem 'linear' does not understand"),
         ("v2", {"width": 3}, "the stem 'v2' does not understand"),
         ("v3", {"ch_per_level": [4, 8]}, "a token patch with 3 halvings needs 4"),
         ("light", {"features": [4, 8]}, "a token patch with 3 halvings needs"),
+        ("resnet", {"depth_per_level": [1]}, "a token patch with 3 halvings needs"),
     ],
 )
 def test_what_a_stem_cannot_do_is_said(name: str, options: dict, message: str):

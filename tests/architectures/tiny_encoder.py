@@ -12,6 +12,7 @@ from colipri.architectures.primus import PrimusEncoder
 SMALL_STEMS: dict[str, dict[str, Any]] = {
     "linear": {},
     "light": {"features": [4, 8, 8], "depth_per_level": [0, 1, 1]},
+    "resnet": {"base_features": 4},
     "v2": {"base_features": 4},
     "v3": {"ch_per_level": [4, 4, 8, 8]},
 }

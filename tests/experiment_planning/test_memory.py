@@ -49,6 +49,12 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
         "stem_kwargs": {"context": 64},
         "patch": (64, 48, 64),
     },
+    "residual stem": {"stem": "resnet", "patch": (32, 48, 24)},
+    "residual stem, deep, projected": {
+        "stem": "resnet",
+        "stem_kwargs": {"base_features": 12, "depth_per_level": [2, 1, 2]},
+        "patch": (64, 48, 32),
+    },
     "v2 stem": {"stem": "v2", "patch": (24, 32, 16)},
     "v2 stem, MLP halves": {"stem": "v2", "checkpointing": "mlp", "patch": (32, 16, 24)},
     "v2 stem, narrow and deep": {
@@ -93,7 +99,7 @@ def test_text_tower_within_ten_per_cent(
     assert activation_parts(configuration, precision)["text"] == pytest.approx(counted, rel=0.1)
 
 
-@pytest.mark.parametrize("stem", ["linear", "light", "v2", "v3"])
+@pytest.mark.parametrize("stem", ["linear", "light", "resnet", "v2", "v3"])
 def test_parameters_are_those_of_the_model(stem: str) -> None:
     configuration = make_configuration(stem=stem, input_channels=2, decoder_depth=2)
     training = configuration.training

@@ -15,6 +15,7 @@ from colipri.checkpoints.pretrained_encoder import PretrainedEncoder
 STEMS: dict[str, dict[str, Any]] = {
     "linear": {},
     "light": {"features": [4, 8, 8]},
+    "resnet": {"base_features": 4},
     "v2": {"base_features": 4},
     "v3": {"ch_per_level": [4, 8, 8, 16]},
 }
