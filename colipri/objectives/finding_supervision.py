@@ -62,6 +62,7 @@ from colipri.text.structured_report import StructuredReport
 logger = logging.getLogger(__name__)
 
 PROMPT_TOKENS = 8  # for the cost estimate
+_SCALE_START = 5.0  # CLIP's 1 / 0.07 answers at random and with certainty
 EXPECTED_FINDINGS = 20  # for the cost estimate of a plan that does not name them
 
 
@@ -116,6 +117,10 @@ class FindingSupervision(Objective):
     def head_names(self) -> tuple[str, ...]:  # type: ignore[override]
         """The head, where there is one."""
         return ("finding_head",) if self.form == "head" else ()
+
+    def temperature_start(self) -> tuple[float, float] | None:
+        """Return a start at which answers are not certain before anything was learned."""
+        return (_SCALE_START, 0.0) if self.form == "space" else None
 
     # ------------------------------------------------------------------ data
 
@@ -239,8 +244,12 @@ class FindingSupervision(Objective):
 
 
 def _pairs(prompts: Any) -> list[tuple[str, str]]:
-    """All (positive, negative) texts of a finding's prompts, as sentences."""
+    """Pairs of a positive and a negative text of a finding, as sentences; every text is in one.
+
+    Where a style has more texts of one kind, those of the other are used again.
+    """
+    positive, negative = (list(map(as_sentence, p)) for p in (prompts.positive, prompts.negative))
     return [
-        (as_sentence(present), as_sentence(absent))
-        for present, absent in zip(prompts.positive, prompts.negative, strict=False)
+        (positive[number % len(positive)], negative[number % len(negative)])
+        for number in range(max(len(positive), len(negative)))
     ]

@@ -211,6 +211,7 @@ class TrainerSetup:
         (colipri.training.distributed.sharded_setup).
         """
         objectives = [o for stage in self.stages for o in stage.objectives.values()]
+        objectives.sort(key=lambda objective: -objective.weight)  # the wish of the heaviest counts
         starts = (objective.temperature_start() for objective in objectives)
         model = ColipriModel.from_plans(
             self.configuration,

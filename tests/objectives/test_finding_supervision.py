@@ -1,5 +1,6 @@
 """Objective L: only known entries count, in words of prompts; the head needs no report."""
 
+import json
 import math
 
 import numpy as np
@@ -162,3 +163,14 @@ def test_one_list_of_paraphrases_is_not_shared_by_two_objectives():
     first, second = FindingSupervision(), FindingSupervision()
     first.paraphrases.append("ensemble")
     assert second.paraphrases == ["short", "sentence", "present"]
+
+
+def test_every_prompt_of_a_style_is_used(tmp_path):
+    style = tmp_path / "unequal.json"
+    positive = ["{finding} is seen.", "There is {finding}.", "Signs of {finding}."]
+    negative = ["No {finding}.", "{finding} is absent."]
+    style.write_text(json.dumps({"positive": positive, "negative": negative}))
+    objective = prepared(paraphrases=[str(style)])
+    for wordings in objective._wordings:
+        assert len({present for present, _ in wordings}) == 3
+        assert len({absent for _, absent in wordings}) == 2
