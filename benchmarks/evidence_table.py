@@ -43,7 +43,7 @@ from learning_table import DATASETS, RUNS, prepare, train
 
 from colipri.common.atomic import atomic_write_json, read_json
 
-ENCODERS = {"CO": "CO (quick start)", "C": "C", "M": "M", "CR": "CR"}  # row -> learning_table's run
+ENCODERS = {"CO": "CO", "C": "C", "M": "M", "CR": "CR"}  # row -> learning_table's run
 PROBED = ("CO", "C", "M")
 METHODS = ("knn", "logistic", "attentive", "finetune")
 WRITERS = ("decoder", "lookup", "lm", "guided")

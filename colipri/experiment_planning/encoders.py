@@ -29,7 +29,7 @@ class ModelSize:
             models are for small machines and keep attention the smaller part.
         shared_dim: width of the shared space and of a text encoder from scratch at most.
         learning_rate: peak; smaller for wider models, as is usual for transformers.
-        pool_add_max: see colipri.architectures.pooling.AttentionPool.
+        pool: of the image, see colipri.architectures.pooling.
         arch_kwargs: further arguments of the image encoder, instead of the planner's.
         augmentation: what differs from colipri.plans.augmentation.
     """
@@ -43,7 +43,7 @@ class ModelSize:
     shared_dim: int
     learning_rate: float
     stem_kwargs: dict[str, Any] = field(default_factory=dict)
-    pool_add_max: bool = False
+    pool: str = "attention"
     arch_kwargs: dict[str, Any] = field(default_factory=dict)
     augmentation: dict[str, float] = field(default_factory=dict)
 
@@ -57,16 +57,16 @@ SMALL = ModelSize("PrimusV2-S", 396, 12, 6, "v2", 16, 384, 5e-4)
 # one block starts as nearly nothing, no norm hides how strongly the stem answered, and images are
 # hardly augmented: a run that sees a case twenty times learns slower from it, not better.
 TINY = ModelSize(
-    "Primus-XS (light stem)",
-    96,
+    "Primus-XS (residual stem)",
+    192,
     1,
     4,
-    "light",
-    3.5,
+    "resnet",
+    1.75,
     192,
-    1e-3,
-    {"context": 128},
-    True,
+    2e-3,
+    {"base_features": 16},
+    "mean_max",
     {"init_values": 0.01, "drop_path_rate": 0.0, "final_norm": "affine"},
     {
         "affine_probability": 0.1,

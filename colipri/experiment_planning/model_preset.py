@@ -31,7 +31,7 @@ _IMAGES = (  # entries of a configuration that say how its images are stored
     "crop_to_body",
 )
 _WINDOW = ("mean", "std", "percentile_00_5", "percentile_99_5")  # what CTNormalization uses
-_SHARED = ("pool_heads", "pool_queries", "pool_add_max", "global_transformer")
+_SHARED = ("pool_heads", "pool_queries", "pool_add_max", "pool", "global_transformer")
 
 
 def planner_like_source(

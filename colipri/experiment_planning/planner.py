@@ -36,15 +36,10 @@ from colipri.experiment_planning.memory_planning import (
     one_pass_batch,
     planned_memory,
 )
+from colipri.experiment_planning.recipes import Recipe, choose_recipe
 from colipri.experiment_planning.training_cost import estimate_compute, expected_tokens
 from colipri.experiment_planning.validation_interval import plan_validation_interval
-from colipri.objectives.registry import (
-    DEFAULT_LETTERS,
-    build_objectives,
-    find_objective,
-    parse_objectives,
-    settings_of_new_plans,
-)
+from colipri.objectives.registry import build_objectives, find_objective
 from colipri.plans.overrides import REASON as SET_BY_HAND
 from colipri.plans.overrides import set_in_plans
 from colipri.plans.plans import (
@@ -169,7 +164,7 @@ class ColipriPlanner:
             "architecture": self.architecture(size),
             "pool_heads": _pool_heads(text["text_encoder"]["embed_dim"]),
             "pool_queries": 0,
-            **({"pool_add_max": True} if size.pool_add_max else {}),
+            **({"pool": size.pool} if size.pool != "attention" else {}),
             **text,
             "embed_dim": text["text_encoder"]["embed_dim"],
             "captions": {},
@@ -360,12 +355,13 @@ class ColipriPlanner:
     def choose_batch(self, rationale: Rationale) -> int:
         """Choose the contrastive batch: the data limits it; memory does not (cached gradients)."""
         tenth = max(1, self.num_studies // 10)
-        batch = min(self.largest_batch, max(MINIMUM_BATCH, 2 ** int(math.log2(tenth))))
+        most = self.choose_recipe().largest_batch or self.largest_batch
+        batch = min(self.largest_batch, most, max(MINIMUM_BATCH, 2 ** int(math.log2(tenth))))
         batch = min(batch, max(2, self.num_studies))
         rationale["batch_size"] = (
             f"largest power of two that still gives ten updates per pass over {self.num_studies:,} "
-            f"studies, between {MINIMUM_BATCH} and {MAXIMUM_BATCH}; micro batches with cached "
-            "gradients make it independent of memory"
+            f"studies, between {MINIMUM_BATCH} and {min(most, MAXIMUM_BATCH)}; micro batches with "
+            "cached gradients make it independent of memory"
             if batch >= MINIMUM_BATCH
             else f"all {self.num_studies} studies: fewer than the {MINIMUM_BATCH} that are wanted"
         )
@@ -392,17 +388,13 @@ class ColipriPlanner:
                 "matrix products becomes few kernels; CPUs gain nothing"
             )
         rationale["weight_decay"] = "nnssl's for Primus; none on norms, biases, embeddings"
-        rationale["objectives"] = (
-            f"what the default trainer, ColipriTrainer_{DEFAULT_LETTERS}, trains; another one "
-            "(-tr) trains the objectives of its letters, with the options given here"
-        )
-        if not self.fingerprint["num_paired_studies"]:
-            rationale["objectives"] += (
-                "; only M can be trained, because no case has a report: add reports, or use "
-                "-tr ColipriTrainer_M"
-            )
+        recipe = self.choose_recipe()
+        rationale["objectives"] = f"{recipe.letters}: {recipe.reason}"
+        if recipe.frozen:
+            rationale["training.frozen"] = f"{' and '.join(recipe.frozen)} {recipe.frozen_reason}"
         return {
-            "objectives": settings_of_new_plans(parse_objectives(DEFAULT_LETTERS)),
+            "objectives": recipe.objectives(),
+            **({"frozen": list(recipe.frozen)} if recipe.frozen else {}),
             "num_epochs": epochs,
             "num_iterations_per_epoch": per_epoch,
             "learning_rate": size.learning_rate,
@@ -416,6 +408,11 @@ class ColipriPlanner:
             "prompt_style": "short",
             "validate_every": every,
         }
+
+    def choose_recipe(self) -> Recipe:
+        """Choose what is trained (colipri.experiment_planning.recipes)."""
+        small = self.target_gb < SMALL_MACHINE_GB
+        return choose_recipe(self.fingerprint, small, self.text_encoder == "scratch")
 
     def fit_memory(self, configuration: Configuration, rationale: Rationale) -> Configuration:
         """Fit micro batch and checkpointing to the memory target."""

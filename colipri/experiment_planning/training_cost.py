@@ -12,12 +12,7 @@ from colipri.cost.flops import (
 )
 from colipri.experiment_planning.gpu_measurement import GpuMeasurement
 from colipri.objectives.base import Objective
-from colipri.objectives.registry import (
-    DEFAULT_LETTERS,
-    build_objectives,
-    parse_objectives,
-    settings_of,
-)
+from colipri.objectives.registry import build_objectives, settings_of
 from colipri.objectives.stages import RunStage, run_stages
 from colipri.plans.plans import ComputeReport, Configuration
 
@@ -25,13 +20,9 @@ ENCODERS = "towers"  # as plans and tests spell it
 
 
 def planned_objectives(configuration: Configuration) -> dict[str, Objective]:
-    """Return the plan's objectives, and those of the default trainer.
-
-    The plan may name fewer objectives than colipri_train trains by default; memory is kept for all.
-    """
+    """Return the objectives of the plan, of all its stages."""
     planned = configuration.training.objectives
-    names = dict.fromkeys([*planned, *parse_objectives(DEFAULT_LETTERS)])
-    chosen = build_objectives(settings_of(names, planned))
+    chosen = build_objectives(settings_of(planned, planned))
     for stage in stages_of(configuration):
         chosen = {**stage.objectives, **chosen}
     return chosen

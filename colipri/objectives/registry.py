@@ -26,8 +26,6 @@ from colipri.objectives.base import HeadSizes, Objective, option_values
 
 KIND = "objectives"
 Settings = Mapping[str, Mapping[str, Any]]  # name or module:Class -> options
-# What colipri_train trains unless asked otherwise; plans keep memory for it.
-DEFAULT_LETTERS = "CRM"
 
 
 @cache

@@ -113,9 +113,7 @@ def say_what_is_ready(name: str, plans_name: str, stores: Mapping[str, CaseStore
     for configuration, store in stores.items():
         if store is not None:
             logger.info("%s %s is ready in %s", name, configuration, store.folder)
-            reported = any(case["has_report"] for case in store.manifest["cases"].values())
-            trainer = [] if reported else ["-tr", "ColipriTrainer_M"]  # all others need reports
-            train = ["colipri_train", dataset_id(name), configuration, 0, *trainer]
+            train = ["colipri_train", dataset_id(name), configuration, 0]
             say_next(*train, *plans_option(plans_name), *start)
 
 

@@ -19,15 +19,7 @@ from colipri.run.tables import format_interval
 DATASET_ID = 901
 DATASET = f"Dataset{DATASET_ID}_SemiSyntheticChest"
 CONFIGURATION = "3d_lowres"
-# Minutes of training are spent on what zero-shot asks: does the image show this finding? Every name
-# that a report asserts or denies is a question. The contrastive loss, which asks whose report of
-# the batch is the image's, gets little weight. The text encoder learns from the reports first
-# (colipri.training.text_pretraining) and is then left alone, which halves the time of a step.
-NUMBERS = (
-    "objectives.C.weight=0.03 objectives.O.bare_name_fraction=1 objectives.O.pairs=16 "
-    """training.learning_rate=2e-3 'training.frozen=["text_encoder"]'"""
-)
-TRAINER = "ColipriTrainer_CO"
+TRAINER = "ColipriTrainer"  # the objectives of the plan, and all its numbers
 FOLD = "0"  # fold 0 is the split of cases.csv: validation scans' anatomy is not trained on
 
 DESCRIPTION = """\
@@ -63,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--iterations_per_epoch", type=int, default=75, metavar="N", help="default: %(default)s"
     )
     size.add_argument(
-        "--batch_size", type=int, default=32, metavar="N", help="pairs per step (%(default)s)"
+        "--batch_size", type=int, metavar="N", help="pairs per step (default: that of the plan)"
     )
     return parser
 
@@ -135,8 +127,8 @@ class Quickstart:
         arguments = f"{DATASET_ID} {CONFIGURATION} {FOLD} -tr {TRAINER} -device {options.device}"
         arguments += f" --seed {options.seed}"
         for name in ("epochs", "iterations_per_epoch", "batch_size"):
-            arguments += f" --{name} {getattr(options, name)}"
-        arguments += f" --set {NUMBERS}"
+            if getattr(options, name) is not None:
+                arguments += f" --{name} {getattr(options, name)}"
         if (self.model_folder / "checkpoint_latest.pth").is_file():
             arguments += " --c"
         self.command("pre-train image and text encoder", "colipri_train", arguments)

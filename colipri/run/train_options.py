@@ -26,9 +26,10 @@ Several processes share the plan's batch. With equal micro batches they compute 
 computes, only faster. A training continues with any number of processes. See
 documentation/distributed.md.
 
-Trainers are named after their objectives: C contrastive alignment, R report generation, M masked
+What is trained is in the plan (training.objectives), with the reason. A trainer that is named after
+objectives trains those instead: C contrastive alignment, R report generation, M masked
 image modelling (also on scans without a report), O opposite sentences, L findings, D
-self-distillation, A sentence queries. There are ColipriTrainer_C, _M, _CO, _CR, _CM, _CRM and
+self-distillation, A sentence queries. There are ColipriTrainer_C, _M, _CO, _CR, _CM, _CRM,
 _CRMO, and any other combination of letters.
 
 Every number comes from the plan ($colipri_preprocessed/DatasetXXX/colipriPlans.json), which you may
@@ -45,9 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("fold", help="0 to 4, or all")
     parser.add_argument(
         "-tr",
-        default="ColipriTrainer_CRM",
+        default="ColipriTrainer",
         metavar="TRAINER",
-        help="trainer: ColipriTrainer_ and letters, see above (default: %(default)s)",
+        help="trainer: ColipriTrainer_ and letters, see above, instead of the objectives of the "
+        "plan (default: %(default)s, those of the plan)",
     )
     parser.add_argument(
         "-p", default="colipriPlans", metavar="PLANS", help="plans name (default: %(default)s)"

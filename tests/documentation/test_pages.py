@@ -112,7 +112,7 @@ def test_your_own_data(reader: Reader) -> None:
     assert [line.split()[0] for line in rest] == [
         "colipri_plan_and_preprocess",
         "colipri_train",
-        "fold=$colipri_results/Dataset101_ChestCT/ColipriTrainer_CRM__colipriPlans__3d_lowres/fold_0",
+        "fold=$colipri_results/Dataset101_ChestCT/ColipriTrainer__colipriPlans__3d_lowres/fold_0",
         "colipri_zero_shot",
         "colipri_report",
     ]

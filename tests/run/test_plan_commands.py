@@ -244,14 +244,14 @@ def test_planning_with_numbers_of_ones_own(
     numbers = [
         "batch_size=3",
         "training.ema_decay=0.9",
-        "M.mask_ratio=0.5",
+        "C.kind=siglip",
         "3d_fullres.embed_dim=96",
     ]
     assert plan(["-d", "901", *TINY, "--set", *numbers[:2], "--set", *numbers[2:]]) == 0
     lowres, fullres = _plan_of(workspace)["configurations"].values()
     for one in (lowres, fullres):
         assert (one["batch_size"], one["training"]["ema_decay"]) == (3, 0.9)
-        assert one["training"]["objectives"]["masked_image_modelling"]["mask_ratio"] == 0.5
+        assert one["training"]["objectives"]["contrastive"]["kind"] == "siglip"
         assert one["micro_batch_size"] <= 3
         assert (
             one["because"]["batch_size"]
