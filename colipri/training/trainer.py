@@ -112,7 +112,7 @@ class ColipriTrainer(ValidatedRun):
     def verify_transfer(self) -> None:
         """Load the current encoder into the network that nnU-Net would build from this plan."""
         weights = whole_state(self.model)
-        if weights:  # of a sharded model the first process has them
+        if self.processes.is_main:  # it has them, also of a sharded model
             verify_transfer(weights, self.plans, self.configuration_name)
 
     def on_train_start(self) -> None:

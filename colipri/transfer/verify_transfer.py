@@ -12,6 +12,7 @@ import io
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import torch
@@ -96,7 +97,7 @@ def load_like_nnunet(
     Raises:
         ColipriError: the plan's network cannot be built, or nnU-Net would refuse the file.
     """
-    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+    from nnunetv2.run import load_pretrained_weights as loading
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     try:
@@ -112,8 +113,8 @@ def load_like_nnunet(
         raise ColipriError(f"the plan's network cannot be built: {error}") from error
     name = source if isinstance(source, Path) else "the encoder"
     try:
-        with quiet():
-            load_pretrained_weights(network, source)
+        with quiet(), _without_processes(loading):
+            loading.load_pretrained_weights(network, source)
     except AssertionError as error:
         raise ColipriError(
             f"nnU-Net would refuse {name}: {' '.join(str(error).split())[:200]}"
@@ -131,6 +132,20 @@ def _rewound(source: Path | IO[bytes]) -> Path | IO[bytes]:
     if not isinstance(source, Path):
         source.seek(0)
     return source
+
+
+@contextlib.contextmanager
+def _without_processes(loading: Any) -> Iterator[None]:
+    """Hide our process group from nnU-Net's loader.
+
+    It takes any group for one of its own and looks for the GPU with this process's number, which a
+    CPU does not have, nor a second machine.
+    """
+    hidden, loading.dist = loading.dist, SimpleNamespace(is_initialized=lambda: False)
+    try:
+        yield
+    finally:
+        loading.dist = hidden
 
 
 @contextlib.contextmanager

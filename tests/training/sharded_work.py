@@ -90,7 +90,11 @@ def first_weights(processes: Processes, folder: Path) -> None:
     trainer.data.start_training(0)
     trainer.initialize_fresh_model(trainer.data.next_batch())
     trainer.step.before_first_step()
+    patch = trainer.configuration.patch_size
+    tokens = trainer.model.image_encoder(torch.zeros(2, 1, *patch))
+    tokens *= 2  # of a view, torch would forget to gather weights for the backward pass
     found = {
+        "in place": tokens._base is None,
         "built": built[0],
         "held": held(trainer.model),
         "largest": largest.count,

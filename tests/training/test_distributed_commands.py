@@ -148,3 +148,25 @@ def test_processes_are_counted_once(tiny, capsys, monkeypatch) -> None:
     monkeypatch.delenv("MASTER_PORT", raising=False)
     assert main(base) == 1
     assert "MASTER_ADDR and MASTER_PORT not" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_sharded_run_starts_from_weights_continues_and_is_validated(folder, tiny) -> None:
+    """As a user types it; the transfer is tried out with the weights that the first process has."""
+    shards = ["-num_gpus", "2", "--parallel", "fsdp", "-num_workers", "0"]
+    start_of_run = [*TRAIN[:5], "--epochs", "1", "--iterations_per_epoch", "2", *shards]
+    weights = ["-pretrained_weights", str(tiny.checkpoint)]
+    tried = run("colipri_train", *start_of_run, *weights, "--verify")
+    assert tried.returncode == 0, tried.stdout + tried.stderr
+    assert tried.stdout.count("nnU-Net") and not folder.exists()
+    trained = run("colipri_train", *start_of_run, *weights)
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert trained.stdout.count("Pretrained weights from") == 1
+    go_on = run("colipri_train", *TRAIN[:5], "--c", "--epochs", "2", *shards)
+    assert go_on.returncode == 0, go_on.stdout + go_on.stderr
+    assert "Continuing" in go_on.stdout and "epoch 1:" in go_on.stdout
+    judged = run("colipri_train", *TRAIN[:5], "--val", *shards)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
+    assert (folder / "validation" / "summary.json").is_file()
+    for done in (tried, trained, go_on, judged):
+        assert "Traceback" not in done.stderr and "Warning" not in done.stderr, done.stderr

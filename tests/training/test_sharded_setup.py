@@ -43,6 +43,7 @@ def test_only_the_first_process_builds_numbers_and_they_are_those_of_one_process
         counts[id(p) in shared].append(p.numel())
     whole = sum(counts[True]) + sum(counts[False])
     assert sum(counts[True]) > 0.5 * whole
+    assert first["in place"]
     assert first["built"] == whole and second["built"] == 0
     assert second["held"] < sum(counts[False]) + 0.6 * sum(counts[True])
     assert second["largest"] <= max(*counts[False], -(-max(counts[True]) // 2))

@@ -19,6 +19,7 @@ either form.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -69,7 +70,10 @@ def shard_model(
         *blocks, root = part.sharded_units()
         for block in blocks:
             _shard_unit(block, mesh, **_matrices(block, bf16))
+        root.register_forward_hook(_own_output)
         _shard_unit(root, mesh, **_scalars(root))  # last: it takes what the blocks leave
+    # blocks return views to their own part, which changes none of them in place
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
 
 
 def sharded_parts(model: nn.Module) -> Iterator[Any]:
@@ -85,6 +89,16 @@ def _shard_unit(unit: nn.Module, mesh: Any, **options: Any) -> None:
     _sum_gradients(fully_shard(unit, mesh=mesh, reshard_after_forward=True, **options))
     for method in getattr(unit, "forward_methods", ()):
         register_fsdp_forward_method(unit, method)
+
+
+def _own_output(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """Copy what a part returns, if it is a view of something else.
+
+    A view that an objective changes in place would lose the hook that gathers the part's weights
+    for its backward pass.
+    """
+    is_view = isinstance(output, Tensor) and output.requires_grad and output._is_view()
+    return output.clone() if is_view else output
 
 
 def _scalars_of(part: nn.Module) -> set[nn.Parameter]:
