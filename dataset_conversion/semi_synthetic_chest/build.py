@@ -14,9 +14,10 @@ import SimpleITK as sitk
 from colipri.common.atomic import atomic_path, atomic_write_json, atomic_write_text, read_json
 from colipri.common.errors import ColipriError
 from colipri.common.parallel import run_parallel
-from colipri.dataset_conversion.semi_synthetic_chest.findings import FINDING_NAMES
+from colipri.dataset_conversion.semi_synthetic_chest.findings import findings_of
 from colipri.dataset_conversion.semi_synthetic_chest.sources import source_names
 from colipri.dataset_conversion.semi_synthetic_chest.study import Study, StudyPlan, make_study
+from colipri.dataset_conversion.semi_synthetic_chest.variants import FIRST
 from colipri.imageio.integrity import require_whole
 
 FORMAT = 6  # raise it when the same seed would give other files
@@ -31,6 +32,7 @@ def build_dataset(
     seed: int,
     num_processes: int,
     more_people: bool = True,
+    variant: str = FIRST,
 ) -> dict[str, int]:
     """Write the data set; killed and called again, it makes only what is missing.
 
@@ -41,6 +43,7 @@ def build_dataset(
         seed: the same seed gives the same files.
         num_processes: that make studies.
         more_people: see :func:`plan_studies`.
+        variant: findings, frequencies and wordings, see variants.py.
 
     Returns:
         cases per split.
@@ -53,8 +56,11 @@ def build_dataset(
     marker = {"generator": "semi_synthetic_chest", "format": FORMAT, "seed": seed}
     marker["num_studies"] = num_studies
     marker["more_people"] = more_people
+    if variant != FIRST:  # folders of the first one do not name it
+        marker["variant"] = variant
     _claim(folder, marker)
-    plans = plan_studies(num_studies, seed, more_people)
+    plans = plan_studies(num_studies, seed, more_people, variant)
+    names = [finding.name for finding in findings_of(variant)]
     tasks = [BuildTask(plan, folder) for plan in plans]
     rows: list[dict[str, Any]] = []
     problems = []
@@ -66,13 +72,15 @@ def build_dataset(
     if problems:
         raise ColipriError(f"{len(problems)} studies could not be made, first {problems[0]}")
     rows.sort(key=lambda row: row["case"])
-    atomic_write_text(folder / "cases.csv", _as_csv(rows))
+    atomic_write_text(folder / "cases.csv", _as_csv(rows, names))
     trained = [row for row in rows if row["split"] != "test"]
-    atomic_write_json(folder / "dataset.json", _description(name, len(trained), marker))
+    atomic_write_json(folder / "dataset.json", _description(name, names, len(trained), marker))
     return {split: sum(r["split"] == split for r in rows) for split in ("train", "val", "test")}
 
 
-def plan_studies(num_studies: int, seed: int, more_people: bool = True) -> list[StudyPlan]:
+def plan_studies(
+    num_studies: int, seed: int, more_people: bool = True, variant: str = FIRST
+) -> list[StudyPlan]:
     """All studies. The sources of a split are used in turn and belong to that split only.
 
     Args:
@@ -80,6 +88,7 @@ def plan_studies(num_studies: int, seed: int, more_people: bool = True) -> list[
         seed: of the set.
         more_people: training chests between two people, in pairs that differ in their findings
             alone, under more varied scanners; validation and test stay as they are.
+        variant: of the set.
     """
     counts = {
         "train": num_studies,
@@ -103,6 +112,7 @@ def plan_studies(num_studies: int, seed: int, more_people: bool = True) -> list[
                     number=number,
                     with_report=split != "train" or rng.random() >= IMAGE_ONLY,
                     twins=place if blended else None,
+                    variant=variant,
                 )
             )
     return plans
@@ -121,17 +131,19 @@ def _claim(folder: Path, marker: dict[str, Any]) -> None:
     atomic_write_json(path, marker)
 
 
-def _as_csv(rows: list[dict[str, Any]]) -> str:
+def _as_csv(rows: list[dict[str, Any]], names: list[str]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["case", "subject", "study", "split", *FINDING_NAMES])
+    writer = csv.DictWriter(text, ["case", "subject", "study", "split", *names])
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().replace("\r\n", "\n")
 
 
-def _description(name: str, num_training: int, marker: dict[str, Any]) -> dict[str, Any]:
+def _description(
+    name: str, findings: list[str], num_training: int, marker: dict[str, Any]
+) -> dict[str, Any]:
     labels = {"background": 0}
-    labels.update({finding: value for value, finding in enumerate(FINDING_NAMES, start=1)})
+    labels.update({finding: value for value, finding in enumerate(findings, start=1)})
     return {
         "name": name,
         "description": "Semi-synthetic chest CT: real scans, warped, with inserted findings and "
@@ -142,7 +154,7 @@ def _description(name: str, num_training: int, marker: dict[str, Any]) -> dict[s
         "labels": labels,
         "numTraining": num_training,
         "file_ending": ".nii.gz",
-        "findings": list(FINDING_NAMES),
+        "findings": findings,
         "semi_synthetic": marker,
     }
 

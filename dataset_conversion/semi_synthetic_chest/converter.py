@@ -10,6 +10,7 @@ from colipri.common.errors import EXIT_OK
 from colipri.dataset_conversion.base.converter import Converter
 from colipri.dataset_conversion.base.source_case import SourceCase
 from colipri.dataset_conversion.base.target import Target
+from colipri.dataset_conversion.semi_synthetic_chest.variants import FIRST, VARIANTS
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class SemiSyntheticChest(Converter):
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """--num_studies, --seed and --real_people_only."""
+        """--num_studies, --seed, --real_people_only and --variant."""
         parser.add_argument(
             "--num_studies",
             type=int,
@@ -48,6 +49,14 @@ class SemiSyntheticChest(Converter):
             action="store_true",
             help="training chests of the three training people alone; by default they lie between "
             "two of them, in pairs that differ in their findings alone, under more varied scanners",
+        )
+        parser.add_argument(
+            "--variant",
+            choices=tuple(VARIANTS),
+            default=FIRST,
+            help="second: six of the ten findings under other names, at other frequencies, "
+            "in other words; to try whether what learns on the first one learns elsewhere "
+            "(default: %(default)s)",
         )
 
     def cases(self) -> Iterator[SourceCase]:
@@ -67,6 +76,7 @@ class SemiSyntheticChest(Converter):
             options.seed,
             target.num_processes,
             not options.real_people_only,
+            options.variant,
         )
         listing = ", ".join(f"{number} {split}" for split, number in counts.items())
         logger.info("%s holds %d cases: %s", target.folder, sum(counts.values()), listing)

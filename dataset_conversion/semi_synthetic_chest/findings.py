@@ -7,8 +7,9 @@ report may say. The order here gives the label values of labelsTr (1, 2, ...).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from colipri.dataset_conversion.semi_synthetic_chest import (
 )
 from colipri.dataset_conversion.semi_synthetic_chest.chest import Chest, Details
 from colipri.dataset_conversion.semi_synthetic_chest.deformation import Shape
+from colipri.dataset_conversion.semi_synthetic_chest.variants import FIRST, VARIANTS
 
 
 @dataclass(frozen=True)
@@ -118,3 +120,22 @@ FINDINGS: tuple[Finding, ...] = (
     ),
 )
 FINDING_NAMES = tuple(finding.name for finding in FINDINGS)
+
+
+@cache
+def findings_of(variant: str = FIRST) -> tuple[Finding, ...]:
+    """The findings of a variant, under its names; their order gives its label values."""
+    chosen = VARIANTS[variant].findings
+    if chosen is None:
+        return FINDINGS
+    by_key = {finding.key: finding for finding in FINDINGS}
+    return tuple(
+        replace(by_key[key], name=name, prevalence=prevalence)
+        for key, (name, prevalence) in chosen.items()
+    )
+
+
+def keys_of(names: Iterable[str]) -> frozenset[str]:
+    """Keys of findings by their names in the first variant, which sources.json uses."""
+    by_name = {finding.name: finding.key for finding in FINDINGS}
+    return frozenset(by_name[name] for name in names)

@@ -14,9 +14,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from colipri.common.atomic import atomic_path
+from colipri.common.atomic import atomic_path, read_json
 from colipri.common.errors import ColipriError
-from colipri.dataset_conversion.semi_synthetic_chest.findings import FINDING_NAMES
 
 WINDOW_HU = (-1000, 400)
 
@@ -37,10 +36,11 @@ def save_montage(folder: Path, target: Path, split: str = "test") -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    columns = len(FINDING_NAMES) // 2
+    names: list[str] = read_json(folder / "dataset.json")["findings"]
+    columns = len(names) // 2
     figure, axes = plt.subplots(4, columns, figsize=(2.4 * columns, 8.2))
-    for number, name in enumerate(FINDING_NAMES):
-        image, outline = _example(folder, name, number + 1, split)
+    for number, name in enumerate(names):
+        image, outline = _example(folder, names, number, split)
         row, column = divmod(number, columns)
         for half in (0, 1):
             axis = axes[2 * row + half, column]
@@ -57,16 +57,17 @@ def save_montage(folder: Path, target: Path, split: str = "test") -> None:
 
 
 def _example(
-    folder: Path, name: str, label: int, split: str
+    folder: Path, names: list[str], number: int, split: str
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Slice and mask of the case that shows the finding best with the fewest others."""
+    name = names[number]
     with open(folder / "cases.csv", encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split and row[name] == "1"]
-    rows.sort(key=lambda row: sum(row[other] == "1" for other in FINDING_NAMES))
+    rows.sort(key=lambda row: sum(row[other] == "1" for other in names))
     best: tuple[float, NDArray[Any], NDArray[np.bool_]] | None = None
     suffix = "Ts" if split == "test" else "Tr"
     for row in rows[:6]:
-        mask = _read(folder / f"labels{suffix}" / f"{row['case']}.nii.gz") == label
+        mask = _read(folder / f"labels{suffix}" / f"{row['case']}.nii.gz") == number + 1
         if not mask.any():
             continue
         level = int(mask.sum(axis=(1, 2)).argmax())

@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from colipri.dataset_conversion.semi_synthetic_chest.acquisition import acquire, draw_acquisition
 from colipri.dataset_conversion.semi_synthetic_chest.chest import make_chest
 from colipri.dataset_conversion.semi_synthetic_chest.deformation import draw_shape, draw_view
-from colipri.dataset_conversion.semi_synthetic_chest.findings import FINDINGS
+from colipri.dataset_conversion.semi_synthetic_chest.findings import Finding, findings_of, keys_of
 from colipri.dataset_conversion.semi_synthetic_chest.people import draw_blend
 from colipri.dataset_conversion.semi_synthetic_chest.reports import (
     Mention,
+    read_words,
     report_as_text,
     write_report,
 )
 from colipri.dataset_conversion.semi_synthetic_chest.sources import load_source, source_names
+from colipri.dataset_conversion.semi_synthetic_chest.variants import FIRST, VARIANTS
 
 SPACING_MM = 5.0
 NORMAL = 0.08  # share of studies without any finding
@@ -40,6 +42,7 @@ class StudyPlan:
         with_report: False for image-only studies.
         twins: number of the pair of studies that share a chest between two people; None: the chest
             of one person, for this study alone.
+        variant: of the set, see variants.py.
     """
 
     identifier: str
@@ -49,6 +52,7 @@ class StudyPlan:
     number: int
     with_report: bool
     twins: int | None = None
+    variant: str = FIRST
 
 
 @dataclass
@@ -73,7 +77,9 @@ def make_study(plan: StudyPlan) -> Study:
     """
     rng = np.random.default_rng([plan.seed, plan.number])
     source = load_source(plan.source)
-    drawn = _draw_findings(rng, source.unknown)
+    findings = findings_of(plan.variant)
+    unknown = keys_of(source.unknown)
+    drawn = _draw_findings(findings, rng, unknown)
     chest_rng = rng
     blend = None
     if plan.twins is not None:
@@ -81,7 +87,7 @@ def make_study(plan: StudyPlan) -> Study:
         names = (name for name in source_names(plan.split) if name != plan.source)
         blend = draw_blend(chest_rng, [load_source(name) for name in names])
     shape = draw_shape(chest_rng)
-    for finding in FINDINGS:
+    for finding in findings:
         if finding.deform is not None and finding.name in drawn:
             shape = finding.deform(shape, drawn[finding.name])
     study = Study(plan)
@@ -94,7 +100,7 @@ def make_study(plan: StudyPlan) -> Study:
             view = replace(view, spacing=(view.spacing[0] * factor, *view.spacing[1:]))
         # Both get the same findings: drawing uses the same random numbers.
         chest = make_chest(source, shape, view, np.random.default_rng(insertion_seed), blend)
-        for label, finding in enumerate(FINDINGS, start=1):
+        for label, finding in enumerate(findings, start=1):
             if finding.name in drawn:
                 chest.rng = np.random.default_rng([insertion_seed, label])
                 details = finding.insert(chest, drawn[finding.name], label)
@@ -104,11 +110,13 @@ def make_study(plan: StudyPlan) -> Study:
         study.volumes.append(acquire(chest, acquisition, rng))
         study.label_maps.append(chest.labels)
         study.spacings.append(view.spacing)
-    _describe(study, source.unknown, rng)
+    _describe(study, unknown, rng)
     return study
 
 
-def _draw_findings(rng: np.random.Generator, unknown: frozenset[str]) -> dict[str, dict[str, Any]]:
+def _draw_findings(
+    findings: tuple[Finding, ...], rng: np.random.Generator, unknown: frozenset[str]
+) -> dict[str, dict[str, Any]]:
     """Findings and details; what the real patient may have is not inserted either.
 
     If it were, it would be asserted of this anatomy and never denied: a model would learn whose
@@ -116,21 +124,22 @@ def _draw_findings(rng: np.random.Generator, unknown: frozenset[str]) -> dict[st
     """
     normal = rng.random() < NORMAL
     drawn = {}
-    for finding in FINDINGS:
+    for finding in findings:
         there = rng.random() < finding.prevalence
         details = finding.draw(rng)
-        if there and not normal and finding.name not in unknown:
+        if there and not normal and finding.key not in unknown:
             drawn[finding.name] = details
     return drawn
 
 
 def _describe(study: Study, unknown: frozenset[str], rng: np.random.Generator) -> None:
     """Labels and report; neither mentions what the real patient may have."""
-    for finding in FINDINGS:
+    findings = findings_of(study.plan.variant)
+    for finding in findings:
         there = finding.name in study.details
-        study.findings[finding.name] = 1 if there else None if finding.name in unknown else 0
-    mentions = [Mention(f.key, study.details.get(f.name)) for f in FINDINGS]
-    keys = frozenset(f.key for f in FINDINGS if f.name in unknown)
-    study.sections = write_report(mentions, keys, rng)
+        study.findings[finding.name] = 1 if there else None if finding.key in unknown else 0
+    mentions = [Mention(f.key, study.details.get(f.name)) for f in findings]
+    words = read_words(VARIANTS[study.plan.variant].reports)
+    study.sections = write_report(words, mentions, unknown, rng)
     if study.plan.with_report and rng.random() >= JSON_REPORT:
-        study.text = report_as_text(study.sections, rng)
+        study.text = report_as_text(words, study.sections, rng)
