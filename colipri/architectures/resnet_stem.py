@@ -27,7 +27,8 @@ class ResNetStem(nn.Module):
 
     Args:
         input_channels: C.
-        embed_dim: D; features are projected if there are not so many (:func:`token_width`).
+        embed_dim: D; the features are projected to it if there are not so many:
+            3 * base_features * 2 ** (halvings - 1).
         strides: per halving and axis, 1 or 2 (:func:`colipri.architectures.stems.halvings`).
         base_features: channels after the first halving; twice as many after each further one.
         depth_per_level: residual blocks after each halving but the first, and of the surroundings.
@@ -51,10 +52,9 @@ class ResNetStem(nn.Module):
                 f"a token patch with {len(strides)} halvings needs as many numbers of residual "
                 f"blocks, at least one, not {len(depths)}"
             )
-        self.block = strides[0]
-        a, b, c = self.block
         relu = nn.ReLU(inplace=True)
-        self.stem = ConvNorm(input_channels * a * b * c, base_features, 3, activation=relu)
+        self.stem = ConvNorm(input_channels, base_features, 3, activation=relu)
+        self.stem.conv = BlockConvolution(input_channels, base_features, strides[0])
         width = base_features
         self.stages = nn.ModuleList()
         for stride, depth in zip(strides[1:], depths, strict=False):
@@ -65,7 +65,7 @@ class ResNetStem(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, A0, A1, A2) -> (B, D, G0, G1, G2)."""
-        x = self.stem(blocks_as_channels(image, self.block))
+        x = self.stem(image)
         for stage in self.stages:
             x = stage(x)
         tokens: Tensor = self.proj(torch.cat([x, self._around(x)], dim=1))
@@ -81,10 +81,27 @@ class ResNetStem(nn.Module):
         return around[:, :, :a, :b, :c]
 
 
-def token_width(base_features: int, num_halvings: int) -> int:
-    """Return D without a projection: features of a place and of its surroundings."""
-    width: int = base_features * 2 ** (num_halvings - 1)
-    return 3 * width
+class BlockConvolution(nn.Conv3d):
+    """A convolution over blocks of voxels, three blocks wide; it has an output for each block.
+
+    Its weight (C', C, 3 b0, 3 b1, 3 b2) is that of a convolution of the image with the block as
+    stride and padding, and so are its numbers; blocks as channels are what CPUs compute faster.
+
+    Args:
+        channels_in: C.
+        channels_out: C'.
+        block: voxels per axis.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, block: Triple) -> None:
+        a, b, c = block
+        super().__init__(channels_in, channels_out, (3 * a, 3 * b, 3 * c), block, block, bias=False)
+        self.block = block
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, A0, A1, A2) -> (B, C', A0 / b0, A1 / b1, A2 / b2)."""
+        weight = blocks_as_channels(self.weight, self.block)
+        return F.conv3d(blocks_as_channels(image, self.block), weight, padding=1)
 
 
 def blocks_as_channels(image: Tensor, block: Triple) -> Tensor:

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from colipri.architectures.local_attention import LocalAttention
 from colipri.architectures.primus import PrimusEncoder
-from colipri.architectures.resnet_stem import ResNetStem
 from colipri.checkpoints.weight_file import WeightFile, require_primus, stem_of
 from colipri.common.errors import ColipriError
 
@@ -79,7 +78,7 @@ def repeat_input_channel(
 
     Args:
         weights: of an encoder with one input channel.
-        names: kernels (D, 1, k, k, k) that see the image, or (D, 8, k, k, k) that see blocks of it.
+        names: kernels (D, 1, k, k, k) that see the image.
         count: new number of channels.
     """
     repeated = {name: weights[name].repeat(1, count, 1, 1, 1) / count for name in names}
@@ -183,9 +182,6 @@ def _with_channels(
     encoder: PrimusEncoder, state: dict[str, Tensor], path: Path, result: Fitted
 ) -> dict[str, Tensor]:
     wanted = encoder.state_dict()
-    stem = encoder.down_projection
-    # a channel is a block of voxels there
-    voxels = prod(stem.block) if isinstance(stem, ResNetStem) else 1
     names, here = [], 1
     for name, tensor in state.items():
         target = wanted.get(name)
@@ -193,7 +189,7 @@ def _with_channels(
             continue
         if target.shape[1] == tensor.shape[1] or target.shape[0] != tensor.shape[0]:
             continue
-        here, there = target.shape[1] // voxels, tensor.shape[1] // voxels
+        here, there = target.shape[1], tensor.shape[1]
         if there != 1:
             _refuse(
                 path, f"it takes {there} channels", f"this plan {here}; only one can be repeated"

@@ -3,7 +3,7 @@ import torch
 from architectures.tiny_encoder import SMALL_STEMS, randomise
 from torch import nn
 
-from colipri.architectures.resnet_stem import blocks_as_channels
+from colipri.architectures.resnet_stem import BlockConvolution, blocks_as_channels
 from colipri.architectures.stems import STEMS, build_stem, halvings
 
 NON_CUBIC = (32, 48, 80)
@@ -85,6 +85,13 @@ def test_blocks_of_voxels_become_channels_and_none_is_lost():
         for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
             expected = image[0, channel, a::2, b::2]
             assert torch.equal(blocks[0, 4 * channel + 2 * a + b], expected)
+
+
+def test_a_convolution_of_blocks_is_one_of_the_image():
+    layer = BlockConvolution(2, 3, (2, 2, 1))
+    image = torch.randn(1, 2, 8, 6, 4, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.conv3d(image, layer.weight, None, (2, 2, 1), (2, 2, 1))
+    torch.testing.assert_close(layer(image), expected)
 
 
 @pytest.mark.parametrize(
