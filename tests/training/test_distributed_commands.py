@@ -16,7 +16,8 @@ import torch
 from commands import command_line, run
 
 RUN = "Dataset950_Tiny/ColipriTrainer_CRM__colipriPlans__3d_lowres/fold_0"
-TRAIN = ["950", "3d_lowres", "0", "-device", "cpu", "--epochs", "200"]
+FOLD = ["950", "3d_lowres", "0", "-device", "cpu", "-tr", "ColipriTrainer_CRM"]
+TRAIN = [*FOLD, "--epochs", "200"]
 SHORT = [*TRAIN, "--iterations_per_epoch", "2", "--validate_every", "100", "-num_workers", "0"]
 
 
@@ -76,7 +77,7 @@ def test_a_killed_process_stops_all_with_one_line_and_a_whole_checkpoint(folder)
     done = steps(folder)
     assert done >= 2
     go_on = ["--c", "--epochs", str(-(-(done + 1) // 2))]
-    resumed = run("colipri_train", *TRAIN[:5], *go_on)
+    resumed = run("colipri_train", *FOLD, *go_on)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert (folder / "checkpoint_final.pth").is_file()
 
@@ -154,7 +155,7 @@ def test_processes_are_counted_once(tiny, capsys, monkeypatch) -> None:
 def test_a_sharded_run_starts_from_weights_continues_and_is_validated(folder, tiny) -> None:
     """As a user types it; the transfer is tried out with the weights that the first process has."""
     shards = ["-num_gpus", "2", "--parallel", "fsdp", "-num_workers", "0"]
-    start_of_run = [*TRAIN[:5], "--epochs", "1", "--iterations_per_epoch", "2", *shards]
+    start_of_run = [*FOLD, "--epochs", "1", "--iterations_per_epoch", "2", *shards]
     weights = ["-pretrained_weights", str(tiny.checkpoint)]
     tried = run("colipri_train", *start_of_run, *weights, "--verify")
     assert tried.returncode == 0, tried.stdout + tried.stderr
@@ -162,10 +163,10 @@ def test_a_sharded_run_starts_from_weights_continues_and_is_validated(folder, ti
     trained = run("colipri_train", *start_of_run, *weights)
     assert trained.returncode == 0, trained.stdout + trained.stderr
     assert trained.stdout.count("Pretrained weights from") == 1
-    go_on = run("colipri_train", *TRAIN[:5], "--c", "--epochs", "2", *shards)
+    go_on = run("colipri_train", *FOLD, "--c", "--epochs", "2", *shards)
     assert go_on.returncode == 0, go_on.stdout + go_on.stderr
     assert "Continuing" in go_on.stdout and "epoch 1:" in go_on.stdout
-    judged = run("colipri_train", *TRAIN[:5], "--val", *shards)
+    judged = run("colipri_train", *FOLD, "--val", *shards)
     assert judged.returncode == 0, judged.stdout + judged.stderr
     assert (folder / "validation" / "summary.json").is_file()
     for done in (tried, trained, go_on, judged):
