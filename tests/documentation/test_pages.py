@@ -88,11 +88,11 @@ def planned(reader: Reader) -> None:
     reader.run(line)
 
 
-def trained(reader: Reader) -> Path:
+def trained(reader: Reader, trainer: str) -> Path:
     """The same, and a finished training; its best checkpoint."""
     planned(reader)
     (line,) = (line for line in commands_of(HAND) if line.startswith("colipri_train"))
-    reader.run(line)
+    reader.run(f"{line} -tr {trainer}")
     (checkpoint,) = reader.folder("colipri_results").rglob("checkpoint_best.pth")
     return checkpoint
 
@@ -151,7 +151,7 @@ def test_training(reader: Reader) -> None:
 
 
 def test_objectives(reader: Reader) -> None:
-    checkpoint = trained(reader)
+    checkpoint = trained(reader, "ColipriTrainer_CRM")  # R writes
     (reader.here / "checkpoint_best.pth").symlink_to(checkpoint)
     scan_as(reader.here / "SCANS" / "scan.nii.gz", 0)
     reader.follow("objectives.md")
