@@ -126,7 +126,7 @@ def test_an_encoder_that_cannot_be_loaded_is_one_line(tmp_path: Path):
     with pytest.raises(ColipriError, match=r"has no config\.json") as caught:
         TextEncoder(settings, 90, 24)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ColipriError, match=r"it has no config\.json"):
+    with pytest.raises(ColipriError, match=r"has no config\.json"):
         pretrained_config(str(tmp_path))
 
 
