@@ -29,6 +29,14 @@ class nnUNetTrainer_short(stock.nnUNetTrainer_1epoch):
 """
 
 
+def short_trainer(root):
+    """A folder with a trainer of two iterations."""
+    folder = root / "trainers"
+    folder.mkdir()
+    (folder / "short.py").write_text(SHORT)
+    return str(folder)
+
+
 def transferred(root, **description):
     """Folders of nnU-Net with a data set that one command has made ready."""
     folders = NnunetFolders.below(root)
@@ -88,25 +96,25 @@ def values_of(predictions):
 
 
 @pytest.mark.parametrize(
-    ("labels", "order", "allowed"),
-    [(CLASSES, None, {0, 1, 2, 3}), (REGIONS, [1, 2], {0, 1, 2})],
-    ids=["four classes", "regions and an ignore label"],
+    ("labels", "order", "allowed", "trainer"),
+    [(CLASSES, None, {0, 1, 2, 3}, STOCK), (REGIONS, [1, 2], {0, 1, 2}, "nnUNetTrainer_short")],
+    ids=["four classes, a stock trainer", "regions and an ignore label"],
 )
-def test_a_stock_trainer_needs_no_environment_variable(labels, order, allowed, tmp_path):
+def test_a_stock_trainer_needs_no_environment_variable(labels, order, allowed, trainer, tmp_path):
     description = {"labels": labels, **({"regions_class_order": order} if order else {})}
     folders, said = transferred(tmp_path, **description)
     weights = folders.preprocessed / DATASET / "colipriPlans_encoder.pth"
     assert f"-pretrained_weights {weights}" in said
-    none = {"nnUNet_extTrainer": ""}
-    train(folders, 0, STOCK, "-pretrained_weights", str(weights), **none)
-    run_folder = folders.results / DATASET / f"{STOCK}__colipriPlans__3d_fullres"
+    external = {"nnUNet_extTrainer": "" if trainer == STOCK else short_trainer(tmp_path)}
+    train(folders, 0, trainer, "-pretrained_weights", str(weights), **external)
+    run_folder = folders.results / DATASET / f"{trainer}__colipriPlans__3d_fullres"
     trained = torch.load(run_folder / "fold_0" / "checkpoint_final.pth", weights_only=False)
     state, started = trained["network_weights"], torch.load(weights)["network_weights"]
-    assert trained["trainer_name"] == STOCK
+    assert trained["trainer_name"] == trainer
     assert all(state[name].shape == tensor.shape for name, tensor in started.items())
     heads = len(labels) if order is None else len(order)
     assert state["decoder.seg_layers.heads.0.weight"].shape[0] == heads
-    predictions = predict(folders, tmp_path / "predicted", STOCK, "0", **none)
+    predictions = predict(folders, tmp_path / "predicted", trainer, "0", **external)
     assert len(predictions) == 5 and values_of(predictions) <= allowed
     for name, prediction in predictions.items():
         label = sitk.ReadImage(str(folders.raw / DATASET / "labelsTr" / name))
@@ -118,9 +126,7 @@ def test_a_stock_trainer_needs_no_environment_variable(labels, order, allowed, t
 def test_all_folds_the_best_configuration_and_its_postprocessing(tmp_path):
     folders, _ = transferred(tmp_path, labels=CLASSES)
     weights = folders.preprocessed / DATASET / "colipriPlans_encoder.pth"
-    (tmp_path / "trainers").mkdir()
-    (tmp_path / "trainers" / "short.py").write_text(SHORT)
-    external = {"nnUNet_extTrainer": str(tmp_path / "trainers")}
+    external = {"nnUNet_extTrainer": short_trainer(tmp_path)}
     for fold in range(5):
         arguments = ("-pretrained_weights", str(weights), "--npz")
         train(folders, fold, "nnUNetTrainer_short", *arguments, **external)
