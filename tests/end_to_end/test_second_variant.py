@@ -31,7 +31,7 @@ def test_the_second_variant_is_learned_by_its_own_plan(workspace, tmp_path):
     )
     successful(
         *("colipri_train", "915", "3d_lowres", "0", "-device", "cpu"),
-        *("--epochs", "4", "--iterations_per_epoch", "30"),
+        *("--epochs", "10", "--iterations_per_epoch", "30"),
     )
     trained = workspace.results / NAME / RUN / "checkpoint_final.pth"
     untrained = tmp_path / "untrained.pth"
