@@ -34,16 +34,19 @@ from command_line import call, run_side_by_side, trainings_at_once
 from learning_table_results import measure, write_table
 
 from colipri.common.atomic import atomic_write_json, read_json
+from colipri.experiment_planning.recipes import FINDINGS, QUESTIONS
 
 BATCH = 32
 STEPS_AN_EPOCH = 25
 # The text encoder learns from the reports first and is then left alone, as the plan says.
-FROZEN = ["text_encoder"]
+FROZEN = [*FINDINGS.frozen]
 # A decoder as small as the encoder; nine of ten reports are shorter than 160 tokens.
 SMALL_R = {"R.decoder_depth": 1, "R.max_tokens": 160}
 # As plans of small machines have them, without label columns (O) and with them (L).
-WITH_O = {"C.weight": 0.03, "O.bare_name_fraction": 1, "O.pairs": 16}
-WITH_L = {"C.weight": 0.03, "L.paraphrases": ["short"]}
+WITH_O, WITH_L = (
+    {f"{letter}.{name}": value for letter, one in options.items() for name, value in one.items()}
+    for options in (QUESTIONS.options, FINDINGS.options)
+)
 # Other rows have the default weights: with C at its full weight the plan's rate is too high, and
 # the model stays at chance.
 RATE_WITHOUT_QUESTIONS = 1e-3
@@ -72,7 +75,7 @@ RUNS = (
     Run("CRM", "CRM", SMALL_R),
     Run("CRMO", "CRMO", {**SMALL_R, **WITH_O}),
     Run("CO", "CO", WITH_O),
-    Run("L", "L", {"L.paraphrases": ["short"]}),
+    Run("L", "L", {name: value for name, value in WITH_L.items() if name.startswith("L.")}),
     Run("CL (quick start)", "CL", WITH_L),
     Run("M", "M"),
     Run("C, 25 % of the reports", "C", data="quarter"),

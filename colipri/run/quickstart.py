@@ -135,9 +135,9 @@ class Quickstart:
         options = self.options
         arguments = f"{DATASET_ID} {CONFIGURATION} {FOLD} -tr {TRAINER} -device {options.device}"
         arguments += f" --seed {options.seed}"
-        if options.epochs is None:
-            options.epochs = LONG_EPOCHS if options.long else EPOCHS
-        for name in ("epochs", "iterations_per_epoch", "batch_size"):
+        usual = LONG_EPOCHS if options.long else EPOCHS
+        arguments += f" --epochs {usual if options.epochs is None else options.epochs}"
+        for name in ("iterations_per_epoch", "batch_size"):
             if getattr(options, name) is not None:
                 arguments += f" --{name} {getattr(options, name)}"
         if (self.model_folder / "checkpoint_latest.pth").is_file():
