@@ -140,7 +140,8 @@ def _worker_pool(num_processes: int, description: str) -> Iterator[ProcessPoolEx
     ended = threading.Event()
     writing_end: Connection = executor._result_queue._writer  # type: ignore[attr-defined]
     watched = (executor._processes, writing_end, ended)
-    threading.Thread(target=_notice_deaths, args=watched, daemon=True).start()
+    watcher = threading.Thread(target=_notice_deaths, args=watched, daemon=True)
+    watcher.start()
     try:
         yield executor
     except KeyboardInterrupt:  # at once, not after the items that the workers have begun
@@ -148,6 +149,8 @@ def _worker_pool(num_processes: int, description: str) -> Iterator[ProcessPoolEx
             worker.terminate()
         raise
     except BrokenProcessPool as error:
+        ended.set()
+        watcher.join()  # it may be closing the pipe that the executor closes below
         executor.shutdown()  # the other workers are being ended; none may write on
         raise ColipriError(
             f"a worker process died during '{description}' (out of memory?); finished cases are "
