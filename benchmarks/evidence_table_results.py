@@ -21,13 +21,13 @@ HEADS = {
     "attentive": "attentive head",
     "finetune": "fine-tuned",
 }
-ENCODERS = ("M", "C", "CO")
+ENCODERS = ("M", "C", "CO", "CL")
 WRITERS = {
     "decoder": "decoder of R (CR)",
     "lm": "language model on CO",
     "guided": "language model on CO, findings as a hint",
 }
-LOOKED_UP = ("untrained", "M", "C", "CO")
+LOOKED_UP = ("untrained", "M", "C", "CO", "CL")
 LABELS = "labels"  # the control that writes the report of the predicted findings
 
 

@@ -16,6 +16,16 @@ STEMS = ("linear", "light", "resnet", "v2", "v3")
 POOLS = ("attention", "mean_max")
 TEXT_KINDS = ("bert", "decoder")
 CHECKPOINTING = ("none", "mlp", "full")
+# Options of each stem; those with a number per level, and how many more of them than halvings.
+STEM_OPTIONS: dict[str, dict[str, int | None]] = {
+    "linear": {},
+    "light": {"features": 0, "depth_per_level": 0, "context": None, "overlap": None},
+    "resnet": {"base_features": None, "depth_per_level": 0},
+    "v2": {"base_features": None, "depth_per_level": 0},
+    "v3": {"ch_per_level": 1, "depth_per_level": 0, "add_skips": None},
+}
+# Of these, the stem's own numbers are for tokens of 8 voxels, three halvings.
+OF_THREE_HALVINGS = {"light": ("features", "depth_per_level"), "v3": ("ch_per_level",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +93,9 @@ class EncoderSettings(Settings):
     )
 
     def check(self) -> None:
-        """Heads have room for rotary embeddings of three axes; not all blocks can be global."""
+        """Heads have room for rotary embeddings of three axes; not all blocks can be global; the
+        stem knows its options and has numbers for each of its levels.
+        """
         if self.attention is not None and self.attention.global_blocks > self.depth:
             raise SettingsError(
                 "attention.global_blocks",
@@ -95,6 +107,33 @@ class EncoderSettings(Settings):
                 f"is {self.embed_dim} with num_heads {self.num_heads}: it must be a multiple of "
                 "6 x num_heads (three axes of sine-cosine pairs)",
             )
+        self._check_stem()
+
+    def _check_stem(self) -> None:
+        known, given = STEM_OPTIONS[self.stem], self.stem_options
+        token = "x".join(map(str, self.patch_embed_size))
+        if any(edge & (edge - 1) for edge in self.patch_embed_size):
+            raise SettingsError("patch_embed_size", f"is {token}: powers of two are needed")
+        levels = max(self.patch_embed_size).bit_length() - 1
+        for name in OF_THREE_HALVINGS.get(self.stem, ()):
+            if levels != 3 and name not in given:
+                raise SettingsError(
+                    f"stem_kwargs.{name}",
+                    f"is not set: the stem '{self.stem}' has none for tokens of {token} voxels",
+                )
+        for name, value in given.items():
+            if name not in known:
+                options = ", ".join(known) or "it has none"
+                raise SettingsError(
+                    f"stem_kwargs.{name}", f"is no option of the stem '{self.stem}' ({options})"
+                )
+            more = known[name]
+            if more is not None and len(value) != levels + more:
+                raise SettingsError(
+                    f"stem_kwargs.{name}",
+                    f"has {len(value)} numbers: the stem '{self.stem}' needs {levels + more} for "
+                    f"tokens of {token} voxels",
+                )
 
     @property
     def stem_options(self) -> dict[str, Any]:

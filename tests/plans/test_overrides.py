@@ -68,6 +68,16 @@ def test_checkpointing_changes_in_both_of_its_places(plans: Plans) -> None:
         ("mixing.schedule=sometimes", "one of per_step, alternating"),
         ("objectives.X.weight=1", "no objective has the letter 'X'"),
         ("because.spacing=no", "no entry 'because'"),
+        (
+            "architecture.stem_kwargs.base_features=16",
+            "stem_kwargs.base_features is no option of the stem 'light'",
+        ),
+        (
+            "architecture.stem_kwargs.depth_per_level=[1]",
+            "has 1 numbers: the stem 'light' needs 3 for tokens of 8x8x8 voxels",
+        ),
+        ("token_patch_size=[4, 4, 4]", "has 3 numbers: the stem 'light' needs 2 for tokens of"),
+        ("token_patch_size=[6, 8, 8]", "is 6x8x8: powers of two are needed"),
         ("batch_size", "write PATH=VALUE"),
         ("orientation=3", "orientation must be a text"),
     ],
@@ -76,6 +86,13 @@ def test_what_is_wrong_is_one_line(plans: Plans, text: str, part: str) -> None:
     with pytest.raises(ColipriError) as caught:
         changed(plans, text)
     assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_stems_without_numbers_for_a_size_of_token_need_them(plans: Plans) -> None:
+    small = ["token_patch_size=[4, 4, 4]", "architecture.stem_kwargs={}"]
+    with pytest.raises(ColipriError, match=r"stem_kwargs\.features is not set: the stem 'light'"):
+        changed(plans, *small)
+    assert changed(plans, *small, "architecture.stem=resnet").configuration("3d_lowres")
 
 
 def test_training_does_not_change_what_is_stored() -> None:
