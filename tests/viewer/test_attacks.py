@@ -198,7 +198,7 @@ def test_many_connections_do_not_stop_the_server(viewer: Running) -> None:
     silent = [socket.create_connection(("127.0.0.1", viewer.port)) for _ in range(100)]
     for one in silent:
         one.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             assert viewer.ask("GET", "state").status == 200
@@ -331,7 +331,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(viewer: Running) -> None:
     with socket.create_connection(("127.0.0.1", viewer.port)) as connection:
         connection.sendall(request.encode())
         time.sleep(0.2)
-    area, deadline = viewer.application.uploads._folder, time.monotonic() + 5
+    area, deadline = viewer.application.uploads._folder, time.monotonic() + 30
     while list(area.rglob("cut*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not list(area.rglob("cut*"))

@@ -12,7 +12,7 @@ from colipri.viewer.jobs import DONE, DROPPED, FAILED, RUNNING, WAITING, Job, Jo
 
 
 def _wait(job: Job, state: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while job.state != state:
         assert time.monotonic() < deadline, job
         time.sleep(0.005)
@@ -58,14 +58,14 @@ def test_failures_are_told_and_the_next_job_runs() -> None:
 
 def test_what_nobody_asks_for_is_dropped() -> None:
     """A page that was closed: what runs is finished, what waits for it is forgotten."""
-    queue, go = JobQueue("test", forgotten_after=0.2), threading.Event()
-    first = queue.submit("first", lambda _: go.wait(10))
+    queue, go = JobQueue("test", forgotten_after=1.0), threading.Event()
+    first = queue.submit("first", lambda _: go.wait(60))
     forgotten = queue.submit("forgotten", lambda _: 1)
     wanted = queue.submit("wanted", lambda _: 2)
     _wait(first, RUNNING)
     assert queue.ahead_of(forgotten) == 1 and queue.ahead_of(wanted) == 2
-    for _ in range(8):
-        time.sleep(0.05)
+    for _ in range(8):  # a busy machine may take half a second between two of them
+        time.sleep(0.2)
         assert queue.find(wanted.identifier) is wanted
     go.set()
     _wait(wanted, DONE)
