@@ -124,49 +124,93 @@ def update_index(
         ColipriError: another process updates the index, it belongs to another model, or none of
             the scans can be read.
     """
-    predictor.memory.allowed = False  # embeddings of an index must be alike
     with updating(folder):
-        width = predictor.configuration.embed_dim
-        index = start_index(folder, model_key(predictor), predictor.describe(), width)
-        known = index.known()
-        wanted = {entry.key: entry.digest for _, entry in scans}
-        back = [k for k, digest in index.removed().items() if wanted.get(k) == digest]
-        if back:
-            index = restore_scans(index, back)
-            known = index.known()
-        todo = [(image, entry) for image, entry in scans if known.get(entry.key) != entry.digest]
-        changed = sum(entry.key in known for _, entry in todo)
-        gone = [
-            entry
-            for entry in index.entries
-            if entry.key not in wanted
-            and (
-                entry.facts.get("dataset") == whole_dataset != ""
-                or not Path(entry.files[0]).exists()
-            )
-        ]
-        if gone:
-            index = remove_scans(index, [entry.key for entry in gone])
-        problems: list[str] = []
-        added = 0
-        bar = progress(range(0, len(todo), _PART), "Indexing", total=-(-len(todo) // _PART))
-        for first in bar:
-            entries, rows = _encode(predictor, todo[first : first + _PART], problems)
-            if entries:
-                index = add_part(index, entries, np.stack(rows))
-                added += len(entries)
-    if todo and not added and len(todo) == len(scans):
-        raise ColipriError(f"no scan could be read: {problems[0]}")
-    unchanged = len(scans) - len(todo) - len(back)
-    return Update(
-        index,
-        added - changed,
-        changed,
-        unchanged,
-        len(back),
-        tuple(entry.name for entry in gone),
-        tuple(problems),
-    )
+        index = started(predictor, folder)
+        work = begin_update(index, scans, whole_dataset)
+        index, problems = add_scans(predictor, ScanIndex(folder), work.todo)
+    return work.done(index, problems)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an update has to do; ``scans`` and ``todo`` with entries, the others are counts."""
+
+    scans: Sequence[tuple[ImageInput, Entry]]
+    todo: Sequence[tuple[ImageInput, Entry]]
+    changed: int = 0
+    restored: int = 0
+    removed: tuple[str, ...] = ()
+
+    def done(self, index: ScanIndex, problems: Sequence[str]) -> Update:
+        """Say what was done.
+
+        Raises:
+            ColipriError: nothing could be read.
+        """
+        added = len(self.todo) - len(lacking(index, self.todo))
+        if self.todo and not added and len(self.todo) == len(self.scans):
+            raise ColipriError(f"no scan could be read: {problems[0]}")
+        changed = min(self.changed, added)
+        unchanged = len(self.scans) - len(self.todo) - self.restored
+        return Update(
+            index,
+            added - changed,
+            changed,
+            unchanged,
+            self.restored,
+            self.removed,
+            tuple(problems),
+        )
+
+
+def started(predictor: ColipriPredictor, folder: Path) -> ScanIndex:
+    """Open an index of this model; make an empty one if there is none."""
+    predictor.memory.allowed = False  # embeddings of an index must be alike
+    width = predictor.configuration.embed_dim
+    return start_index(folder, model_key(predictor), predictor.describe(), width)
+
+
+def lacking(
+    index: ScanIndex, scans: Sequence[tuple[ImageInput, Entry]]
+) -> list[tuple[ImageInput, Entry]]:
+    """Return the scans that an index does not hold as they are now."""
+    known = index.known()
+    return [(image, entry) for image, entry in scans if known.get(entry.key) != entry.digest]
+
+
+def begin_update(
+    index: ScanIndex, scans: Sequence[tuple[ImageInput, Entry]], whole_dataset: str
+) -> Work:
+    """Restore what is back, remove what is gone, and say what is left to do."""
+    wanted = {entry.key: entry.digest for _, entry in scans}
+    back = [k for k, digest in index.removed().items() if wanted.get(k) == digest]
+    if back:
+        index = restore_scans(index, back)
+    known = index.known()
+    todo = lacking(index, scans)
+    gone = [
+        entry
+        for entry in index.entries
+        if entry.key not in wanted
+        and (entry.facts.get("dataset") == whole_dataset != "" or not Path(entry.files[0]).exists())
+    ]
+    if gone:
+        remove_scans(index, [entry.key for entry in gone])
+    changed = sum(entry.key in known for _, entry in todo)
+    return Work(scans, todo, changed, len(back), tuple(entry.name for entry in gone))
+
+
+def add_scans(
+    predictor: ColipriPredictor, index: ScanIndex, todo: Sequence[tuple[ImageInput, Entry]]
+) -> tuple[ScanIndex, list[str]]:
+    """Encode scans and add them, some at a time."""
+    problems: list[str] = []
+    bar = progress(range(0, len(todo), _PART), "Indexing", total=-(-len(todo) // _PART))
+    for first in bar:
+        entries, rows = _encode(predictor, todo[first : first + _PART], problems)
+        if entries:
+            index = add_part(index, entries, np.stack(rows))
+    return index, problems
 
 
 def _encode(

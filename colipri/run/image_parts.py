@@ -59,7 +59,7 @@ def write_part(write: Callable[[Path], None]) -> int:
 
 @contextmanager
 def shared_images(
-    main: Command, arguments: Sequence[str], options: argparse.Namespace
+    main: Command, arguments: Sequence[str], options: argparse.Namespace, kept: str = _KEPT
 ) -> Iterator[tuple[int, list[Path]]]:
     """Run the command in ``options.num_gpus`` processes that share the images.
 
@@ -67,6 +67,7 @@ def shared_images(
         main: entry point of the command.
         arguments: as they were given.
         options: read from them.
+        kept: what is left when a process is lost, and how to continue, for the message.
 
     Yields:
         The exit code, and if that is 0 the folders of the parts, which are deleted afterwards.
@@ -79,7 +80,7 @@ def shared_images(
     with tempfile.TemporaryDirectory(prefix=".colipri_parts_", dir=near) as folder:
         os.environ[_FOLDER] = folder
         try:
-            code = train_here(main, arguments, options.num_gpus, _KEPT)
+            code = train_here(main, arguments, options.num_gpus, kept)
         finally:
             del os.environ[_FOLDER]
         parts = [Path(folder) / str(rank) for rank in range(options.num_gpus)]
