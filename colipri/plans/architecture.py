@@ -93,9 +93,7 @@ class EncoderSettings(Settings):
     )
 
     def check(self) -> None:
-        """Heads have room for rotary embeddings of three axes; not all blocks can be global; the
-        stem knows its options and has numbers for each of its levels.
-        """
+        """Heads have room for rotary embeddings of three axes; not all blocks can be global."""
         if self.attention is not None and self.attention.global_blocks > self.depth:
             raise SettingsError(
                 "attention.global_blocks",
@@ -107,9 +105,13 @@ class EncoderSettings(Settings):
                 f"is {self.embed_dim} with num_heads {self.num_heads}: it must be a multiple of "
                 "6 x num_heads (three axes of sine-cosine pairs)",
             )
-        self._check_stem()
 
-    def _check_stem(self) -> None:
+    def check_stem(self) -> None:
+        """The stem knows its options, and has numbers for each of its levels.
+
+        Raises:
+            SettingsError: it has not.
+        """
         known, given = STEM_OPTIONS[self.stem], self.stem_options
         token = "x".join(map(str, self.patch_embed_size))
         if any(edge & (edge - 1) for edge in self.patch_embed_size):
@@ -160,6 +162,14 @@ class ArchitecturePlan(Settings):
         key="_kw_requires_import",
         always=True,
     )
+
+    def check(self) -> None:
+        """The stem fits the tokens; encoders of other packages know theirs."""
+        if self.network_class_name == PRIMUS:
+            try:
+                self.arch_kwargs.check_stem()
+            except SettingsError as error:
+                raise error.inside("arch_kwargs") from error
 
     @classmethod
     def _read(cls, content: Any) -> Self:

@@ -181,7 +181,12 @@ def lacking(
 def begin_update(
     index: ScanIndex, scans: Sequence[tuple[ImageInput, Entry]], whole_dataset: str
 ) -> Work:
-    """Restore what is back, remove what is gone, and say what is left to do."""
+    """Restore what is back, remove what is gone, and say what is left to do.
+
+    Args:
+        index: held by this process.
+        scans, whole_dataset: see :func:`update_index`.
+    """
     wanted = {entry.key: entry.digest for _, entry in scans}
     back = [k for k, digest in index.removed().items() if wanted.get(k) == digest]
     if back:
@@ -203,7 +208,16 @@ def begin_update(
 def add_scans(
     predictor: ColipriPredictor, index: ScanIndex, todo: Sequence[tuple[ImageInput, Entry]]
 ) -> tuple[ScanIndex, list[str]]:
-    """Encode scans and add them, some at a time."""
+    """Encode scans and add them, some at a time.
+
+    Args:
+        predictor: the model.
+        index: held by this process.
+        todo: scans to encode.
+
+    Returns:
+        The index as it is now, and name and reason of each scan that could not be used.
+    """
     problems: list[str] = []
     bar = progress(range(0, len(todo), _PART), "Indexing", total=-(-len(todo) // _PART))
     for first in bar:

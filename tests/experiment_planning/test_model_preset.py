@@ -58,7 +58,9 @@ def test_what_cannot_be_planned_for(tmp_path: Path) -> None:
         planner_like_source(ColipriPlanner, "nothing")
     plans = Plans.from_dict(load_model(write_checkpoint(tmp_path / "best.pth"))["plans"])
     configuration = plans.configuration("3d_lowres")
-    fine = replace(configuration.encoder, patch_embed_size=[4, 4, 4])
+    fine = replace(
+        configuration.encoder, patch_embed_size=[4, 4, 4], stem="linear", stem_kwargs=None
+    )
     network = replace(configuration.architecture, arch_kwargs=fine)
     small = replace(configuration, token_patch_size=[4, 4, 4], architecture=network)
     with pytest.raises(ColipriError, match="has tokens of 4x4x4 voxels; plans are made for"):
