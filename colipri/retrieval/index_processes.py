@@ -47,10 +47,9 @@ def update_by_processes(
     """
     with updating(folder):
         _take_in(folder)
-        there = (folder / "index.json").is_file()
-        work = (
-            begin_update(ScanIndex(folder), scans, whole_dataset) if there else Work(scans, scans)
-        )
+        work = Work(scans, scans)
+        if (folder / "index.json").is_file():
+            work = begin_update(ScanIndex(folder), scans, whole_dataset)[1]
         problems = run()
         _take_in(folder)
         if problems is None:

@@ -125,9 +125,8 @@ def update_index(
             the scans can be read.
     """
     with updating(folder):
-        index = started(predictor, folder)
-        work = begin_update(index, scans, whole_dataset)
-        index, problems = add_scans(predictor, ScanIndex(folder), work.todo)
+        index, work = begin_update(started(predictor, folder), scans, whole_dataset)
+        index, problems = add_scans(predictor, index, work.todo)
     return work.done(index, problems)
 
 
@@ -180,12 +179,15 @@ def lacking(
 
 def begin_update(
     index: ScanIndex, scans: Sequence[tuple[ImageInput, Entry]], whole_dataset: str
-) -> Work:
+) -> tuple[ScanIndex, Work]:
     """Restore what is back, remove what is gone, and say what is left to do.
 
     Args:
         index: held by this process.
         scans, whole_dataset: see :func:`update_index`.
+
+    Returns:
+        The index as it is now, and what is left.
     """
     wanted = {entry.key: entry.digest for _, entry in scans}
     back = [k for k, digest in index.removed().items() if wanted.get(k) == digest]
@@ -200,9 +202,9 @@ def begin_update(
         and (entry.facts.get("dataset") == whole_dataset != "" or not Path(entry.files[0]).exists())
     ]
     if gone:
-        remove_scans(index, [entry.key for entry in gone])
+        index = remove_scans(index, [entry.key for entry in gone])
     changed = sum(entry.key in known for _, entry in todo)
-    return Work(scans, todo, changed, len(back), tuple(entry.name for entry in gone))
+    return index, Work(scans, todo, changed, len(back), tuple(entry.name for entry in gone))
 
 
 def add_scans(
