@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -112,3 +113,12 @@ def _prepare(root: Path) -> Prepared:
 def _set_environment(patch: pytest.MonkeyPatch, folders: Prepared) -> None:
     for name in ("raw", "preprocessed", "results"):
         patch.setenv(f"colipri_{name}", str(getattr(folders, name)))
+
+
+def copy_scans(raw: Path, folder: Path, broken: str) -> Path:
+    """Three scans of the tiny data set, and a file of the name ``broken`` that is no image."""
+    folder.mkdir()
+    for file in sorted((raw / "Dataset950_Tiny" / "imagesTr").glob("*.nii.gz"))[:3]:
+        shutil.copy(file, folder)
+    (folder / broken).write_bytes(b"no image")
+    return folder

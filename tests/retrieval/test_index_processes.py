@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tiny_model import copy_scans
 
 from colipri.common.errors import ColipriError
 from colipri.inference.predictor import ColipriPredictor
@@ -19,13 +19,8 @@ from colipri.run import index as index_command
 
 @pytest.fixture
 def scans(tiny: Any, tmp_path: Path) -> Path:
-    """Four scans, the second of which cannot be read."""
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    for file in sorted((tiny.raw / "Dataset950_Tiny" / "imagesTr").glob("*.nii.gz"))[:3]:
-        shutil.copy(file, folder)
-    (folder / "case_000b.nii.gz").write_bytes(b"no image")
-    return folder
+    """Three scans, and one that cannot be read."""
+    return copy_scans(tiny.raw, tmp_path / "scans", "case_000b.nii.gz")
 
 
 def _same(one: ScanIndex, two: ScanIndex) -> None:

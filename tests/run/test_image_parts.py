@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from safetensors import safe_open
+from tiny_model import copy_scans
 
 from colipri.run import encode, zero_shot
 
@@ -17,12 +17,7 @@ from colipri.run import encode, zero_shot
 @pytest.fixture
 def scans(tiny: Any, tmp_path: Path) -> Path:
     """Three scans, and one that cannot be read."""
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    for file in sorted((tiny.raw / "Dataset950_Tiny" / "imagesTr").glob("*.nii.gz"))[:3]:
-        shutil.copy(file, folder)
-    (folder / "case_001b.nii.gz").write_bytes(b"no image")
-    return folder
+    return copy_scans(tiny.raw, tmp_path / "scans", "case_001b.nii.gz")
 
 
 def _read(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
