@@ -90,8 +90,21 @@ def tiny(tiny_folders: Prepared, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pr
     yield tiny_folders
 
 
+@pytest.fixture(scope="session")
+def mapped_folders(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """As tiny_folders, with label maps."""
+    return _prepare(tmp_path_factory.getbasetemp() / "tiny_mapped", label_maps=True)
+
+
+@pytest.fixture
+def mapped(mapped_folders: Prepared, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prepared]:
+    """The same, with the three folders in the environment."""
+    _set_environment(monkeypatch, mapped_folders)
+    yield mapped_folders
+
+
 @cache
-def _prepare(root: Path) -> Prepared:
+def _prepare(root: Path, label_maps: bool = False) -> Prepared:
     from colipri.plans.plans import load_plans
     from colipri.preprocessing.preprocessor import preprocess_dataset
 
@@ -103,7 +116,7 @@ def _prepare(root: Path) -> Prepared:
         folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         _set_environment(patch, folders)
-        write_tiny_dataset(folders.raw)
+        write_tiny_dataset(folders.raw, label_maps=label_maps)
         install_example_plans(folders.preprocessed)
         preprocess_dataset(DATASET, load_plans(DATASET), ["3d_lowres"], num_processes=1)
     write_checkpoint(folders.checkpoint)

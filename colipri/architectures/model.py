@@ -193,7 +193,11 @@ class ColipriModel(nn.Module):
         return F.normalize(pooled.float(), dim=-1)
 
     def project_tokens(
-        self, tokens: Tensor, positions: Tensor | None = None, grid: Sequence[int] = ()
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        grid: Sequence[int] = (),
+        attention_mask: Tensor | None = None,
     ) -> Tensor:
         """(B, K, D) -> (B, K, E) normalised: each token in the shared space, for heat maps.
 
@@ -203,10 +207,12 @@ class ColipriModel(nn.Module):
             tokens: (B, K, D).
             positions: (B, K, 3) coordinates; needed by a model with a global transformer.
             grid: tokens per axis that they count in.
+            attention_mask: (B, K) bool, False at padding; None if there is none.
         """
         if self.image_transformer is not None:
             assert positions is not None
-            tokens = tokens + self.image_transformer.of_tokens(tokens, None, positions, grid)[2]
+            of_tokens = self.image_transformer.of_tokens
+            tokens = tokens + of_tokens(tokens, attention_mask, positions, grid)[2]
         return F.normalize(self.image_pooler.dense(self.image_projector(tokens)).float(), dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def augment_on_device(
     Returns:
         The augmented image and its body mask, at least one token of which is True per sample.
     """
-    draws = torch.rand(len(image), _NUM_DRAWS, generator=generator)
+    draws = _draw(len(image), generator)
     noise_seed = int(torch.randint(2**62, (1,), generator=generator))
     image, body = image.clone(), body.clone()
     _affine(image, body, draws[:, 0:8], settings, spacing, padding, tissue_threshold)
@@ -62,6 +62,51 @@ def augment_on_device(
     return image, body
 
 
+def augment_labels_on_device(
+    label: Tensor,
+    generator: torch.Generator,
+    settings: AugmentationSettings,
+    sides_named: Sequence[bool],
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Tensor:
+    """Move and mirror label maps as :func:`augment_on_device` does the images of the same cases.
+
+    Args:
+        label: (B, X, Y, Z) float32 label values; left as it is.
+        generator: in the state that it had for the images.
+        settings, sides_named, spacing: those of the images.
+
+    Returns:
+        (B, X, Y, Z) label values, nearest; 0 (background) comes in from outside.
+    """
+    draws = _draw(len(label), generator)
+    label = label.clone()
+    rows, matrices, shifts = _transforms(draws[:, 0:8], settings, label.device)
+    if len(rows):
+        moved = warp(label[rows].unsqueeze(1), matrices, shifts, spacing, 0.0, "nearest")
+        label[rows] = moved.squeeze(1)
+    for sample in range(len(label)):
+        if draws[sample, 8] < settings.flip_probability and not sides_named[sample]:
+            label[sample] = label[sample].flip(_LEFT_RIGHT)
+    return label
+
+
+def _draw(samples: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(samples, _NUM_DRAWS, generator=generator)
+
+
+def _transforms(
+    draws: Tensor, numbers: AugmentationSettings, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which samples are warped, their matrices (n, 3, 3) and shifts (n, 3); ``draws`` (B, 8)."""
+    rows = torch.nonzero(draws[:, 0] < numbers.affine_probability)[:, 0]
+    signed = 2 * draws[rows, 1:] - 1
+    matrices = rotation_matrix(signed[:, 0:3] * math.radians(numbers.rotation_degrees))
+    matrices = matrices * (1 + numbers.scale * signed[:, 3])[:, None, None]
+    shifts = numbers.translation * signed[:, 4:7]
+    return rows.to(device), matrices.to(device), shifts.to(device)
+
+
 def _affine(
     image: Tensor,
     body: Tensor,
@@ -72,14 +117,9 @@ def _affine(
     tissue_threshold: float | None,
 ) -> None:
     """Warp the drawn samples of ``image`` and ``body`` in place; ``draws`` is (B, 8)."""
-    rows = torch.nonzero(draws[:, 0] < numbers.affine_probability)[:, 0]
+    rows, matrices, shifts = _transforms(draws, numbers, image.device)
     if len(rows) == 0:
         return
-    signed = 2 * draws[rows, 1:] - 1
-    matrices = rotation_matrix(signed[:, 0:3] * math.radians(numbers.rotation_degrees))
-    matrices = matrices * (1 + numbers.scale * signed[:, 3])[:, None, None]
-    shifts = numbers.translation * signed[:, 4:7]
-    rows, matrices, shifts = (t.to(image.device) for t in (rows, matrices, shifts))
     image[rows] = warp(image[rows], matrices, shifts, spacing, padding)
     size = image.shape[2:]
     grid = _token_grid(size, body.shape[1])

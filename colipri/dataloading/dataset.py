@@ -18,6 +18,7 @@ from colipri.objectives.base import Objective
 from colipri.objectives.batch import Sample
 from colipri.plans.plans import Configuration
 from colipri.preprocessing.body_grid import centre_start
+from colipri.preprocessing.label_map import LabelSides
 from colipri.preprocessing.store import CaseStore
 from colipri.text.finding_table import mirrored_findings
 from colipri.text.prompts.augmentation import CaptionAugmentation, Mirroring
@@ -77,6 +78,8 @@ class ColipriDataset:
         self.mirroring = Mirroring(flips if training else 0.0, seed)
         self.seed = seed
         self.objectives = dict(objectives or {})
+        self.reads_label_maps = any(o.reads_label_maps for o in self.objectives.values())
+        self.label_sides = LabelSides(store.labels() if self.reads_label_maps else {})
 
     def __getitem__(self, key: SampleKey) -> Sample | ImageSample | LoadFailure:
         """Return the sample, or a failure as a value, so that a worker process survives it."""
@@ -97,6 +100,8 @@ class ColipriDataset:
             report = mirrored
             if image is not None and body is not None:  # the last axis points to the right
                 image, body = image[..., ::-1].copy(), body[..., ::-1].copy()
+                if self.reads_label_maps:
+                    image[-1] = self.label_sides.swap(image[-1])
         findings = self.store.record(key.case)["findings"]
         if mirrored is not None:
             findings = mirrored_findings(findings)
@@ -114,20 +119,28 @@ class ColipriDataset:
             body=tokens,
             drawn={name: self.draw(o, report, key.number) for name, o in self.objectives.items()},
             findings=findings,
+            sided_labels=self.label_sides.named,
         )
 
     def image_bytes(self) -> int:
-        """Return the bytes of an image as it is stored: int16 or float16."""
+        """Return the bytes of an image as it is read: int16 or float16."""
         first = next(iter(self.store.manifest["cases"]))
-        return 2 * self.store.shape(first)[0] * math.prod(self.patch_size)
+        channels = self.store.shape(first)[0] + self.reads_label_maps
+        return 2 * channels * math.prod(self.patch_size)
 
     def crop(self, key: SampleKey) -> tuple[np.ndarray, np.ndarray]:
-        """(C, *patch) voxels and (*token grid) body tokens of the sample."""
+        """(C, *patch) voxels and (*token grid) body tokens of the sample.
+
+        If an objective reads label maps, they are one more channel.
+        """
         rng = np.random.default_rng(derive_seed(self.seed, "sample", key.number))
         start = self.crop_start(self.store.shape(key.case)[1:], rng)
         image, body = self.store.read_crop(key.case, start, self.patch_size)
         if not body.any():  # a crop of nothing but air: there must be something to encode
             body = np.ones_like(body)
+        if self.reads_label_maps:
+            label = self.store.read_labels(key.case, start, self.patch_size)
+            image = np.concatenate([image, label[None].astype(image.dtype)])
         return image, body
 
     def crop_start(self, shape: Sequence[int], rng: np.random.Generator) -> tuple[int, int, int]:

@@ -33,9 +33,14 @@ def rotation_matrix(angles: Tensor) -> Tensor:
 
 
 def warp(
-    image: Tensor, matrices: Tensor, shifts: Tensor, spacing: Sequence[float], padding: float
+    image: Tensor,
+    matrices: Tensor,
+    shifts: Tensor,
+    spacing: Sequence[float],
+    padding: float,
+    mode: str = "bilinear",
 ) -> Tensor:
-    """Resample (trilinear) so that the output at x shows the input at ``matrix`` x + ``shift``.
+    """Resample so that the output at x shows the input at ``matrix`` x + ``shift``.
 
     Args:
         image: (B, C, X, Y, Z).
@@ -43,6 +48,7 @@ def warp(
         shifts: (B, 3), fraction of the patch per axis.
         spacing: mm per voxel; rotations are rigid in mm, whatever the grid.
         padding: value outside.
+        mode: "bilinear" (in space trilinear), or "nearest" for labels.
     """
     size = image.shape[2:]
     half = torch.tensor(
@@ -55,7 +61,7 @@ def warp(
         rows = slice(begin, begin + step)
         positions = _positions(relative[rows], 2 * shifts[rows], size)
         part = image[rows] - padding if padding else image[rows]
-        part = F.grid_sample(part, positions, mode="bilinear", align_corners=False)
+        part = F.grid_sample(part, positions, mode=mode, align_corners=False)
         parts.append(part + padding if padding else part)
     return torch.cat(parts)
 

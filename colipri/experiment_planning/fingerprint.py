@@ -28,6 +28,7 @@ from colipri.experiment_planning.image_fingerprint import (
 from colipri.paths import preprocessed_folder
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.dataset import RawDataset
+from colipri.raw_dataset.labels import finding_key, parse_labels
 from colipri.raw_dataset.left_out import UNREADABLE, describe_left_out, load_without
 from colipri.raw_dataset.structured_reports import load_structured_reports
 from colipri.text.reports_without_findings import (
@@ -109,6 +110,7 @@ def extract_fingerprint(
         "spacing_outliers": _spacing_outliers(seen, images),
         "hounsfield": _hounsfield(seen, images),
         "findings": _prevalence(readable, dataset.finding_names),
+        "label_maps": _label_maps(readable, dataset),
         "text": text_fingerprint(reports),
         "left_out": _reasons(excluded, problems),
     }
@@ -212,6 +214,23 @@ def _counts(cases: Sequence[Case]) -> dict[str, Any]:
         "num_image_only_cases": len(cases) - len(paired),
         "num_by_split": dict(sorted(Counter(case.split or "unassigned" for case in cases).items())),
     }
+
+
+def _label_maps(cases: Sequence[Case], dataset: RawDataset) -> dict[str, Any]:
+    """How many cases with a report have a label map, and of which findings it can show places.
+
+    Maps are not read: a finding counts where its label column says that the case shows it.
+    """
+    labels = parse_labels(dataset.dataset_json.get("labels") or {}, f"{dataset.name}/dataset.json")
+    named = {finding_key(name) for name, values in labels.items() if values != (0,)}
+    mapped = [case for case in cases if case.label is not None and case.report is not None]
+    shown = Counter(
+        name
+        for case in mapped
+        for name, value in case.findings.items()
+        if value == 1 and finding_key(name) in named
+    )
+    return {"num_cases": len(mapped), "findings": dict(sorted(shown.items()))}
 
 
 def _images(found: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -76,6 +76,10 @@ FINDINGS = Recipe(
     _FROZEN,
     _SMALL_BATCH,
 )
+PLACES = (
+    "{0} findings are shown by at least {1} label maps (labelsTr) of cases with a report, which "
+    "tell image tokens what they hold: S, with the weight that taught most here; "
+)
 QUESTIONS = Recipe(
     "CO",
     "every name of a finding that reports assert or deny is a question to their images; the "
@@ -102,6 +106,13 @@ def choose_recipe(fingerprint: Mapping[str, Any], small_machine: bool, scratch: 
         recipe = FINDINGS if found else QUESTIONS
     else:
         recipe = ALIGNMENT_AND_FINDINGS if found else ALIGNMENT
+    placed = placed_findings(fingerprint) if found and small_machine else []
+    if placed:
+        recipe = replace(
+            recipe,
+            letters=recipe.letters + "S",
+            reason=PLACES.format(len(placed), FEWEST_CASES) + recipe.reason,
+        )
     known = (
         f"{len(found)} findings are labelled in at least {FEWEST_CASES} cases with them and as "
         "many without; "
@@ -119,3 +130,9 @@ def learnable_findings(fingerprint: Mapping[str, Any]) -> list[str]:
         for name, numbers in fingerprint["findings"].items()
         if min(numbers["positive"], numbers["known"] - numbers["positive"]) >= FEWEST_CASES
     ]
+
+
+def placed_findings(fingerprint: Mapping[str, Any]) -> list[str]:
+    """Return the findings whose places are shown by enough label maps."""
+    shown = fingerprint.get("label_maps", {}).get("findings", {})
+    return [name for name, cases in shown.items() if cases >= FEWEST_CASES]

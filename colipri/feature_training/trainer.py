@@ -82,7 +82,7 @@ class ColipriFeatureTrainer(ColipriTrainer):
     def build_data(self) -> TrainingData:
         """Features and reports."""
         for objective in self.objectives.values():
-            if objective.reads_images:
+            if objective.reads_images or objective.reads_label_maps:
                 raise ColipriError(
                     f"objective {objective.letter} ({objective.name}) needs images; features "
                     "train objectives that compare or read tokens, such as C and O"

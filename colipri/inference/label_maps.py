@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,8 +12,9 @@ from colipri.common.errors import ColipriError
 from colipri.imageio.reading import read_image
 from colipri.inference.volume import Volume
 from colipri.preprocessing.body_grid import crop_padded
+from colipri.preprocessing.label_map import resample_labels
 from colipri.raw_dataset.dataset import load_raw_dataset
-from colipri.raw_dataset.labels import parse_labels
+from colipri.raw_dataset.labels import finding_key, parse_labels
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class LabelMaps:
         except ColipriError:  # a copy of the preprocessed data is enough for everything else
             return cls()
         labels = parse_labels(raw.dataset_json.get("labels") or {}, f"{raw.folder}/dataset.json")
-        values = {_key(name): numbers for name, numbers in labels.items()}
+        values = {finding_key(name): numbers for name, numbers in labels.items()}
         files = {case.identifier: case.label for case in raw.cases if case.label is not None}
         return cls(files, values, orientation)
 
     def knows(self, case: str, finding: str) -> bool:
         """True if the case has a label map that has a value for the finding."""
-        return case in self.files and _key(finding) in self.values
+        return case in self.files and finding_key(finding) in self.values
 
     def mask(
         self, volume: Volume, finding: str, start: Sequence[int], size: Sequence[int]
@@ -70,7 +70,7 @@ class LabelMaps:
         label = self._resampled(volume)
         if label is None:
             return None
-        present = np.isin(label, self.values[_key(finding)])
+        present = np.isin(label, self.values[finding_key(finding)])
         found: np.ndarray = crop_padded(present[None], start, size, 0)[0].astype(bool)
         return found
 
@@ -88,17 +88,4 @@ class LabelMaps:
         if list(label.shape) != list(properties["shape_before_crop"]):
             return None
         inside = label[tuple(slice(*pair) for pair in properties["crop_box"])]
-        return _nearest(inside, volume.shape)
-
-
-def _key(name: str) -> str:
-    return name.replace("_", " ").lower()
-
-
-def _nearest(label: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Resample to ``shape`` by the voxel whose centre is nearest."""
-    places: list[Any] = [
-        np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
-        for old, new in zip(label.shape, shape, strict=True)
-    ]
-    return label[np.ix_(*places)]
+        return resample_labels(inside, volume.shape)

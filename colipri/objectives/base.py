@@ -177,6 +177,15 @@ class TrainingReports(Protocol):
         """Label columns (1, 0 or None) and report of every training study."""
         ...
 
+    @cached_property
+    def labels(self) -> Mapping[str, tuple[int, ...]]:
+        """Names in label maps -> their values; empty where the data set has none."""
+        ...
+
+    def label_maps(self) -> Iterator[tuple[Mapping[str, int | None], Mapping[int, int]]]:
+        """Label columns, and value -> voxels, of every training case that has a label map."""
+        ...
+
 
 @dataclass(frozen=True)
 class ShownVolume:
@@ -222,6 +231,7 @@ class Objective:
         planned: options of new plans; the defaults are those of plans that do not say.
         renamed: former spelling of an option -> its name now, so that old plans still load.
         seed_name: what its random numbers are derived from; the name unless given.
+        reads_label_maps: it gets the label maps (labelsTr) of the cases beside their images.
         fewest_cases: of a batch; 2 for a loss that is 0 for a single case.
     """
 
@@ -235,6 +245,7 @@ class Objective:
     renamed: ClassVar[Mapping[str, str]] = {}
     seed_name: ClassVar[str] = ""
     fewest_cases: ClassVar[int] = 1
+    reads_label_maps: ClassVar[bool] = False
 
     weight: float = option(1.0, "factor of this loss in the sum", above=0.0)
 

@@ -10,7 +10,7 @@ the embeddings of all parts come together again in a :class:`ContrastiveBatch`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ class Sample:
         body: (N,) bool, tokens that hold anything but air; None where ``image`` is None.
         drawn: objective name -> what it drew for this case (``Objective.draw``).
         findings: label columns of cases.csv: 1, 0 or None (unknown).
+        sided_labels: label maps are read, and a label's name says "left" or "right".
     """
 
     case: str
@@ -50,6 +51,7 @@ class Sample:
     body: Tensor | None
     drawn: dict[str, Any] = field(default_factory=dict)
     findings: Mapping[str, int | None] = field(default_factory=dict)
+    sided_labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,10 @@ class Batch:
     Attributes:
         case, study, text_key, caption: B strings each; see :class:`Sample`.
         has_report: (B,) bool.
-        names_side: B flags: the report says "left" or "right", so the image is never mirrored.
-        image: (R, C, *patch) int16 or float16 of the R cases whose images were read here.
+        names_side: B flags: report or label names say "left" or "right", so the image is never
+            mirrored.
+        image: (R, C, *patch) int16 or float16 of the R cases whose images were read here; if an
+            objective reads label maps, they are one more channel.
         body: (R, N) bool.
         image_row: row of each case in ``image`` (-1: not read here); None where all were read.
         captions: tokens of the P captions, in the order of the cases; None where P is 0.
@@ -161,7 +165,10 @@ def make_batch(
         caption=[sample.caption for sample in samples],
         has_report=torch.tensor([sample.report is not None for sample in samples]),
         # the whole report counts, not the caption alone: it decides the positives as well
-        names_side=[s.report is not None and names_a_side(s.report.text) for s in samples],
+        names_side=[
+            s.sided_labels or (s.report is not None and names_a_side(s.report.text))
+            for s in samples
+        ],
         image=_stack([sample.image for sample in read]),
         body=_stack([sample.body for sample in read]),
     )
@@ -246,6 +253,11 @@ class PairInput:
         collated: what the objective prepared for the batch; index it with ``part.pairs``.
         texts: (S, E) float32, L2-normalized embeddings of the objective's further texts; gradients
             reach the text encoder. None if it has none.
+        ids_keep: (b, K) on the CPU, which tokens of the patch they are; None for all of them.
+        label: (b, A0, A1, A2) float32, label maps, moved as the images were; negative throughout
+            where a case has none. None if no objective reads label maps.
+        token_patch: voxels of a token per axis.
+        embed_tokens: gives (b, K, E) float32, the tokens in the shared space, L2-normalized.
     """
 
     part: CasePart
@@ -254,6 +266,10 @@ class PairInput:
     attention_mask: Tensor | None
     collated: Any
     texts: Tensor | None = None
+    ids_keep: Tensor | None = None
+    label: Tensor | None = None
+    token_patch: tuple[int, ...] = ()
+    embed_tokens: Callable[[], Tensor] | None = None
 
 
 @dataclass
@@ -270,6 +286,7 @@ class ImageInput:
         collated: what the objective prepared for the batch; index it with ``part.rows``.
         observed: name -> sum over the cases so far, to be added to in place; see
             ``Objective.observed``.
+        label: (b, A0, A1, A2) float32, as of :class:`PairInput`.
     """
 
     part: CasePart
@@ -280,6 +297,7 @@ class ImageInput:
     air: float
     collated: Any = None
     observed: dict[str, Tensor] = field(default_factory=dict)
+    label: Tensor | None = None
 
 
 @dataclass

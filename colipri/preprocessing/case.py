@@ -17,12 +17,14 @@ from colipri.common.errors import ColipriError
 from colipri.imageio.reading import read_image
 from colipri.preprocessing.files import compress
 from colipri.preprocessing.image import preprocess_image
+from colipri.preprocessing.label_map import preprocess_label_map
 from colipri.preprocessing.records import (
     CaseTask,
     case_files,
     case_metadata,
     failure_file,
     image_digest,
+    label_file,
     metadata_digest,
     read_record,
 )
@@ -131,6 +133,12 @@ def _write_arrays(task: CaseTask) -> dict[str, Any]:
         image_file: compress(array, task.configuration.raw["patch_size"]),
         grid_file: compress(body_grid, None),
     }
+    if case.label is not None:
+        label, properties["label_voxels"] = preprocess_label_map(
+            case.label, task.plans.orientation, properties
+        )
+        patch = task.configuration.raw["patch_size"]
+        contents[label_file(case.identifier)] = compress(label[None], patch)
     files = {}
     for name, content in contents.items():
         with _writing():

@@ -214,6 +214,7 @@ def missing_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 def _entry(record: dict[str, Any]) -> dict[str, Any]:
     """What training needs to know about a case without opening its files."""
     image = record["image"]
+    label = {"label_voxels": image["label_voxels"]} if "label_voxels" in image else {}
     return {
         "subject": record["subject"],
         "study": record["study"],
@@ -224,4 +225,5 @@ def _entry(record: dict[str, Any]) -> dict[str, Any]:
         "shape": [image["channels"], *image["shape"]],
         "body_fraction": image["body_fraction"],
         "files": record["files"],
+        **label,
     }

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from colipri.preprocessing.records import case_files, read_record
+from colipri.preprocessing.records import possible_files, read_record
 from colipri.preprocessing.shards import (
     PACK_FROM,
     RECORDS_ENDING,
@@ -89,5 +89,5 @@ def should_pack(folder: Path, cases: int) -> bool:
 
 def _remove_staged(folder: Path, case: str) -> None:
     """Arrays first: a record without its arrays is no record, and the shard's counts."""
-    for name in (*case_files(case), f"{case}.json"):
+    for name in (*possible_files(case), f"{case}.json"):
         (folder / name).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from colipri.paths import preprocessed_folder
 from colipri.preprocessing.case import CaseResult, preprocess_case
 from colipri.preprocessing.manifest import collect_records, write_manifest
 from colipri.preprocessing.packing import Packer, should_pack
-from colipri.preprocessing.records import CaseTask, case_files, failure_file
+from colipri.preprocessing.records import CaseTask, failure_file, possible_files
 from colipri.preprocessing.shards import LOCATION
 from colipri.preprocessing.store import CASES, MANIFEST, REPORTS, CaseStore
 from colipri.raw_dataset.dataset import RawDataset
@@ -100,16 +100,20 @@ def _check_identifiers(identifiers: Sequence[str]) -> None:
         raise ColipriError("the data set has no cases")
     reserved = {Path(name).stem for name in (MANIFEST, REPORTS, CASES, LOCATION)}
     for name in identifiers:
-        longest = max(len(os.fsencode(file)) for file in case_files(name))
+        longest = max(len(os.fsencode(file)) for file in possible_files(name))
         if longest > 255:
             raise ColipriError(
                 f"case '{name}': files named after it would have {longest} bytes in their name, "
                 "255 are possible; rename the case"
             )
-        if name in reserved or name.endswith(("_tokens", ".failed")) or name.startswith("shard-0"):
+        if (
+            name in reserved
+            or name.endswith(("_tokens", "_seg", ".failed"))
+            or name.startswith("shard-0")
+        ):
             raise ColipriError(
                 f"case '{name}': the store uses this name itself (manifest, reports, cases, "
-                "location, *_tokens, *.failed, shard-0*); rename the case"
+                "location, *_tokens, *_seg, *.failed, shard-0*); rename the case"
             )
 
 
@@ -225,7 +229,7 @@ def _remove_leftovers(folder: Path, tasks: Sequence[CaseTask], alone: bool) -> N
     mine = {MANIFEST, REPORTS} if alone else set()
     for task in tasks:
         case = task.case.identifier
-        names = (*case_files(case), f"{case}.json", failure_file(folder, case).name)
+        names = (*possible_files(case), f"{case}.json", failure_file(folder, case).name)
         mine.update(temporary_tail(name) for name in names)
     for path in folder.glob(TEMPORARY_MARK + "*"):
         match = _PARTIAL.fullmatch(path.name)

@@ -49,8 +49,18 @@ class CaseTask:
 
 
 def case_files(case: str) -> tuple[str, str]:
-    """Names of the array files of a case: its image, and its body grid."""
+    """Names of the array files that every case has: its image, and its body grid."""
     return f"{case}.b2nd", f"{case}_tokens.b2nd"
+
+
+def label_file(case: str) -> str:
+    """Name of the array file of a case's label map; nnU-Net's name for it."""
+    return f"{case}_seg.b2nd"
+
+
+def possible_files(case: str) -> tuple[str, str, str]:
+    """Names of all array files that a case may have."""
+    return (*case_files(case), label_file(case))
 
 
 def failure_file(folder: Path, case: str) -> Path:
@@ -76,7 +86,9 @@ def _read_staged(folder: Path, case: str) -> dict[str, Any] | None:
         for name, expected in record["files"].items():
             if (folder / name).stat().st_size != expected["bytes"]:
                 return None
-        if set(case_files(case)) != set(record["files"]) or not _KEYS.issubset(record):
+        names = set(record["files"])
+        whole = set(case_files(case)) <= names <= set(possible_files(case))
+        if not whole or not _KEYS.issubset(record):
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -118,8 +130,10 @@ def failure_reason(folder: Path, case: str) -> str | None:
 
 
 def image_digest(task: CaseTask) -> str:
-    """Digest of what the arrays of a case depend on: its image files and the plan."""
+    """Digest of what the arrays of a case depend on: its image files, label map and the plan."""
     parts = [source_digest(task.case.images), plans_digest(task.plans, task.configuration)]
+    if task.case.label is not None:
+        parts.append(source_digest([task.case.label]))
     return json_digest(parts, DIGEST_LENGTH)
 
 

@@ -37,7 +37,7 @@ def open_frame(folder: Path, case: str, record: dict[str, Any], number: int) -> 
         folder: of the store.
         case: its name, for messages.
         record: of the case, with its "place".
-        number: 0 for the image, 1 for the body grid.
+        number: 0 for the image, 1 for the body grid, 2 for the label map.
     """
     place = record["place"]
     offset = place["offset"] + sum(place["sizes"][:number])

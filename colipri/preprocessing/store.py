@@ -5,6 +5,7 @@
                         unfinished and is never read
     <case>.b2nd         (C, S0, S1, S2) int16 HU or normalised float16
     <case>_tokens.b2nd  (K0, K1, K2) uint8, body per cell (colipri.preprocessing.body_grid)
+    <case>_seg.b2nd     (1, S0, S1, S2) uint8 or int16, the label map, of cases that have one
     <case>.json         geometry, source, checksums, metadata of the case
     reports.jsonl       one object per case: {"case": ..., "sections": {...}}
 
@@ -24,15 +25,18 @@ from colipri.common.atomic import read_json
 from colipri.common.errors import ColipriError
 from colipri.preprocessing.body_grid import crop_padded, tokens_of_crop
 from colipri.preprocessing.files import MappedReports, ReportsFile, open_array
+from colipri.preprocessing.label_map import UNKNOWN
 from colipri.preprocessing.line_table import LineTable
 from colipri.preprocessing.shard_reading import open_frame
 from colipri.preprocessing.shards import SHARD_ENDING, read_record_at
+from colipri.raw_dataset.labels import parse_labels
 
 if TYPE_CHECKING:
     from colipri.text.structured_report import StructuredReport
 
 MANIFEST = "manifest.json"
 CASES = "cases.jsonl"
+_ENDINGS = (".b2nd", "_tokens.b2nd", "_seg.b2nd")
 _PLACES = ("place", "record")  # needed one case at a time, and larger than the rest
 REPORTS = "reports.jsonl"
 
@@ -156,13 +160,39 @@ class CaseStore:
         body_grid = self._array(case, 1)[...]
         return image, tokens_of_crop(body_grid, manifest["cell_size"], start, size, token_patch)
 
+    def read_labels(self, case: str, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
+        """Read a crop of the label map of a case.
+
+        Args:
+            case: the case's identifier.
+            start, size: as of :meth:`read_crop`.
+
+        Returns:
+            (*size) int16: label values, 0 beyond the image; UNKNOWN everywhere if the case has no
+            label map.
+
+        Raises:
+            ColipriError: the case is missing or its file is damaged; the message names both.
+        """
+        if "label_voxels" not in self.record(case):
+            return np.full(tuple(size), UNKNOWN, dtype=np.int16)
+        return crop_padded(self._array(case, 2), start, size, 0)[0].astype(np.int16)
+
+    def labels(self) -> dict[str, tuple[int, ...]]:
+        """Names in label maps -> their values, from dataset.json; empty without it."""
+        path = self.folder.parent / "dataset.json"
+        if not path.is_file():
+            return {}
+        found = parse_labels(read_json(path).get("labels") or {}, str(path))
+        return {name: values for name, values in found.items() if values != (0,)}
+
     def _array(self, case: str, number: int) -> _Readable:
-        """Image (0) or body grid (1) of a case."""
+        """Image (0), body grid (1) or label map (2) of a case."""
         record = self._whole_record(case)
         if "place" in record:
             path = self.folder / (record["place"]["shard"] + SHARD_ENDING)
             return _Readable(path, case, lambda: open_frame(self.folder, case, record, number))
-        path = self.folder / f"{case}{('.b2nd', '_tokens.b2nd')[number]}"
+        path = self.folder / f"{case}{_ENDINGS[number]}"
         return _Readable(path, case, lambda: open_array(path))
 
 

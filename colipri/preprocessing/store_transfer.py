@@ -20,7 +20,7 @@ from colipri.preprocessing.files import write_reports
 from colipri.preprocessing.line_table import LineTable
 from colipri.preprocessing.manifest import packed_manifest
 from colipri.preprocessing.packing import Packer
-from colipri.preprocessing.records import STORE_VERSION, case_files, read_record
+from colipri.preprocessing.records import STORE_VERSION, possible_files, read_record
 from colipri.preprocessing.shard_reading import location_of
 from colipri.preprocessing.shards import LOCATION, SHARD_ENDING
 from colipri.preprocessing.store import MANIFEST, REPORTS, CaseStore
@@ -210,7 +210,7 @@ def _cases_in(manifest: Mapping[str, Any], name: str) -> str:
         case
         for case, record in _whole_records(manifest["cases"])
         if record.get("place", {}).get("shard") == shard
-        or ("place" not in record and name in case_files(case))
+        or ("place" not in record and name in possible_files(case))
     ]
     if not cases:
         return ""

@@ -33,6 +33,11 @@ def parse_labels(labels: Any, where: str) -> dict[str, tuple[int, ...]]:
     return {str(name): _values(str(name), value, where) for name, value in labels.items()}
 
 
+def finding_key(name: str) -> str:
+    """Return what a label and a label column of the same finding have in common."""
+    return name.replace("_", " ").lower()
+
+
 def label_values(labels: Any, where: str) -> frozenset[int]:
     """All values that a label map may contain.
 

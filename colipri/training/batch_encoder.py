@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from colipri.architectures.model import ColipriModel, ImageFeatures
 from colipri.architectures.packing import to_device
 from colipri.architectures.primus import select_tokens
 from colipri.common.hashing import derive_seed
-from colipri.dataloading.augmentation import augment_on_device
+from colipri.dataloading.augmentation import augment_labels_on_device, augment_on_device
 from colipri.dataloading.normalization import (
     air_value,
     normalize_on_device,
@@ -23,6 +23,20 @@ from colipri.objectives.batch import Batch, CasePart, Tokens
 from colipri.plans.plans import Configuration, Plans
 from colipri.text.tokenizer import encode_batch
 from colipri.training.device_images import DeviceImages, rows_of
+
+
+class EncodedImages(NamedTuple):
+    """Images of a part, encoded.
+
+    Attributes:
+        features: tokens and embeddings.
+        attention_mask: (b, K) bool, False at padding; None if there is none.
+        ids_keep: (b, K) on the CPU, which tokens of the patch were encoded.
+    """
+
+    features: ImageFeatures
+    attention_mask: Tensor | None
+    ids_keep: Tensor
 
 
 class BatchEncoder:
@@ -55,6 +69,7 @@ class BatchEncoder:
         self.autocast = autocast
         self.keep_ratio = keep_ratio
         self.air = air_value(plans, configuration)
+        self.channels = len(plans.channel_names)
         self.images = DeviceImages(device)
         self._samples_seen = self._tokens_seen = 0
         self._batch: Batch | None = None  # that the following belong to
@@ -108,17 +123,35 @@ class BatchEncoder:
 
     def encode(self, part: CasePart) -> dict[str, Tensor]:
         """Embed one part: {"image": (b, E), "text": (b, E)}, float32, normalized."""
-        features, _ = self.encode_images(part)
+        features = self.encode_images(part).features
         return {"image": features.embedding.float(), "text": self.encode_tokens(part.captions)}
 
-    def encode_images(self, part: CasePart) -> tuple[ImageFeatures, Tensor | None]:
-        """Encode the images; return features and the tokens' mask (b, K), False at padding."""
+    def encode_images(self, part: CasePart) -> EncodedImages:
+        """Encode the images of a part."""
         image, ids_keep, attention_mask = self.image_input(part)
         with self.autocasting():
             features = self.model.encode_image(image, ids_keep, attention_mask)
         if attention_mask is not None:
             attention_mask = to_device(attention_mask, self.device)
-        return features, attention_mask
+        return EncodedImages(features, attention_mask, ids_keep)
+
+    def embed_tokens(self, encoded: EncodedImages) -> Tensor:
+        """(b, K, E) float32, the tokens of encoded images in the shared space, normalized."""
+        tokens = encoded.features.tokens
+        grid = [
+            size // step
+            for size, step in zip(
+                self.configuration.patch_size, self.configuration.token_patch_size, strict=True
+            )
+        ]
+        positions = None
+        if self.model.image_transformer is not None:
+            index = torch.unravel_index(encoded.ids_keep, grid)
+            positions = to_device(torch.stack(index, dim=-1), self.device)
+        embedded: Tensor = self.model.project_tokens(
+            tokens, positions, grid, encoded.attention_mask
+        )
+        return embedded.float()
 
     def encode_tokens(self, tokens: Tokens) -> Tensor:
         """(B, T) token ids and mask -> (B, E) float32, normalized."""
@@ -159,6 +192,7 @@ class BatchEncoder:
         and the second time it is known.
         """
         image, on_device = self.images.of(part)
+        image = image[:, : self.channels]  # label maps may be behind them
         image = normalize_on_device(image, self.plans, self.configuration)
         generator = torch.Generator().manual_seed(part.seed)
         if self.model.training:
@@ -167,13 +201,34 @@ class BatchEncoder:
                 on_device,
                 generator,
                 self.configuration.augmentation,
-                [part.batch.names_side[row] for row in part.rows],
+                _sides_named(part),
                 self.configuration.spacing,
                 self.air,
                 tissue_threshold(self.plans, self.configuration),
             )
             return image, self._on_host(part, augmented), generator
         return image, rows_of(part)[1], generator
+
+    def labels_of(self, part: CasePart) -> Tensor | None:
+        """(b, A0, A1, A2) float32 label maps, in training moved as :meth:`image_and_body` does.
+
+        Negative throughout where a case has none; None if no objective reads them.
+        """
+        stored, _ = rows_of(part)
+        if stored.ndim != 5 or stored.shape[1] == self.channels:
+            return None
+        label = to_device(stored[:, self.channels], self.device).float()
+        if not self.model.training:
+            return label
+        unknown = label.flatten(1).amin(dim=1) < 0
+        moved = augment_labels_on_device(
+            label,
+            torch.Generator().manual_seed(part.seed),
+            self.configuration.augmentation,
+            _sides_named(part),
+            self.configuration.spacing,
+        )
+        return torch.where(unknown[:, None, None, None], label, moved)
 
     def _on_host(self, part: CasePart, body: Tensor) -> Tensor:
         """Body tokens of an augmented part, which depend on its seed alone, on the CPU."""
@@ -184,3 +239,7 @@ class BatchEncoder:
         if key not in self._bodies:
             self._bodies[key] = body.cpu()
         return self._bodies[key]
+
+
+def _sides_named(part: CasePart) -> list[bool]:
+    return [part.batch.names_side[row] for row in part.rows]

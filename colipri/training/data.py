@@ -65,6 +65,19 @@ class ReportsOfCases:
                 seen.add(record["study"])
                 yield record["findings"], self.store.report(case)
 
+    @cached_property
+    def labels(self) -> Mapping[str, tuple[int, ...]]:
+        """Names in label maps -> their values."""
+        return self.store.labels()
+
+    def label_maps(self) -> Iterator[tuple[Mapping[str, int | None], Mapping[int, int]]]:
+        """Yield label columns, and value -> voxels, of every case that has a label map."""
+        for case in self.cases:
+            record = self.store.record(case)
+            if "label_voxels" in record:
+                voxels = {int(value): n for value, n in record["label_voxels"].items()}
+                yield record["findings"], voxels
+
 
 class TrainingData:
     """Cases of a fold and the batches made of them.

@@ -7,6 +7,7 @@ divided by the size of the global batch, so the sum over all parts and processes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from colipri.objectives.batch import (
     map_tensors,
 )
 from colipri.objectives.registry import heads_of
+from colipri.training.batch_encoder import EncodedImages
 from colipri.training.batch_parts import BatchParts, Part
 from colipri.training.distributed.processes import Processes
 from colipri.training.query_texts import QueryTexts
@@ -110,14 +112,14 @@ class PartLosses(BatchParts):
         if isinstance(part, TextPart) or not self.on_pairs:
             return self.embed(part), None
         self.seed_part(part)
-        features, attention_mask = self.encoder.encode_images(part)
+        encoded = self.encoder.encode_images(part)
         embeddings = {}
         if self.comparing:
             text = self.encoder.encode_tokens(part.captions)
-            embeddings = {"image": features.embedding.float(), "text": text}
+            embeddings = {"image": encoded.features.embedding.float(), "text": text}
         total = torch.zeros((), device=self.encoder.device)
         for name, objective in self.on_pairs.items():
-            inputs = self.pair_input(name, part, features.tokens, attention_mask)
+            inputs = self.pair_input(name, part, encoded)
             inputs.texts = asked[name].embeddings if name in asked else None
             with self.encoder.autocasting():
                 losses = objective.pair_losses(inputs)
@@ -125,19 +127,26 @@ class PartLosses(BatchParts):
             total = total + objective.weight * _noted(terms, f"{name}/loss", share)
         return embeddings, total
 
-    def pair_input(
-        self, name: str, part: CasePart, tokens: Tensor, attention_mask: Tensor | None
-    ) -> PairInput:
+    def pair_input(self, name: str, part: CasePart, encoded: EncodedImages) -> PairInput:
         """Return what an objective gets of some pairs.
 
         Args:
             name: of the objective.
             part: cases with a report.
-            tokens: (b, K, D), encoded image tokens.
-            attention_mask: (b, K) bool, False at padding; None if there is none.
+            encoded: their images.
         """
-        heads = heads_of(self.encoder.model, self.objectives[name])
-        return PairInput(part, heads, tokens, attention_mask, part.batch.collated.get(name))
+        objective = self.objectives[name]
+        return PairInput(
+            part,
+            heads_of(self.encoder.model, objective),
+            encoded.features.tokens,
+            encoded.attention_mask,
+            part.batch.collated.get(name),
+            ids_keep=encoded.ids_keep,
+            label=self.encoder.labels_of(part) if objective.reads_label_maps else None,
+            token_patch=tuple(self.encoder.configuration.token_patch_size),
+            embed_tokens=partial(self.encoder.embed_tokens, encoded),
+        )
 
     def image_loss(
         self, name: str, part: CasePart, terms: Terms, observed: dict[str, Tensor]
@@ -177,6 +186,7 @@ class PartLosses(BatchParts):
             self.encoder.air,
             part.batch.collated.get(name),
             observed,
+            self.encoder.labels_of(part) if self.objectives[name].reads_label_maps else None,
         )
 
     def nothing_observed(self, name: str) -> dict[str, Tensor]:

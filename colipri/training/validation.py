@@ -185,9 +185,9 @@ def write_report_samples(
     targets = []
     for part in parts:
         with torch.inference_mode(), step.encoder.autocasting():
-            features, attention_mask = step.encoder.encode_images(part)
+            encoded = step.encoder.encode_images(part)
             for name, objective in step.on_pairs.items():
-                inputs = step.pair_input(name, part, features.tokens, attention_mask)
+                inputs = step.pair_input(name, part, encoded)
                 with kept_gathered(inputs.heads.values()):
                     texts = objective.write_reports(inputs, step.encoder.tokenizer)
                 if texts is None:

@@ -19,9 +19,9 @@ OPTIONS = {
 }
 
 
-def run(folder, stop_after=None):
+def run(folder, stop_after=None, letters="CRMOLDA", options=OPTIONS):
     folder.mkdir(exist_ok=True)
-    trainer = trainer_of("ColipriTrainer_CRMOLDA", folder, **OPTIONS)
+    trainer = trainer_of(f"ColipriTrainer_{letters}", folder, **options)
     trainer.initialize()
     if (folder / "checkpoint_latest.pth").is_file():
         trainer.resume(folder / "checkpoint_latest.pth")
