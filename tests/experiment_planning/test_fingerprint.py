@@ -69,6 +69,11 @@ def test_everything_that_the_format_lists(
     assert len(found["findings"]) > 3
     for finding in found["findings"].values():
         assert finding["positive"] <= finding["known"] <= len(used)
+    maps = found["label_maps"]
+    assert maps["num_cases"] == found["num_paired_cases"], "every training study has one"
+    assert maps["findings"]
+    for name, shown in maps["findings"].items():
+        assert 0 < shown <= found["findings"][name]["positive"]
     assert found["left_out"] == {}
     summary = summarize_fingerprint(found)
     assert f"{len(used)} cases" in summary and "words on average" in summary
