@@ -14,7 +14,7 @@ from typing import Any
 from colipri.architectures.pretrained_text import pretrained_available
 from colipri.checkpoints.model_source import load_model
 from colipri.common.errors import ColipriError
-from colipri.experiment_planning.encoders import BY_DATA, ModelSize
+from colipri.experiment_planning.encoders import BY_DATA, TINY, ModelSize
 from colipri.experiment_planning.geometry import TOKEN, Geometry
 from colipri.experiment_planning.planner import ColipriPlanner, Rationale
 from colipri.experiment_planning.presets import planner_like, preset_names
@@ -131,7 +131,8 @@ def _require_plannable(source: Configuration, name: str) -> None:
 
 def _size(source: Configuration) -> ModelSize:
     encoder = source.encoder
-    near = min((size for _, size in BY_DATA), key=lambda s: abs(s.embed_dim - encoder.embed_dim))
+    known = (TINY, *(size for _, size in BY_DATA))
+    near = min(known, key=lambda s: (abs(s.embed_dim - encoder.embed_dim), s.stem != encoder.stem))
     return replace(
         near,
         name=f"the given model ({encoder.embed_dim} wide, {encoder.depth} deep)",

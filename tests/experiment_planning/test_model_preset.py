@@ -39,6 +39,18 @@ def test_the_weights_fit_the_plan(write: object, tmp_path: Path) -> None:
         assert not started.notes  # the window is that of the model: nothing was adapted
 
 
+def test_a_small_model_goes_on_with_the_rate_of_its_size(tmp_path: Path) -> None:
+    plans = Plans.from_dict(load_model(write_checkpoint(tmp_path / "best.pth"))["plans"])
+    one = plans.configuration("3d_lowres")
+    for width, heads, rate in ((192, 4, 2e-3), (396, 6, 5e-4), (864, 12, 3e-4)):
+        encoder = replace(one.encoder, embed_dim=width, num_heads=heads)
+        network = replace(one.architecture, arch_kwargs=encoder)
+        model = plans.with_configurations([replace(one, architecture=network)])
+        planned = planner_like_model(ColipriPlanner, "MODEL", model, "3d_lowres")
+        for configuration in planned(ct_rate_like(), 24.0).plan().configurations.values():
+            assert configuration.training.learning_rate == rate
+
+
 def test_two_channels_take_a_model_of_one(tmp_path: Path) -> None:
     planner, _ = planner_like_source(ColipriPlanner, str(write_checkpoint(tmp_path / "best.pth")))
     one = ct_rate_like()
