@@ -4,9 +4,9 @@
     python benchmarks/evidence_table.py -o evidence --teraflop 2000 --studies 1200 -device cuda
     python benchmarks/evidence_table.py -o evidence -lm LANGUAGE_MODEL --writers decoder lm
 
-Encoders: untrained, M, C, CO and CL, and CR for the report decoder of objective R. Each is trained
-for the same number of floating point operations (forward and backward of its objectives, as
-planned), with the same plan, batch and seed, as in learning_table.py. Then, each by the command
+Encoders: untrained, M, C, CO, CL and CLS, and CR for the report decoder of objective R. Each is
+trained for the same number of floating point operations (forward and backward of its objectives,
+as planned), with the same plan, batch and seed, as in learning_table.py. Then, each by the command
 that users type:
 
     colipri_probe               zero-shot, kNN, logistic, attentive head, fine-tuned, each beside
@@ -43,9 +43,9 @@ from learning_table import DATASETS, RUNS, prepare, train
 
 from colipri.common.atomic import atomic_write_json, read_json
 
-# row -> learning_table's run; CL is what plans choose for this data
-ENCODERS = {"CL": "CL (quick start)", "CO": "CO", "C": "C", "M": "M", "CR": "CR"}
-PROBED = ("CL", "CO", "C", "M")
+# row -> learning_table's run; CLS is what plans choose for this data
+ENCODERS = {"CLS": "CLS (quick start)", "CL": "CL", "CO": "CO", "C": "C", "M": "M", "CR": "CR"}
+PROBED = ("CLS", "CL", "CO", "C", "M")
 METHODS = ("knn", "logistic", "attentive", "finetune")
 WRITERS = ("decoder", "lookup", "lm", "guided")
 # Of the language models: the encoder whose tokens they read.

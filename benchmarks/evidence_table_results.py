@@ -21,13 +21,13 @@ HEADS = {
     "attentive": "attentive head",
     "finetune": "fine-tuned",
 }
-ENCODERS = ("M", "C", "CO", "CL")
+ENCODERS = ("M", "C", "CO", "CL", "CLS")
 WRITERS = {
     "decoder": "decoder of R (CR)",
     "lm": "language model on CO",
     "guided": "language model on CO, findings as a hint",
 }
-LOOKED_UP = ("untrained", "M", "C", "CO", "CL")
+LOOKED_UP = ("untrained", "M", "C", "CO", "CL", "CLS")
 LABELS = "labels"  # the control that writes the report of the predicted findings
 
 

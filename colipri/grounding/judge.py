@@ -17,6 +17,7 @@ from colipri.inference.labelled_cases import CaseCollection, cases_of_split, col
 from colipri.inference.predictor import ColipriPredictor
 from colipri.inference.split_evaluation import result_head
 from colipri.inference.token_maps import SIMILARITY, TokenMaps
+from colipri.inference.trained_objectives import places_in_training
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def judge_grounding(
         **result_head(predictor, collection, split),
         "prompts": describe_prompts(make_prompts(names, prompt_style), prompt_style),
         "method": method,
+        "places_in_training": places_in_training(predictor.checkpoint),
         **judge(predictor),
     }
     if control_untrained:

@@ -1,8 +1,8 @@
 """Where in the image a text is: similarity of every token to a text, overlaid on slices.
 
 Tokens are projected by the value and output projections of the attention pool alone
-(``ColipriModel.project_tokens``), which puts each place into the shared space without any training
-on locations. A map shows what the embedding is made of; it is not a segmentation.
+(``ColipriModel.project_tokens``), which puts each place into the shared space; only objective S
+trains that on locations. A map shows what the embedding is made of; it is not a segmentation.
 """
 
 from __future__ import annotations

@@ -33,6 +33,13 @@ def missing_objectives(checkpoint: Mapping[str, Any]) -> list[str]:
     return missing
 
 
+def places_in_training(checkpoint: Mapping[str, Any]) -> str:
+    """Say what the model was told of places, a sentence for pages that show where it looks."""
+    if any(objective.reads_label_maps for objective in trained_objectives(checkpoint).values()):
+        return "The label maps of training cases said where findings are (objective S)."
+    return "No location was ever given in training."
+
+
 def left_out_heads(checkpoint: Mapping[str, Any]) -> list[str]:
     """Name the modules in a checkpoint's weights that no installed objective of it has."""
     known = {name for o in trained_objectives(checkpoint).values() for name in o.head_names}

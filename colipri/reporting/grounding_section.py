@@ -41,8 +41,8 @@ def grounding_section(
     parts += _findings_erased(result["tests"].get("findings_erased"), controls)
     parts += _lungs(result["tests"]["lungs_erased"], controls)
     summary = (
-        "Does the model look where the finding is? No location was given in training. Intervals "
-        "are 95 %, by bootstrap over patients."
+        "Does the model look where the finding is? "
+        f"{result.get('places_in_training', '')} Intervals are 95 %, by bootstrap over patients."
     )
     return Section(title, parts, summary, order)
 

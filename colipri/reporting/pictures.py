@@ -36,7 +36,7 @@ from colipri.inference.labelled_cases import (
     spread,
 )
 from colipri.inference.predictor import ColipriPredictor
-from colipri.inference.trained_objectives import trained_objectives
+from colipri.inference.trained_objectives import places_in_training, trained_objectives
 from colipri.inference.volume import Volume
 from colipri.preprocessing.body_grid import centre_start
 
@@ -160,7 +160,7 @@ def unseen_scans_section(
     parts.append(Gallery(cards, columns=2, heat_scale=scale))
     summary = (
         f"One scan for each finding, the first by name of the {_SPLIT_CASES[split]}, and where the "
-        "text finds it. No location was ever given in training."
+        f"text finds it. {places_in_training(predictor.checkpoint)}"
     )
     return Section("Unseen scans" if split != "train" else "Scans and texts", parts, summary, order)
 

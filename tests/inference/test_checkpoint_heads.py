@@ -11,7 +11,7 @@ from tiny_model import write_checkpoint
 
 from colipri.checkpoints.checkpoint_file import load_checkpoint
 from colipri.inference.predictor import ColipriPredictor
-from colipri.inference.trained_objectives import trained_objectives
+from colipri.inference.trained_objectives import places_in_training, trained_objectives
 
 
 @pytest.mark.parametrize("name", ["not_installed", "no_such_module:Objective"])
@@ -37,3 +37,10 @@ def test_a_checkpoint_whose_objectives_are_installed_says_nothing(
     path = write_checkpoint(tmp_path / "c.pth", settings=settings)
     ColipriPredictor.from_checkpoint(path)
     assert not caplog.messages
+
+
+def test_whether_a_model_was_told_places_is_said() -> None:
+    told = {"settings": {"objectives": {"contrastive": {}, "finding_segmentation": {}}}}
+    assert places_in_training(told).startswith("The label maps of training cases said where")
+    for other in ({"settings": {"objectives": {"contrastive": {}}}}, {}):
+        assert places_in_training(other) == "No location was ever given in training."

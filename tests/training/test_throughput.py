@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_model import mapped, mapped_folders
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from training.test_family import trainer_of
@@ -15,6 +16,7 @@ from training.test_family import trainer_of
 from colipri.experiment_planning.training_cost import training_flops
 from colipri.training.throughput import ModelFlops
 
+__all__ = ["mapped", "mapped_folders"]
 BATCH = 4  # of the example plan
 
 
@@ -41,6 +43,22 @@ def test_counted_per_objective_within_ten_per_cent(letters: str, tiny: Any, tmp_
     expected = [_counted(trainer, trainer.data.next_batch()) for _ in range(3)]
     found = trainer.flops_per_sample() * BATCH
     assert found == pytest.approx(sum(expected) / len(expected), rel=0.1)
+
+
+def test_the_tokens_of_label_maps_count(mapped: Any, tmp_path: Path) -> None:
+    options = {"objective_options": {"L.fewest_studies": 1, "S.fewest_cases_shown": 1}}
+    trainer = _trainer("CLS", tmp_path, **options)
+    batches = [trainer.data.next_batch() for _ in range(3)]
+    counted = sum(_counted(trainer, batch) for batch in batches) / len(batches)
+    assert trainer.flops_per_sample() * BATCH == pytest.approx(counted, rel=0.1)
+    planned = training_flops(
+        trainer.configuration, trainer.encoder.mean_tokens(), trainer.objectives
+    )
+    asked = _counted(trainer, batches[0])
+    del trainer.step.on_pairs["finding_segmentation"]
+    without = _counted(trainer, batches[0])
+    cases = len(batches[0].paired_rows)
+    assert planned["finding_segmentation"] * cases == pytest.approx(asked - without, rel=0.15)
 
 
 def test_recomputation_does_not_count(tiny: Any, tmp_path: Path) -> None:
