@@ -31,7 +31,7 @@ Run the whole pipeline of colipri, from raw data to a result, on data that come 
     evaluate zero-shot classification and retrieval on anatomy that was never seen in training
 
 It prints every command as you would type it for your own data, and ends with one HTML page. Two CPU
-cores need about 25 minutes. After an interruption the same command continues where it stopped.
+cores need about 20 minutes. After an interruption the same command continues where it stopped.
 """
 
 
