@@ -60,6 +60,17 @@ STEPS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
+WITH_LABEL_MAPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "places": (
+        "CLS",
+        {
+            "batch_size": 4,
+            "micro_batch_size": 1,
+            "objective_options": {"L.fewest_studies": 1, "S.fewest_cases_shown": 1},
+        },
+    ),
+}
+
 
 def together(size: int, function: Callable[..., None], *arguments: Any) -> None:
     """Run ``function(processes, *arguments)`` in so many processes, and wait for them."""
@@ -163,7 +174,7 @@ def all_tower_gradients(processes: Processes, folder: Path) -> None:
 
 def step_gradients(name: str, folder: Path, parallel: str = "ddp") -> dict[str, Any]:
     """Loss, terms and gradients of the second batch, with all random numbers on."""
-    letters, options = STEPS[name]
+    letters, options = (STEPS | WITH_LABEL_MAPS)[name]
     if parallel == "fsdp":
         sharding.LARGE_PART = 0  # pools, decoders and teachers of this size too
     trainer = trainer_of(f"ColipriTrainer_{letters}", folder, parallel=parallel, **options)
@@ -218,6 +229,12 @@ def all_steps(processes: Processes, folder: Path) -> None:
         for parallel in ("ddp", "fsdp"):
             result = step_gradients(name, folder, parallel)
             torch.save(result, folder / f"{name}_{parallel}_{processes.rank}.pt")
+
+
+def steps_with_label_maps(processes: Processes, folder: Path) -> None:
+    for parallel in ("ddp", "fsdp"):
+        result = step_gradients("places", folder, parallel)
+        torch.save(result, folder / f"{parallel}_{processes.rank}.pt")
 
 
 # ---------------------------------------------------------------- whole trainings

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny_model import mapped, mapped_folders
+from training.distributed_work import step_gradients, steps_with_label_maps, together
 from training.test_family import trainer_of
 from training.test_resume_with_all_objectives import run
 
@@ -92,3 +93,27 @@ def test_a_stopped_training_continues_as_if_it_had_not(mapped, tmp_path):
 def test_without_label_maps_the_trainer_says_what_to_do(tiny, tmp_path):
     with pytest.raises(ColipriError, match="no training case has a preprocessed label map"):
         trainer(tmp_path / "run")
+
+
+def test_two_processes_with_label_maps_compute_what_one_does(mapped, tmp_path):
+    whole = step_gradients("places", tmp_path)
+    together(2, steps_with_label_maps, tmp_path)
+    for parallel in ("ddp", "fsdp"):
+        for rank in (0, 1):
+            parts = torch.load(tmp_path / f"{parallel}_{rank}.pt", weights_only=True)
+            assert torch.allclose(parts["loss"], whole["loss"], rtol=1e-5)
+            compared = 0
+            for name, gradient in parts["gradients"].items():
+                expected = whole["gradients"][name]
+                if expected is None:
+                    assert gradient is None, name
+                    continue
+                error = (gradient - expected).norm() / expected.norm().clamp_min(
+                    1e-3 * whole["norm"]
+                )
+                assert error < 1e-3, (parallel, name)
+                compared += 1
+            assert compared
+            if parallel == "fsdp":
+                # the pool is read twice: for whole images, and token by token
+                assert parts["exchanges"] == parts["units"] + 1
