@@ -8,12 +8,10 @@ share, with the prompts t(f) and t(no f) that zero-shot classification uses:
 
 z_k is token k as heat maps see it (``ColipriModel.project_tokens``), and s, b are learned. Of a
 finding that a case shows, the tokens with it and those without it count alike, whatever their
-numbers. Half of the weight of tokens without it goes to those that are most easily mistaken: a mean
-over hundreds hardly notices the one that makes a healthy scan look ill. Pooling reads the same
-tokens, so what they have learned serves zero-shot classification, and heat maps become what they
-are read as. Supervision of places beside reports is optional, and only cases with a label map and a
-report take part. The form is ours; masks and text are together, for example, in SegVol (arXiv
-2311.13385).
+numbers; of a finding that it does not show, all tokens count alike. Pooling reads the same tokens,
+so what they have learned serves zero-shot classification, and heat maps become what they are read
+as. Supervision of places beside reports is optional, and only cases with a label map and a report
+take part. The form is ours; masks and text are together, for example, in SegVol (arXiv 2311.13385).
 
 What is known, for the labels of dataset.json (a region is one finding):
 
@@ -113,12 +111,6 @@ class FindingSegmentation(Objective):
         0.01,
         "of a token's voxels that a label must fill; the fullest token always counts, and tokens "
         "that hold less are not asked",
-        low=0.0,
-        high=1.0,
-    )
-    hard_share: float = option(
-        0.5,
-        "of the weight of tokens without a finding: goes to those that are most easily mistaken",
         low=0.0,
         high=1.0,
     )
@@ -246,7 +238,7 @@ class FindingSegmentation(Objective):
             column = to_device(places.column[list(inputs.part.pairs)], share.device)
             has_map = inputs.label.flatten(1).amin(dim=1) >= 0
             known = self.known(share * asked, column) & has_map.unsqueeze(1)
-            return token_loss(logits, share, asked, known, self.least_share, self.hard_share)
+            return token_loss(logits, share, asked, known, self.least_share)
 
     def shares(self, label: Tensor, patch: Sequence[int]) -> Tensor:
         """Return how much of each token each finding fills.
@@ -318,12 +310,7 @@ class FindingSegmentation(Objective):
 
 
 def token_loss(
-    logits: Tensor,
-    share: Tensor,
-    asked: Tensor,
-    known: Tensor,
-    least_share: float,
-    hard_share: float = 0.0,
+    logits: Tensor, share: Tensor, asked: Tensor, known: Tensor, least_share: float
 ) -> Tensor:
     """(b,) mean over known findings of the binary cross entropy of the tokens, sides balanced.
 
@@ -333,20 +320,13 @@ def token_loss(
         asked: (b, K, F) bool, False at padding.
         known: (b, F) bool.
         least_share: from which a token holds the finding.
-        hard_share: of the weight of tokens without it, that goes to those that are most easily
-            mistaken, by the softmax of their logits.
     """
     share = share * asked
     fullest = share.amax(dim=1, keepdim=True)
     holds = (share > 0) & ((share >= least_share) | (share == fullest))
     lacks = (share == 0) & asked
     positive = (F.softplus(-logits) * holds).sum(dim=1) / holds.sum(dim=1).clamp_min(1)
-    weight = lacks.to(logits.dtype) / lacks.sum(dim=1, keepdim=True).clamp_min(1)
-    if hard_share:
-        lowest = torch.finfo(logits.dtype).min
-        likeliest = logits.detach().masked_fill(~lacks, lowest).softmax(dim=1) * lacks
-        weight = (1 - hard_share) * weight + hard_share * likeliest
-    negative = (F.softplus(logits) * weight).sum(dim=1)
+    negative = (F.softplus(logits) * lacks).sum(dim=1) / lacks.sum(dim=1).clamp_min(1)
     both = 0.5 * (positive + negative)
     of_finding = torch.where(holds.any(dim=1), both, negative) * known
     return of_finding.sum(dim=1) / known.sum(dim=1).clamp_min(1)

@@ -156,20 +156,6 @@ def test_the_loss_by_hand():
     assert token_loss(logits, share, asked, ~known, 0.01).item() == 0
 
 
-def test_tokens_that_are_easily_mistaken_count_more():
-    logits = torch.tensor([[[2.0], [-1.0], [0.5], [9.0]]], dtype=torch.float64, requires_grad=True)
-    asked = torch.tensor([[[True], [True], [True], [False]]])  # the last is padding
-    nothing, known = torch.zeros(1, 4, 1, dtype=torch.float64), torch.tensor([[True]])
-    loss = token_loss(logits, nothing, asked, known, 0.01, hard_share=0.5)
-    values = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
-    weight = 0.5 / 3 + 0.5 * values.softmax(dim=0)
-    assert loss.item() == pytest.approx((weight * F.softplus(values)).sum().item(), rel=1e-9)
-    loss.backward()
-    # the weights are taken as given: only the cross entropies have gradients
-    expected = weight * values.sigmoid()
-    assert torch.allclose(logits.grad[0, :3, 0], expected) and logits.grad[0, 3, 0] == 0
-
-
 def inputs_of(text, objective, label, kept=None, mask=None, rows=(0,)):
     generator = torch.Generator().manual_seed(0)
     cases = len(label)
