@@ -178,6 +178,11 @@ class FindingSegmentation(Objective):
                 "labelsTr, name their values in dataset.json and preprocess again, or train "
                 f"without {self.letter}"
             )
+        if not names:
+            return (
+                f"{start}dataset.json names no labels, so nobody knows what the values of the "
+                "label maps mean (a collection has labels if all of its members name the same)"
+            )
         if unknown:
             return f"{start}dataset.json has no label '{unknown[0]}'; known: {', '.join(names)}"
         most = max(shown, key=lambda name: shown[name], default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 from colipri.common.atomic import atomic_write_json
 from colipri.common.errors import ColipriError
 from colipri.paths import dataset_id, find_dataset_name, raw_folder
-from colipri.raw_dataset.description import merge_descriptions, read_description
+from colipri.raw_dataset.description import has_labels, merge_descriptions, read_description
+
+logger = logging.getLogger(__name__)
 
 
 def join_datasets(datasets: Sequence[str | int], number: int, name: str) -> Path:
@@ -40,6 +43,12 @@ def join_datasets(datasets: Sequence[str | int], number: int, name: str) -> Path
     folder = raw_folder() / target
     descriptions = {member: read_description(raw_folder() / member) for member in members}
     merged = merge_descriptions(target, descriptions)
+    if "labels" not in merged and any(map(has_labels, descriptions.values())):
+        logger.warning(
+            "%s has no labels: its members name different ones, so nothing is learned from their "
+            "label maps",
+            target,
+        )
     content = {
         "name": name,
         "description": "Collection of " + ", ".join(members),

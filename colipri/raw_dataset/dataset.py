@@ -127,7 +127,8 @@ def _load_collection(
     descriptions = {
         name: read_description(raw_folder() / find_dataset_name(name)) for name in names
     }
-    content = {**description, **merge_descriptions(where, descriptions)}
+    own = {key: value for key, value in description.items() if key != "labels"}
+    content = {**own, **merge_descriptions(where, descriptions)}
     if SHARE_KEY in description:  # the collection's own statement counts
         content[SHARE_KEY] = description[SHARE_KEY]
     cases: list[Case] = []

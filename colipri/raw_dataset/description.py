@@ -58,12 +58,15 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def merge_descriptions(where: str, members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Merge channel_names, file_ending and findings of data sets that are trained together.
+    """Merge channel_names, file_ending, findings and labels of data sets trained together.
 
     Reports without findings are allowed as the most generous member states.
 
     A finding that a member has no column for is unknown in its cases. Findings that differ only in
     spelling are an error: each would be unknown in the other's cases, and nobody would notice.
+
+    Labels are merged if all members that name some name the same: a value of one member would mean
+    something else in another one, or a label that it does not draw would seem to be absent.
 
     Args:
         where: name of the collection, for errors.
@@ -99,7 +102,15 @@ def merge_descriptions(where: str, members: Mapping[str, Mapping[str, Any]]) -> 
     if shares:
         merged[SHARE_KEY] = max(shares)
     merged["findings"] = [finding for finding, _ in spelling.values()]
+    labels = [d["labels"] for d in members.values() if has_labels(d)]
+    if labels and all(one == labels[0] for one in labels):
+        merged["labels"] = labels[0]
     return merged
+
+
+def has_labels(description: Mapping[str, Any]) -> bool:
+    """True if a dataset.json names labels beside the background."""
+    return bool(set(description.get("labels") or ()) - {"background"})
 
 
 def _listed(channels: Mapping[str, str]) -> str:

@@ -84,6 +84,8 @@ def test_what_cannot_be_learned_is_said_in_one_line(caplog):
         prepared([SHOWN] * 9)
     with pytest.raises(ColipriError, match="no label is shown by any"):
         prepared([({}, {})] * 9)
+    with pytest.raises(ColipriError, match=r"dataset\.json names no labels"):
+        FindingSegmentation().prepare(Maps([SHOWN] * 10, {"background": (0,)}))
     with pytest.raises(ColipriError, match=r"no label 'Mass'; known: Lung_nodule, Effusion, liver"):
         prepared(findings=["Mass"])
 

@@ -43,6 +43,29 @@ def test_members_side_by_side(workspace: Workspace) -> None:
     assert findings_unknown_in(folder) == {"Dataset101_A": ["mass"], "Dataset201_B": ["effusion"]}
 
 
+def test_labels_are_those_of_all_members_that_have_some(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same value of two members' label maps must not mean two things."""
+    labels = {"background": 0, "nodule": 1}
+    folders = [member(workspace, f"Dataset{n}_{n}") for n in (101, 201, 301)]
+
+    def name_labels(folder: Path, labels: dict[str, int]) -> None:
+        description = json.loads((folder / "dataset.json").read_text())
+        (folder / "dataset.json").write_text(json.dumps({**description, "labels": labels}))
+
+    for folder in folders[:2]:
+        name_labels(folder, labels)
+    join_datasets([101, 201, 301], 901, "All")  # the third has none
+    assert load_raw_dataset(901).dataset_json["labels"] == labels
+    assert not caplog.messages
+    name_labels(folders[1], {"background": 0, "mass": 1})
+    assert "labels" not in load_raw_dataset(901).dataset_json
+    join_datasets([101, 201], 902, "Two")
+    assert "Dataset902_Two has no labels: its members name different ones" in caplog.text
+    assert "labels" not in load_raw_dataset(902).dataset_json
+
+
 def test_joining_again_changes_nothing(workspace: Workspace) -> None:
     member(workspace, "Dataset101_A")
     member(workspace, "Dataset201_B")
