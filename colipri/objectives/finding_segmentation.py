@@ -261,12 +261,12 @@ class FindingSegmentation(Objective):
         a, b, c = patch
         value = value.view(len(label), grid[0], a, grid[1], b, grid[2], c)
         value = value.permute(0, 1, 3, 5, 2, 4, 6).reshape(len(label) * prod(grid), -1)
-        tokens = torch.arange(len(value), device=value.device).unsqueeze(1)
-        counts = torch.bincount(
-            (tokens * (largest + 2) + value).flatten(), minlength=len(value) * (largest + 2)
-        ).view(len(label), prod(grid), largest + 2)
+        # not torch.bincount, for whose size the host waits for a GPU; counts are exact in float32
+        counts = torch.zeros(len(value), largest + 2, device=value.device)
+        counts.scatter_add_(1, value, torch.ones_like(value, dtype=counts.dtype))
+        counts = counts.view(len(label), prod(grid), largest + 2)
         shares = [counts[..., list(values)].sum(dim=-1) for values in self.values]
-        return torch.stack(shares, dim=-1).float() / prod(patch)
+        return torch.stack(shares, dim=-1) / prod(patch)
 
     def known(self, share: Tensor, column: Tensor) -> Tensor:
         """Return of which findings the tokens of a case are known.

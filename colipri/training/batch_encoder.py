@@ -72,6 +72,7 @@ class BatchEncoder:
         self.channels = len(plans.channel_names)
         self.images = DeviceImages(device)
         self._samples_seen = self._tokens_seen = 0
+        self._label: tuple[CasePart, Tensor] | None = None  # of the part that was read last
         self._batch: Batch | None = None  # that the following belong to
         self._bodies: dict[tuple[int, tuple[int, ...]], Tensor] = {}
 
@@ -192,7 +193,9 @@ class BatchEncoder:
         and the second time it is known.
         """
         image, on_device = self.images.of(part)
-        image = image[:, : self.channels]  # label maps may be behind them
+        if image.ndim == 5 and image.shape[1] > self.channels:  # label maps are behind the images
+            self._label = part, image[:, self.channels].float()
+            image = image[:, : self.channels]
         image = normalize_on_device(image, self.plans, self.configuration)
         generator = torch.Generator().manual_seed(part.seed)
         if self.model.training:
@@ -214,10 +217,11 @@ class BatchEncoder:
 
         Negative throughout where a case has none; None if no objective reads them.
         """
-        stored, _ = rows_of(part)
-        if stored.ndim != 5 or stored.shape[1] == self.channels:
+        if self._label is None or self._label[0] is not part:
+            self.image_and_body(part)
+        if self._label is None or self._label[0] is not part:
             return None
-        label = to_device(stored[:, self.channels], self.device).float()
+        label = self._label[1]
         if not self.model.training:
             return label
         unknown = label.flatten(1).amin(dim=1) < 0
