@@ -101,7 +101,8 @@ class ColipriDataset:
             if image is not None and body is not None:  # the last axis points to the right
                 image, body = image[..., ::-1].copy(), body[..., ::-1].copy()
                 if self.reads_label_maps:
-                    image[-1] = self.label_sides.swap(image[-1])
+                    label = image[-1].view(np.int16)
+                    label[...] = self.label_sides.swap(label)
         findings = self.store.record(key.case)["findings"]
         if mirrored is not None:
             findings = mirrored_findings(findings)
@@ -140,7 +141,8 @@ class ColipriDataset:
             body = np.ones_like(body)
         if self.reads_label_maps:
             label = self.store.read_labels(key.case, start, self.patch_size)
-            image = np.concatenate([image, label[None].astype(image.dtype)])
+            # the same bits in the image's type: float16 has no whole numbers above 2,048
+            image = np.concatenate([image, label[None].view(image.dtype)])
         return image, body
 
     def crop_start(self, shape: Sequence[int], rng: np.random.Generator) -> tuple[int, int, int]:

@@ -101,7 +101,7 @@ class Batch:
         names_side: B flags: report or label names say "left" or "right", so the image is never
             mirrored.
         image: (R, C, *patch) int16 or float16 of the R cases whose images were read here; if an
-            objective reads label maps, they are one more channel.
+            objective reads label maps, they are one more channel, the bits of int16.
         body: (R, N) bool.
         image_row: row of each case in ``image`` (-1: not read here); None where all were read.
         captions: tokens of the P captions, in the order of the cases; None where P is 0.

@@ -193,8 +193,8 @@ class BatchEncoder:
         and the second time it is known.
         """
         image, on_device = self.images.of(part)
-        if image.ndim == 5 and image.shape[1] > self.channels:  # label maps are behind the images
-            self._label = part, image[:, self.channels].float()
+        if image.shape[1] > self.channels:  # label maps are behind the images
+            self._label = part, image[:, self.channels].view(torch.int16).float()
             image = image[:, : self.channels]
         image = normalize_on_device(image, self.plans, self.configuration)
         generator = torch.Generator().manual_seed(part.seed)
@@ -215,13 +215,13 @@ class BatchEncoder:
     def labels_of(self, part: CasePart) -> Tensor | None:
         """(b, A0, A1, A2) float32 label maps, in training moved as :meth:`image_and_body` does.
 
-        Negative throughout where a case has none; None if no objective reads them.
+        Of the part that was read last. Negative throughout where a case has none; None if no
+        objective reads them.
         """
-        if self._label is None or self._label[0] is not part:
-            self.image_and_body(part)
-        if self._label is None or self._label[0] is not part:
+        if self._label is None:
             return None
-        label = self._label[1]
+        read, label = self._label
+        assert read is part, "the images of the part come first"
         if not self.model.training:
             return label
         unknown = label.flatten(1).amin(dim=1) < 0

@@ -23,7 +23,7 @@ def write_store(folder: Path, cases: Mapping[str, Mapping[str, Any]]) -> CaseSto
     Args:
         folder: .../DatasetXXX/<data_identifier>.
         cases: case -> any of "array" ((C, S0, S1, S2) int16), "report" (text), "subject", "study",
-            "split", "findings".
+            "split", "findings", "label" ((S0, S1, S2) int16).
     """
     entries, reports = {}, {}
     for name, case in cases.items():
@@ -45,6 +45,12 @@ def write_store(folder: Path, cases: Mapping[str, Mapping[str, Any]]) -> CaseSto
             "shape": list(array.shape) if array is not None else [1, 16, 16, 16],
             "files": {},
         }
+        label = case.get("label")
+        if label is not None:
+            atomic_write_bytes(folder / f"{name}_seg.b2nd", compress(label[None], (16, 16, 16)))
+            values, counts = np.unique(label[label > 0], return_counts=True)
+            found = dict(zip(map(str, values), counts.tolist(), strict=True))
+            entries[name]["label_voxels"] = found
     write_reports(folder / "reports.jsonl", reports)
     atomic_write_json(
         folder / "manifest.json",

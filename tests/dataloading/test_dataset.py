@@ -12,6 +12,8 @@ from dataloading.hand_made_store import PatchOnly, write_store
 from colipri.common.errors import ColipriError
 from colipri.dataloading.dataset import ColipriDataset, LoadFailure, paired_cases
 from colipri.dataloading.sampler import SampleKey
+from colipri.objectives.finding_segmentation import FindingSegmentation
+from colipri.preprocessing.label_map import UNKNOWN
 from colipri.preprocessing.store import CaseStore
 from colipri.text.prompts.same_text import text_key
 
@@ -43,6 +45,25 @@ def test_sample(store: CaseStore) -> None:
     assert sample.body.shape == (2 * 3 * 2,) and sample.body.dtype == torch.bool
     assert sample.study == "s1" and sample.case == "big"
     assert sample.report.text == REPORT and sample.caption
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float16])
+def test_label_maps_keep_every_value_beside_images_of_either_type(tmp_path, dtype) -> None:
+    """float16 has no whole numbers above 2,048."""
+    label = np.full((16, 24, 16), 4097, dtype=np.int16)
+    label[:, :, 8:] = 32767
+    cases = {
+        "mapped": {"array": np.zeros((1, 16, 24, 16), dtype=dtype), "label": label},
+        "other": {"array": np.ones((1, 16, 24, 16), dtype=dtype)},
+    }
+    store = write_store(tmp_path / "Dataset001_Test" / "c", cases)
+    objectives = {"finding_segmentation": FindingSegmentation()}
+    dataset = ColipriDataset(store, PatchOnly([16, 24, 16]), False, 0, objectives)
+    for case, expected in (("mapped", label), ("other", np.full_like(label, UNKNOWN))):
+        image = dataset.load(SampleKey(case, 0, text=False)).image
+        assert image.shape == (2, 16, 24, 16)
+        assert np.array_equal(image[1].view(torch.int16).numpy(), expected)
+        assert (image[0] == (case == "other")).all()
 
 
 def test_draws_are_functions_of_seed_and_number(store: CaseStore) -> None:
