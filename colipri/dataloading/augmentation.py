@@ -51,9 +51,8 @@ def augment_on_device(
     noise_seed = int(torch.randint(2**62, (1,), generator=generator))
     image, body = image.clone(), body.clone()
     _affine(image, body, draws[:, 0:8], settings, spacing, padding, tissue_threshold)
-    for sample in range(len(image)):
-        if draws[sample, 8] < settings.flip_probability and not sides_named[sample]:
-            _mirror(image, body, sample)
+    for sample in _mirrored(draws, settings, sides_named):
+        _mirror(image, body, sample)
     empty = ~body.any(dim=1)
     body[empty] = True
     noise = torch.Generator(image.device).manual_seed(noise_seed)
@@ -85,14 +84,25 @@ def augment_labels_on_device(
     if len(rows):
         moved = warp(label[rows].unsqueeze(1), matrices, shifts, spacing, 0.0, "nearest")
         label[rows] = moved.squeeze(1)
-    for sample in range(len(label)):
-        if draws[sample, 8] < settings.flip_probability and not sides_named[sample]:
-            label[sample] = label[sample].flip(_LEFT_RIGHT)
+    for sample in _mirrored(draws, settings, sides_named):
+        label[sample] = label[sample].flip(_LEFT_RIGHT)
     return label
 
 
 def _draw(samples: int, generator: torch.Generator) -> Tensor:
     return torch.rand(samples, _NUM_DRAWS, generator=generator)
+
+
+def _mirrored(
+    draws: Tensor, numbers: AugmentationSettings, sides_named: Sequence[bool]
+) -> list[int]:
+    """Which samples are mirrored."""
+    drawn = (draws[:, 8] < numbers.flip_probability).tolist()
+    return [
+        n
+        for n, (wanted, named) in enumerate(zip(drawn, sides_named, strict=True))
+        if wanted and not named
+    ]
 
 
 def _transforms(

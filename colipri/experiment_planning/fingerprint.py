@@ -28,7 +28,7 @@ from colipri.experiment_planning.image_fingerprint import (
 from colipri.paths import preprocessed_folder
 from colipri.raw_dataset.cases import Case
 from colipri.raw_dataset.dataset import RawDataset
-from colipri.raw_dataset.labels import finding_key, parse_labels
+from colipri.raw_dataset.labels import finding_key, foreground_labels
 from colipri.raw_dataset.left_out import UNREADABLE, describe_left_out, load_without
 from colipri.raw_dataset.structured_reports import load_structured_reports
 from colipri.text.reports_without_findings import (
@@ -221,8 +221,8 @@ def _label_maps(cases: Sequence[Case], dataset: RawDataset) -> dict[str, Any]:
 
     Maps are not read: a finding counts where its label column says that the case shows it.
     """
-    labels = parse_labels(dataset.dataset_json.get("labels") or {}, f"{dataset.name}/dataset.json")
-    named = {finding_key(name) for name, values in labels.items() if values != (0,)}
+    labels = foreground_labels(dataset.dataset_json, f"{dataset.name}/dataset.json")
+    named = set(map(finding_key, labels))
     mapped = [case for case in cases if case.label is not None and case.report is not None]
     shown = Counter(
         name

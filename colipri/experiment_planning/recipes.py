@@ -78,7 +78,7 @@ FINDINGS = Recipe(
 )
 PLACES = (
     "{0} findings are shown by at least {1} label maps (labelsTr) of cases with a report, which "
-    "tell image tokens what they hold: S, with the weight that taught most here; "
+    "tell image tokens what they hold: S, with the weight that was measured here; "
 )
 QUESTIONS = Recipe(
     "CO",

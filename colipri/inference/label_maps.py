@@ -12,7 +12,7 @@ from colipri.common.errors import ColipriError
 from colipri.imageio.reading import read_image
 from colipri.inference.volume import Volume
 from colipri.preprocessing.body_grid import crop_padded
-from colipri.preprocessing.label_map import resample_labels
+from colipri.preprocessing.label_map import on_image_grid
 from colipri.raw_dataset.dataset import load_raw_dataset
 from colipri.raw_dataset.labels import finding_key, parse_labels
 
@@ -87,5 +87,4 @@ class LabelMaps:
         properties = volume.properties
         if list(label.shape) != list(properties["shape_before_crop"]):
             return None
-        inside = label[tuple(slice(*pair) for pair in properties["crop_box"])]
-        return resample_labels(inside, volume.shape)
+        return on_image_grid(label, properties)

@@ -44,13 +44,23 @@ def preprocess_label_map(
             f"label map {path.name} has values other than whole numbers from 0 to {_LARGEST}; "
             "correct or remove it"
         )
-    inside = label[tuple(slice(*pair) for pair in image["crop_box"])].astype(np.int16)
-    resampled = resample_labels(inside, image["shape"])
+    resampled = on_image_grid(label.astype(np.int16), image)
     if resampled.max(initial=0) <= np.iinfo(np.uint8).max:
         resampled = resampled.astype(np.uint8)
     values, counts = np.unique(resampled, return_counts=True)
     found = {str(v): int(n) for v, n in zip(values, counts, strict=True) if v}
     return resampled, found
+
+
+def on_image_grid(label: np.ndarray, image: Mapping[str, Any]) -> np.ndarray:
+    """Crop a label map of the whole image as the image was cropped, and resample it.
+
+    Args:
+        label: (A0, A1, A2).
+        image: properties of the preprocessed image (``preprocess_image``).
+    """
+    inside = label[tuple(slice(*pair) for pair in image["crop_box"])]
+    return resample_labels(inside, image["shape"])
 
 
 def resample_labels(label: np.ndarray, shape: Sequence[int]) -> np.ndarray:

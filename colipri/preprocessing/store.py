@@ -27,16 +27,16 @@ from colipri.preprocessing.body_grid import crop_padded, tokens_of_crop
 from colipri.preprocessing.files import MappedReports, ReportsFile, open_array
 from colipri.preprocessing.label_map import UNKNOWN
 from colipri.preprocessing.line_table import LineTable
+from colipri.preprocessing.records import possible_files
 from colipri.preprocessing.shard_reading import open_frame
 from colipri.preprocessing.shards import SHARD_ENDING, read_record_at
-from colipri.raw_dataset.labels import parse_labels
+from colipri.raw_dataset.labels import foreground_labels
 
 if TYPE_CHECKING:
     from colipri.text.structured_report import StructuredReport
 
 MANIFEST = "manifest.json"
 CASES = "cases.jsonl"
-_ENDINGS = (".b2nd", "_tokens.b2nd", "_seg.b2nd")
 _PLACES = ("place", "record")  # needed one case at a time, and larger than the rest
 REPORTS = "reports.jsonl"
 
@@ -183,8 +183,7 @@ class CaseStore:
         path = self.folder.parent / "dataset.json"
         if not path.is_file():
             return {}
-        found = parse_labels(read_json(path).get("labels") or {}, str(path))
-        return {name: values for name, values in found.items() if values != (0,)}
+        return foreground_labels(read_json(path), str(path))
 
     def _array(self, case: str, number: int) -> _Readable:
         """Image (0), body grid (1) or label map (2) of a case."""
@@ -192,7 +191,7 @@ class CaseStore:
         if "place" in record:
             path = self.folder / (record["place"]["shard"] + SHARD_ENDING)
             return _Readable(path, case, lambda: open_frame(self.folder, case, record, number))
-        path = self.folder / f"{case}{_ENDINGS[number]}"
+        path = self.folder / possible_files(case)[number]
         return _Readable(path, case, lambda: open_array(path))
 
 

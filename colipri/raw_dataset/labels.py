@@ -33,6 +33,20 @@ def parse_labels(labels: Any, where: str) -> dict[str, tuple[int, ...]]:
     return {str(name): _values(str(name), value, where) for name, value in labels.items()}
 
 
+def foreground_labels(description: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
+    """Names and values in label maps beside the background; empty where there are none.
+
+    Args:
+        description: content of dataset.json.
+        where: the file, named in the message.
+
+    Raises:
+        ColipriError: as :func:`parse_labels`.
+    """
+    labels = parse_labels(description.get("labels") or {}, where)
+    return {name: values for name, values in labels.items() if values != (0,)}
+
+
 def finding_key(name: str) -> str:
     """Return what a label and a label column of the same finding have in common."""
     return name.replace("_", " ").lower()
